@@ -1,0 +1,163 @@
+//! One error type: what is wrong, where, and what to do about it.
+
+use std::{fmt, path::Path};
+
+/// Whose move it is. Decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request (arguments, spec, data, store) was wrong: exit code 2.
+    Input,
+    /// Work that was asked for rightly did not succeed: exit code 1.
+    Failure,
+}
+
+/// An error for a user's eyes: `place: problem`, then a `help:` line.
+///
+/// `detail` (a libtorch stack, for instance) goes into the log only.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    problem: String,
+    place: Option<String>,
+    help: Option<String>,
+    detail: Option<String>,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The request was wrong.
+    pub fn input(problem: impl Into<String>) -> Self {
+        Self { kind: Kind::Input, problem: problem.into(), place: None, help: None, detail: None }
+    }
+
+    /// The request was right, but the work failed.
+    pub fn failure(problem: impl Into<String>) -> Self {
+        Self { kind: Kind::Failure, ..Self::input(problem) }
+    }
+
+    /// The file (or folder) that the problem is in. A place that is already known is kept.
+    #[must_use]
+    pub fn at(mut self, path: impl AsRef<Path>) -> Self {
+        self.place.get_or_insert_with(|| path.as_ref().display().to_string());
+        self
+    }
+
+    /// The file and the line (from 1) that the problem is in.
+    #[must_use]
+    pub fn at_line(mut self, path: impl AsRef<Path>, line: u64) -> Self {
+        self.place.get_or_insert_with(|| format!("{}:{line}", path.as_ref().display()));
+        self
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.get_or_insert(help.into());
+        self
+    }
+
+    /// More than a user wants to see; for the log.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail.get_or_insert(detail.into());
+        self
+    }
+
+    /// Puts words before the problem: `while …: problem`.
+    #[must_use]
+    pub fn context(mut self, words: impl fmt::Display) -> Self {
+        self.problem = format!("{words}: {}", self.problem);
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn log_detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// 2 where the request was wrong, 1 where a stage failed.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Input => 2,
+            Kind::Failure => 1,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        write!(f, "{}", self.problem)?;
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Gives an I/O result its path: `write.at_path(path, "cannot write")?`.
+pub trait AtPath<T> {
+    fn at_path(self, path: impl AsRef<Path>, action: &str) -> Result<T>;
+}
+
+impl<T> AtPath<T> for std::io::Result<T> {
+    fn at_path(self, path: impl AsRef<Path>, action: &str) -> Result<T> {
+        self.map_err(|e| {
+            use std::io::ErrorKind as Io;
+            let kind = match e.kind() {
+                Io::NotFound
+                | Io::PermissionDenied
+                | Io::NotADirectory
+                | Io::IsADirectory
+                | Io::ReadOnlyFilesystem
+                | Io::InvalidData
+                | Io::UnexpectedEof => Kind::Input,
+                _ => Kind::Failure,
+            };
+            Error { kind, ..Error::input(format!("{action}: {e}")) }.at(path)
+        })
+    }
+}
+
+impl From<tch::TchError> for Error {
+    /// The first line for the user, the C++ stack for the log.
+    fn from(e: tch::TchError) -> Self {
+        let whole = e.to_string();
+        let first = whole.lines().next().unwrap_or("libtorch failed").trim().to_owned();
+        Self::failure(format!("libtorch: {first}")).detail(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_problem_and_help_are_shown_and_the_first_place_wins() {
+        let e = Error::input("unknown view \"3CH\"")
+            .at_line("manifest.csv", 12)
+            .at("elsewhere")
+            .help("use 2CH or 4CH");
+        assert_eq!(e.to_string(), "manifest.csv:12: unknown view \"3CH\"\n  help: use 2CH or 4CH");
+        assert_eq!(e.exit_code(), 2);
+        assert_eq!(Error::failure("x").exit_code(), 1);
+    }
+
+    #[test]
+    fn a_libtorch_stack_stays_out_of_sight() {
+        let e = tch::Tensor::from_slice(&[1.0f32, 2.0])
+            .f_matmul(&tch::Tensor::from_slice(&[1.0f32]))
+            .map_err(Error::from)
+            .unwrap_err();
+        assert_eq!(e.to_string().lines().count(), 1);
+        assert!(e.log_detail().is_some());
+    }
+}

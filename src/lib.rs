@@ -1,0 +1,26 @@
+//! Synecho: do synthetic echocardiograms help?
+//!
+//! The way through:
+//! [`spec`] -> [`plan`] -> [`execute`] -> { [`data`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
+//!
+//! Stage modules never import each other: they meet in artifacts, whose shapes are
+//! [`manifest`] (images and masks), [`results`] (measurements and curves) and [`picture`].
+
+pub mod aggregate;
+pub mod cli;
+pub mod data;
+pub mod error;
+pub mod execute;
+pub mod manifest;
+pub mod measure;
+pub mod nn;
+pub mod picture;
+pub mod plan;
+pub mod random;
+pub mod report;
+pub mod results;
+pub mod spec;
+pub mod store;
+pub mod train;
+
+pub use error::{Error, Result};

@@ -1,0 +1,376 @@
+//! The one shape that data has inside Synecho: a folder with `manifest.csv` and 8-bit PNG files.
+//!
+//! Every importer writes it and every later stage reads only this. Images and masks are paired by
+//! their row, never by sort order. Masks hold class indices.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use crate::error::{AtPath, Error, Result};
+
+/// Name of the table in a data folder.
+pub const FILE: &str = "manifest.csv";
+
+/// Number of classes in a mask: 0 background, 1 left-ventricle endocardium (the cavity),
+/// 2 myocardium, 3 left atrium.
+pub const CLASSES: usize = 4;
+
+macro_rules! field_enum {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($variant),+ }
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        }
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| {
+                    let names: Vec<_> = Self::ALL.iter().map(|v| v.as_str()).collect();
+                    format!("expected one of {}, found {text:?}", names.join(", "))
+                })
+            }
+        }
+    };
+}
+
+field_enum! {
+    /// Apical view.
+    View { TwoChamber => "2CH", FourChamber => "4CH" }
+}
+field_enum! {
+    /// Cardiac phase: end-diastole or end-systole.
+    Phase { Ed => "ED", Es => "ES" }
+}
+field_enum! {
+    /// Which part of an experiment a patient belongs to.
+    Split { Train => "train", Val => "val", Test => "test" }
+}
+field_enum! {
+    /// CAMUS's grading of an acquisition.
+    Quality { Good => "Good", Medium => "Medium", Poor => "Poor" }
+}
+field_enum! {
+    Sex { Female => "F", Male => "M" }
+}
+
+/// One image, and its mask where there is one. Paths are relative to the folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub patient: String,
+    pub view: View,
+    pub phase: Phase,
+    pub image: PathBuf,
+    pub mask: Option<PathBuf>,
+    pub split: Option<Split>,
+    pub sex: Option<Sex>,
+    /// Years.
+    pub age: Option<f64>,
+    pub quality: Option<Quality>,
+    /// Left-ventricular ejection fraction, percent.
+    pub ef: Option<f64>,
+    /// Pixel width, mm.
+    pub spacing_x: Option<f64>,
+    /// Pixel height, mm.
+    pub spacing_y: Option<f64>,
+    /// For synthetic images: the generator's name.
+    pub generator: Option<String>,
+    pub prompt: Option<String>,
+    /// For synthetic images: the mask that was the control image.
+    pub source_mask: Option<String>,
+    pub seed: Option<u64>,
+}
+
+impl Row {
+    /// `patient0001_2CH_ED`: the name that CAMUS gives to an acquisition.
+    pub fn name(&self) -> String {
+        format!("{}_{}_{}", self.patient, self.view, self.phase)
+    }
+
+    /// (x, y) in mm, where both are known.
+    pub fn spacing(&self) -> Option<(f64, f64)> {
+        self.spacing_x.zip(self.spacing_y)
+    }
+}
+
+const REQUIRED: [&str; 4] = ["patient", "view", "phase", "image"];
+const OPTIONAL: [&str; 12] = [
+    "mask",
+    "split",
+    "sex",
+    "age",
+    "quality",
+    "ef",
+    "spacing_x",
+    "spacing_y",
+    "generator",
+    "prompt",
+    "source_mask",
+    "seed",
+];
+
+/// A data folder's table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// The folder that the rows' paths are relative to.
+    pub root: PathBuf,
+    pub rows: Vec<Row>,
+}
+
+impl Manifest {
+    /// Reads and checks `root/manifest.csv`: columns, values, duplicate images, and that no patient
+    /// is in two splits. Does not open the images (see [`crate::data::check`]).
+    pub fn read(root: impl AsRef<Path>) -> Result<Self> {
+        let root = root.as_ref();
+        let file = root.join(FILE);
+        if !root.is_dir() {
+            return Err(Error::input("there is no such folder")
+                .at(root)
+                .help("name a folder that `synecho data import` or `synecho data phantom` wrote"));
+        }
+        let text = std::fs::read_to_string(&file)
+            .at_path(&file, "cannot read the manifest")
+            .map_err(|e| e.help("`synecho data import --help` shows how to make one"))?;
+        let rows = parse(&text, &file)?;
+        let manifest = Self { root: root.to_owned(), rows };
+        manifest.check_rows(&file)?;
+        Ok(manifest)
+    }
+
+    fn check_rows(&self, file: &Path) -> Result<()> {
+        let mut images: HashMap<&Path, u64> = HashMap::new();
+        let mut splits: HashMap<&str, (Option<Split>, u64)> = HashMap::new();
+        for (line, row) in (2u64..).zip(&self.rows) {
+            if let Some(first) = images.insert(&row.image, line) {
+                return Err(Error::input(format!(
+                    "the image {} is listed twice (first on line {first})",
+                    row.image.display()
+                ))
+                .at_line(file, line)
+                .help("remove one of the two rows"));
+            }
+            let (split, first) = *splits.entry(&row.patient).or_insert((row.split, line));
+            if split != row.split {
+                let show = |s: Option<Split>| s.map_or("no split".to_owned(), |s| s.to_string());
+                return Err(Error::input(format!(
+                    "{} is in two splits: {} here, {} on line {first}",
+                    row.patient,
+                    show(row.split),
+                    show(split)
+                ))
+                .at_line(file, line)
+                .help("all images of a patient belong to one split"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `manifest.csv` into the (existing) folder; optional columns that no row uses are left
+    /// out, except `mask` and `split`.
+    pub fn write(&self) -> Result<()> {
+        let file = self.root.join(FILE);
+        std::fs::write(&file, self.to_csv()).at_path(&file, "cannot write the manifest")
+    }
+
+    pub fn to_csv(&self) -> String {
+        let cells: Vec<[String; 16]> = self.rows.iter().map(row_cells).collect();
+        let names: Vec<&str> = REQUIRED.iter().chain(&OPTIONAL).copied().collect();
+        let kept: Vec<usize> =
+            (0..names.len()).filter(|&i| i < 6 || cells.iter().any(|row| !row[i].is_empty())).collect();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        // Writing to memory cannot fail.
+        let _ = writer.write_record(kept.iter().map(|&i| names[i]));
+        for row in &cells {
+            let _ = writer.write_record(kept.iter().map(|&i| &row[i]));
+        }
+        writer.into_inner().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// Rows of one split.
+    pub fn of(&self, split: Split) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.split == Some(split))
+    }
+
+    /// Patients in order of first appearance, with the indices of their rows.
+    pub fn patients(&self) -> Vec<(&str, Vec<usize>)> {
+        let mut order: Vec<(&str, Vec<usize>)> = Vec::new();
+        let mut place: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, row) in self.rows.iter().enumerate() {
+            let at = *place.entry(&row.patient).or_insert_with(|| {
+                order.push((&row.patient, Vec::new()));
+                order.len() - 1
+            });
+            order[at].1.push(i);
+        }
+        order
+    }
+
+    pub fn image_path(&self, row: &Row) -> PathBuf {
+        self.root.join(&row.image)
+    }
+
+    pub fn mask_path(&self, row: &Row) -> Option<PathBuf> {
+        row.mask.as_ref().map(|mask| self.root.join(mask))
+    }
+}
+
+fn row_cells(row: &Row) -> [String; 16] {
+    fn show<T: ToString>(value: &Option<T>) -> String {
+        value.as_ref().map(T::to_string).unwrap_or_default()
+    }
+    [
+        row.patient.clone(),
+        row.view.to_string(),
+        row.phase.to_string(),
+        row.image.display().to_string(),
+        row.mask.as_ref().map(|m| m.display().to_string()).unwrap_or_default(),
+        show(&row.split),
+        show(&row.sex),
+        show(&row.age),
+        show(&row.quality),
+        show(&row.ef),
+        show(&row.spacing_x),
+        show(&row.spacing_y),
+        show(&row.generator),
+        show(&row.prompt),
+        show(&row.source_mask),
+        show(&row.seed),
+    ]
+}
+
+fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    let bad = |e: csv::Error| {
+        let line = e.position().map_or(1, csv::Position::line);
+        Error::input(format!("not a CSV table: {e}")).at_line(file, line)
+    };
+    let header = reader.headers().map_err(bad)?.clone();
+    let mut columns: HashMap<&str, usize> = HashMap::new();
+    for (i, name) in header.iter().enumerate() {
+        if !REQUIRED.contains(&name) && !OPTIONAL.contains(&name) {
+            continue; // a user's own columns are welcome and ignored
+        }
+        if columns.insert(name, i).is_some() {
+            return Err(Error::input(format!("the column `{name}` appears twice")).at_line(file, 1));
+        }
+    }
+    for name in REQUIRED {
+        if !columns.contains_key(name) {
+            return Err(Error::input(format!("the column `{name}` is missing")).at_line(file, 1).help(
+                format!("the columns are {} and, where known, {}", REQUIRED.join(","), OPTIONAL.join(",")),
+            ));
+        }
+    }
+    let mut rows = Vec::new();
+    for (line, record) in (2u64..).zip(reader.records()) {
+        let record = record.map_err(bad)?;
+        if record.len() != header.len() {
+            return Err(Error::input(format!(
+                "{} cells in a table of {} columns",
+                record.len(),
+                header.len()
+            ))
+            .at_line(file, line));
+        }
+        let cell = |name: &str| {
+            columns.get(name).and_then(|&i| record.get(i)).map(str::trim).filter(|s| !s.is_empty())
+        };
+        let wrong =
+            |name: &str, why: String| Error::input(format!("column `{name}`: {why}")).at_line(file, line);
+        let needed = |name: &str| cell(name).ok_or_else(|| wrong(name, "is empty".into()));
+        macro_rules! optional {
+            ($name:literal) => {
+                match cell($name) {
+                    None => None,
+                    Some(text) => Some(text.parse().map_err(|e| wrong($name, format!("{e}")))?),
+                }
+            };
+        }
+        let number = |name: &str, low: f64, high: f64| -> Result<Option<f64>> {
+            let Some(text) = cell(name) else { return Ok(None) };
+            match text.parse::<f64>() {
+                Ok(v) if (low..=high).contains(&v) => Ok(Some(v)),
+                _ => Err(wrong(name, format!("expected a number from {low} to {high}, found {text:?}"))),
+            }
+        };
+        rows.push(Row {
+            patient: needed("patient")?.to_owned(),
+            view: needed("view")?.parse().map_err(|e| wrong("view", e))?,
+            phase: needed("phase")?.parse().map_err(|e| wrong("phase", e))?,
+            image: needed("image")?.into(),
+            mask: cell("mask").map(PathBuf::from),
+            split: optional!("split"),
+            sex: optional!("sex"),
+            age: number("age", 0.0, 130.0)?,
+            quality: optional!("quality"),
+            ef: number("ef", 0.0, 100.0)?,
+            spacing_x: number("spacing_x", 1e-4, 100.0)?,
+            spacing_y: number("spacing_y", 1e-4, 100.0)?,
+            generator: cell("generator").map(str::to_owned),
+            prompt: cell("prompt").map(str::to_owned),
+            source_mask: cell("source_mask").map(str::to_owned),
+            seed: optional!("seed"),
+        });
+    }
+    if rows.is_empty() {
+        return Err(Error::input("the manifest lists no images").at(file));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Manifest> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), text).unwrap();
+        Manifest::read(dir.path())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let text = "patient,view,phase,image,mask,split,sex,age,spacing_x\n\
+                    p1,2CH,ED,images/a.png,masks/a.png,train,F,56,0.308\n\
+                    p2,4CH,ES,images/b.png,,val,,,\n";
+        let manifest = read(text).unwrap();
+        assert_eq!(manifest.to_csv(), text);
+        assert_eq!(manifest.of(Split::Val).count(), 1);
+    }
+
+    #[test]
+    fn each_fault_names_line_and_column() {
+        let head = "patient,view,phase,image,split\n";
+        for (text, expected) in [
+            ("patient,view,image\n", ":1: the column `phase` is missing".to_owned()),
+            (
+                &format!("{head}p1,3CH,ED,a.png,train\n"),
+                ":2: column `view`: expected one of 2CH, 4CH, found \"3CH\"".to_owned(),
+            ),
+            (
+                &format!("{head}p1,2CH,ED,a.png,train\np1,4CH,ED,a.png,train\n"),
+                ":3: the image a.png is listed twice (first on line 2)".to_owned(),
+            ),
+            (
+                &format!("{head}p1,2CH,ED,a.png,train\np1,4CH,ED,b.png,val\n"),
+                ":3: p1 is in two splits: val here, train on line 2".to_owned(),
+            ),
+            (&format!("{head}p1,2CH,ED,a.png\n"), ":2: 4 cells in a table of 5 columns".to_owned()),
+            (head, "lists no images".to_owned()),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(&expected), "{message}");
+        }
+    }
+}

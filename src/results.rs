@@ -1,0 +1,98 @@
+//! Tidy results: a row a value. What measuring writes, and what aggregating and reporting read.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{AtPath, Error, Result};
+
+/// One value. A column that does not apply is empty; `patient` empty means over all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    pub experiment: String,
+    /// `segmentation` or `classification`.
+    pub task: String,
+    pub arm: String,
+    pub model: String,
+    pub seed: Option<u64>,
+    pub split: String,
+    pub patient: String,
+    pub view: String,
+    pub phase: String,
+    /// `endo`, `myo`, `epi`, `la`, `mean`; for classification a class, or `ED as ES` (truth as predicted).
+    pub structure: String,
+    pub metric: String,
+    /// NaN where undefined.
+    pub value: f64,
+    /// `mm`, `px`, `images`, …; empty for a pure number.
+    pub unit: String,
+    /// How many values (images) are behind this one.
+    pub n: Option<u64>,
+}
+
+/// One point of a training curve.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    pub experiment: String,
+    pub task: String,
+    pub arm: String,
+    pub model: String,
+    pub seed: Option<u64>,
+    pub split: String,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    pub structure: String,
+    pub metric: String,
+    pub value: f64,
+}
+
+/// Rows as CSV with a header line (also for no rows at all).
+pub fn to_csv<T: Serialize + Default>(rows: &[T]) -> Result<String> {
+    let fail = |e: csv::Error| Error::failure(format!("cannot write CSV: {e}"));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(fail)?;
+    }
+    let bytes = writer.into_inner().map_err(|e| Error::failure(format!("cannot write CSV: {e}")))?;
+    if rows.is_empty() {
+        let head = to_csv(&[T::default()])?;
+        return Ok(head.lines().next().map(|l| format!("{l}\n")).unwrap_or_default());
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads what [`to_csv`] wrote.
+pub fn read_csv<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<Vec<T>> {
+    let text = std::fs::read_to_string(file).at_path(file, "cannot read the table")?;
+    csv::Reader::from_reader(text.as_bytes()).deserialize().collect::<Result<Vec<T>, csv::Error>>().map_err(
+        |e| {
+            let line = e.position().map_or(1, csv::Position::line);
+            Error::input(format!("not a table of results: {e}")).at_line(file, line)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_and_empty_survive_the_round_trip() {
+        let rows = [Measurement {
+            task: "segmentation".into(),
+            metric: "hd".into(),
+            value: f64::NAN,
+            seed: None,
+            n: Some(3),
+            ..Default::default()
+        }];
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.csv");
+        std::fs::write(&file, to_csv(&rows).unwrap()).unwrap();
+        let back: Vec<Measurement> = read_csv(&file).unwrap();
+        assert!(back[0].value.is_nan() && back[0].seed.is_none() && back[0].n == Some(3));
+        assert_eq!(to_csv::<Measurement>(&[]).unwrap().lines().count(), 1);
+    }
+}
