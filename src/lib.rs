@@ -16,6 +16,7 @@ pub mod measure;
 pub mod nn;
 pub mod picture;
 pub mod plan;
+pub mod progress;
 pub mod random;
 pub mod report;
 pub mod results;

@@ -1,1 +1,2 @@
 //! cli
+pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }

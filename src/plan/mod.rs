@@ -1,1 +1,171 @@
-//! plan
+//! From a resolved spec to a graph of stages. Pure: no files, no tensors.
+//!
+//! A stage's key is a BLAKE3 hash over canonical JSON of what decides its output and nothing else:
+//! kind and code version, parameters with seed and numeric type, the keys of its inputs with their
+//! roles, and the digests of outside files. Names, paths, device and threads are no part of it.
+
+mod build;
+mod key;
+
+use std::{collections::HashMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use build::build;
+
+use crate::spec::{Classification, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split};
+
+/// What kind of thing a stage makes; also the name of its folder in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageKind {
+    /// A data set: phantom, import, resize and split.
+    Prepare,
+    /// A task network.
+    Train,
+    /// What a trained network reaches on held-out patients.
+    Measure,
+    /// Aggregated tables, figures and the page.
+    Report,
+}
+
+impl StageKind {
+    pub const ALL: [Self; 4] = [Self::Prepare, Self::Train, Self::Measure, Self::Report];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Train => "train",
+            Self::Measure => "measure",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// What a stage does, with every parameter that decides its output.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "work", rename_all = "kebab-case")]
+pub enum Work {
+    /// Draws the phantom in CAMUS's own layout.
+    Phantom(Phantom),
+    /// Makes a manifest folder at native size.
+    Import { format: Source },
+    /// Resizes and assigns the split.
+    Prepare { image_size: usize, split: Split },
+    TrainSegmentation { settings: Segmentation, real_fraction: f64, seed: u64 },
+    TrainClassification { settings: Classification, model: String, real_fraction: f64, seed: u64 },
+    MeasureSegmentation { settings: Segmentation, on: ReportOn },
+    MeasureClassification { settings: Classification, model: String, on: ReportOn },
+    Report { spec: Box<ResolvedSpec> },
+}
+
+impl Work {
+    pub fn kind(&self) -> StageKind {
+        match self {
+            Self::Phantom(_) | Self::Import { .. } | Self::Prepare { .. } => StageKind::Prepare,
+            Self::TrainSegmentation { .. } | Self::TrainClassification { .. } => StageKind::Train,
+            Self::MeasureSegmentation { .. } | Self::MeasureClassification { .. } => StageKind::Measure,
+            Self::Report { .. } => StageKind::Report,
+        }
+    }
+
+    /// Raised when the code changes what this work gives for the same parameters.
+    fn version(&self) -> u32 {
+        match self {
+            Self::Phantom(_) => 1,
+            Self::Import { .. } => 1,
+            Self::Prepare { .. } => 1,
+            Self::TrainSegmentation { .. } => 1,
+            Self::TrainClassification { .. } => 1,
+            Self::MeasureSegmentation { .. } => 1,
+            Self::MeasureClassification { .. } => 1,
+            Self::Report { .. } => 1,
+        }
+    }
+
+    /// For cost estimates: stages of one class take time in proportion to their units.
+    pub fn cost(&self) -> (String, f64) {
+        match self {
+            Self::Phantom(p) => (format!("phantom {}", p.size), p.patients as f64),
+            Self::Import { format } => (format!("import {format:?}"), 1.0),
+            Self::Prepare { image_size, .. } => (format!("prepare {image_size}"), 1.0),
+            Self::TrainSegmentation { settings: s, real_fraction, .. } => (
+                format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision),
+                s.epochs as f64 * real_fraction,
+            ),
+            Self::TrainClassification { settings: s, model, real_fraction, .. } => (
+                format!("classification {model} {} {:?}", s.image_size, s.precision),
+                s.epochs as f64 * real_fraction,
+            ),
+            Self::MeasureSegmentation { settings: s, .. } => (format!("measure segmentation {}", s.image_size), 1.0),
+            Self::MeasureClassification { model, .. } => (format!("measure {model}"), 1.0),
+            Self::Report { .. } => ("report".into(), 1.0),
+        }
+    }
+}
+
+/// An earlier stage's artifact, and what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    pub role: String,
+    pub key: String,
+}
+
+/// A file or folder of the user's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    pub role: String,
+    pub path: PathBuf,
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// 32 hexadecimal digits.
+    pub key: String,
+    /// For people: no part of the key.
+    pub label: String,
+    pub work: Work,
+    pub inputs: Vec<Input>,
+    pub outside: Vec<Outside>,
+}
+
+impl Stage {
+    pub fn kind(&self) -> StageKind {
+        self.work.kind()
+    }
+}
+
+/// One trained and measured network of the experiment, and where its artifacts are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    pub task: &'static str,
+    pub arm: String,
+    pub model: String,
+    pub seed: u64,
+    pub train: String,
+    pub measure: String,
+}
+
+/// Stages in an order in which they can be done, each key once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub stages: Vec<Stage>,
+    pub cells: Vec<Cell>,
+}
+
+impl Plan {
+    /// Index by key.
+    pub fn by_key(&self) -> HashMap<&str, usize> {
+        self.stages.iter().enumerate().map(|(i, stage)| (stage.key.as_str(), i)).collect()
+    }
+}
+
+/// Digests of the user's files that a spec names.
+#[derive(Debug, Clone, Default)]
+pub struct OutsideDigests {
+    pub data: Option<String>,
+    /// Whether the data root already is a manifest folder.
+    pub data_is_manifest: bool,
+    pub classification_weights: Option<String>,
+}

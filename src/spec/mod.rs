@@ -1,1 +1,241 @@
-//! spec
+//! The experiment spec: as typed ([`ExperimentSpec`]) and as resolved ([`ResolvedSpec`], every default
+//! filled in, saved beside the results). No later part of the program reads the TOML.
+
+mod read;
+mod resolve;
+mod tasks;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use read::{load, parse};
+pub use resolve::resolve;
+pub use tasks::{
+    Classification, ClassificationSpec, Label, MaskDecoding, Pairing, Precision, Preset, ReportOn, Schedule,
+    Segmentation, SegmentationSpec, TranslateUnit,
+};
+
+/// What the user typed. Every field may be missing; what is needed is said by [`resolve`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentSpec {
+    #[serde(default)]
+    pub experiment: ExperimentSection,
+    #[serde(default)]
+    pub data: DataSection,
+    #[serde(default)]
+    pub arms: Vec<ArmSection>,
+    #[serde(default)]
+    pub tasks: TasksSection,
+    #[serde(default)]
+    pub report: ReportSection,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentSection {
+    pub name: Option<String>,
+    pub title: Option<String>,
+    pub seeds: Option<Vec<u64>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    pub source: Option<Source>,
+    pub root: Option<PathBuf>,
+    pub image_size: Option<usize>,
+    pub split: Option<SplitScheme>,
+    pub test_from: Option<HeldOut>,
+    pub val_patients: Option<usize>,
+    pub val_fraction: Option<f64>,
+    pub test_fraction: Option<f64>,
+    pub folds: Option<usize>,
+    pub fold: Option<usize>,
+    pub split_seed: Option<u64>,
+    pub phantom: Option<PhantomSection>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhantomSection {
+    pub patients: Option<usize>,
+    pub size: Option<usize>,
+    pub seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmSection {
+    pub name: Option<String>,
+    pub real_fraction: Option<OneOrMany<f64>>,
+}
+
+/// A number, or a list of them: a list is a sweep.
+#[derive(Debug, Clone)]
+pub enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
+            type Value = OneOrMany<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a number or a list of numbers")
+            }
+            fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Self::Value, E> {
+                T::deserialize(serde::de::value::F64Deserializer::new(v)).map(OneOrMany::One)
+            }
+            fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Self::Value, E> {
+                T::deserialize(serde::de::value::I64Deserializer::new(v)).map(OneOrMany::One)
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(OneOrMany::Many(items))
+            }
+        }
+        deserializer.deserialize_any(Visitor(std::marker::PhantomData))
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksSection {
+    pub segmentation: Option<SegmentationSpec>,
+    pub classification: Option<ClassificationSpec>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportSection {
+    /// Pictures of images in the report: only ever shown for the phantom unless this is true.
+    pub pictures: Option<bool>,
+    /// Bootstrap resamples over patients.
+    pub resamples: Option<usize>,
+}
+
+/// Where the images come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// CAMUS as distributed (NIfTI, or the older mhd/raw), or a manifest folder made from it.
+    Camus,
+    /// The DiffEcho PNG folders.
+    Diffecho,
+    /// The Kaggle copy: one HDF5 file.
+    KaggleH5,
+    /// A manifest folder.
+    Folder,
+    /// Built in: drawn, not measured.
+    Phantom,
+}
+
+/// Who trains, validates and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitScheme {
+    /// The data set's own split (CAMUS: 400 / 50 / 50).
+    Official,
+    /// The first 50 patients validate, the rest train; there is no test set of its own.
+    Diffecho,
+    /// `folds` parts by patient; part `fold` tests, the next validates.
+    Folds,
+    /// `val_fraction` and `test_fraction` of the patients, drawn by `split_seed`.
+    Random,
+}
+
+/// Which of the data set's splits is held out as test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldOut {
+    Test,
+    Val,
+}
+
+/// An experiment with every default filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResolvedSpec {
+    pub experiment: Experiment,
+    pub data: Data,
+    pub arms: Vec<Arm>,
+    pub tasks: Tasks,
+    pub report: Report,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    pub name: String,
+    pub title: String,
+    pub seeds: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    pub source: Source,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    pub split: Split,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phantom: Option<Phantom>,
+}
+
+/// The split, resolved: parts that a scheme does not use are absent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    pub scheme: SplitScheme,
+    pub test_from: HeldOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_patients: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folds: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<usize>,
+    pub seed: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phantom {
+    pub patients: usize,
+    pub size: usize,
+    pub seed: u64,
+}
+
+/// One row of a table: which real patients (later: plus which synthetic images at which ratio).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arm {
+    pub name: String,
+    /// Fraction of the training patients, in (0, 1].
+    pub real_fraction: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tasks {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<Segmentation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub pictures: bool,
+    pub resamples: usize,
+}
+
+impl ResolvedSpec {
+    /// The resolved spec as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))
+    }
+}

@@ -1,1 +1,331 @@
-//! store
+//! `runs/`: content-addressed artifacts, their records, and locks.
+//!
+//! A stage works in `runs/<kind>/<key>.partial/` beside its final place, writes its record last, and
+//! is renamed to `runs/<kind>/<key>/`. No record, no artifact. Checkpoints live in the partial
+//! folder's `checkpoint/`, which outlives a kill and goes away when the stage is done.
+
+mod digest;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use digest::{Digests, write_atomically};
+
+use crate::{
+    error::{AtPath, Error, Result},
+    plan::{Input, Outside, Stage, StageKind},
+};
+
+/// Written last into every artifact.
+pub const RECORD: &str = "record.json";
+const FAILED: &str = "failed.json";
+/// Folder inside a partial artifact that a later try goes on from.
+pub const CHECKPOINT: &str = "checkpoint";
+
+/// What was done, from what, where, and what came out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageRecord {
+    pub key: String,
+    pub kind: StageKind,
+    pub label: String,
+    pub params: serde_json::Value,
+    pub inputs: Vec<Input>,
+    pub outside: Vec<Outside>,
+    pub outputs: Vec<Output>,
+    /// Wall time of the last try, seconds.
+    pub seconds: f64,
+    /// Stages of one class take time in proportion to their units.
+    pub cost_class: String,
+    pub cost_units: f64,
+    pub device: String,
+    pub threads: usize,
+    pub versions: Vec<(String, String)>,
+    pub commit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Relative to the artifact.
+    pub path: String,
+    pub bytes: u64,
+    pub blake3: String,
+}
+
+/// Why a stage did not succeed the last time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+    /// 1 or 2, as the program's exit code.
+    pub exit_code: u8,
+}
+
+/// What the store knows of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageStatus {
+    Done,
+    Running,
+    Failed,
+    /// Begun, and not going on now.
+    Interrupted,
+    Missing,
+}
+
+/// Held while a stage is worked on; the system lets go of it when the process ends, however it ends.
+pub struct Lock {
+    _file: File,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store for writing, making the folder where it is missing.
+    pub fn open(root: &Path) -> Result<Self> {
+        let help = "choose another folder with --store DIR";
+        fs::create_dir_all(root).at_path(root, "cannot make the store").map_err(|e| refuse(e, help))?;
+        let probe = root.join(format!(".probe-{}", std::process::id()));
+        fs::write(&probe, b"").at_path(root, "cannot write into the store").map_err(|e| refuse(e, help))?;
+        let _ = fs::remove_file(&probe);
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// The store as it is, which may be not there at all: for looking only.
+    pub fn look(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a finished artifact is.
+    pub fn artifact(&self, kind: StageKind, key: &str) -> PathBuf {
+        self.root.join(kind.as_str()).join(key)
+    }
+
+    /// Where it is worked on.
+    pub fn partial(&self, kind: StageKind, key: &str) -> PathBuf {
+        self.root.join(kind.as_str()).join(format!("{key}.partial"))
+    }
+
+    fn lock_file(&self, kind: StageKind, key: &str) -> PathBuf {
+        self.root.join(kind.as_str()).join(format!("{key}.lock"))
+    }
+
+    /// The record of a whole artifact: every output is there with its digest. A damaged artifact is
+    /// an error that says what is wrong with it; a missing one is `None`.
+    pub fn lookup(&self, kind: StageKind, key: &str, digests: &Digests) -> Result<Option<StageRecord>> {
+        let dir = self.artifact(kind, key);
+        let file = dir.join(RECORD);
+        let Ok(text) = fs::read_to_string(&file) else {
+            if dir.exists() {
+                return Err(Error::failure("the artifact has no record").at(dir));
+            }
+            return Ok(None);
+        };
+        let record: StageRecord = serde_json::from_str(&text)
+            .map_err(|e| Error::failure(format!("the record is damaged: {e}")).at(&file))?;
+        if record.key != key {
+            return Err(Error::failure(format!("the record is of {}", record.key)).at(&file));
+        }
+        for output in &record.outputs {
+            let path = dir.join(&output.path);
+            let size = fs::metadata(&path).map(|m| m.len()).ok();
+            if size != Some(output.bytes) || digests.file(&path)? != output.blake3 {
+                return Err(Error::failure("the file is not what the stage wrote").at(path));
+            }
+        }
+        Ok(Some(record))
+    }
+
+    /// The lock of a stage, or `None` while another process holds it.
+    pub fn try_lock(&self, kind: StageKind, key: &str) -> Result<Option<Lock>> {
+        let path = self.lock_file(kind, key);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).at_path(parent, "cannot make the folder")?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .at_path(&path, "cannot open the lock")?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(e).at_path(&path, "cannot lock"),
+        }
+    }
+
+    /// An empty partial folder, but for the checkpoints of an earlier try.
+    pub fn begin(&self, kind: StageKind, key: &str) -> Result<PathBuf> {
+        let dir = self.partial(kind, key);
+        fs::create_dir_all(&dir).at_path(&dir, "cannot make the folder")?;
+        for entry in fs::read_dir(&dir).at_path(&dir, "cannot read the folder")?.flatten() {
+            if entry.file_name() != CHECKPOINT {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(dir)
+    }
+
+    /// Takes a damaged artifact out of the way.
+    pub fn discard(&self, kind: StageKind, key: &str) -> Result<()> {
+        remove(&self.artifact(kind, key))
+    }
+
+    /// Makes the partial folder the artifact: digests, record, rename.
+    pub fn finish(&self, stage: &Stage, mut record: StageRecord, digests: &Digests) -> Result<StageRecord> {
+        let (kind, key) = (stage.kind(), stage.key.as_str());
+        let (partial, place) = (self.partial(kind, key), self.artifact(kind, key));
+        remove(&partial.join(CHECKPOINT))?;
+        record.outputs = digests
+            .folder_files(&partial)?
+            .into_iter()
+            .map(|(path, bytes, blake3)| Output { path, bytes, blake3 })
+            .collect();
+        let text = serde_json::to_string_pretty(&record)
+            .map_err(|e| Error::failure(format!("cannot write the record: {e}")))?;
+        write_atomically(&partial.join(RECORD), text.as_bytes())?;
+        fs::rename(&partial, &place).at_path(&place, "cannot put the artifact in its place")?;
+        Ok(record)
+    }
+
+    /// Remembers why a stage failed, beside its checkpoints.
+    pub fn fail(&self, kind: StageKind, key: &str, error: &Error) {
+        let failure = Failure { error: error.to_string(), exit_code: error.exit_code() };
+        let dir = self.partial(kind, key);
+        // The failure itself is what the user must see; a second one, of its note, would hide it.
+        if let Ok(text) = serde_json::to_string_pretty(&failure) {
+            let _ = fs::write(dir.join(FAILED), text);
+        }
+        if let Some(detail) = error.log_detail() {
+            let _ = fs::write(dir.join("log.txt"), detail);
+        }
+    }
+
+    pub fn failure(&self, kind: StageKind, key: &str) -> Option<Failure> {
+        serde_json::from_str(&fs::read_to_string(self.partial(kind, key).join(FAILED)).ok()?).ok()
+    }
+
+    /// Cheap: does not verify digests.
+    pub fn status(&self, kind: StageKind, key: &str) -> StageStatus {
+        if self.artifact(kind, key).join(RECORD).is_file() {
+            return StageStatus::Done;
+        }
+        let held = OpenOptions::new()
+            .write(true)
+            .open(self.lock_file(kind, key))
+            .is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
+        let partial = self.partial(kind, key);
+        if held {
+            StageStatus::Running
+        } else if partial.join(FAILED).is_file() {
+            StageStatus::Failed
+        } else if partial.is_dir() {
+            StageStatus::Interrupted
+        } else {
+            StageStatus::Missing
+        }
+    }
+
+    /// Seconds per unit of each cost class, from the records of one kind (the last one read counts).
+    pub fn rates(&self) -> std::collections::BTreeMap<String, f64> {
+        let mut rates = std::collections::BTreeMap::new();
+        for kind in StageKind::ALL {
+            let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { continue };
+            for entry in entries.flatten() {
+                let record = fs::read_to_string(entry.path().join(RECORD))
+                    .ok()
+                    .and_then(|text| serde_json::from_str::<StageRecord>(&text).ok());
+                if let Some(r) = record.filter(|r| r.cost_units > 0.0) {
+                    // The slowest seen: a continued stage's last try is shorter than the whole.
+                    let rate: &mut f64 = rates.entry(r.cost_class).or_insert(0.0);
+                    *rate = rate.max(r.seconds / r.cost_units);
+                }
+            }
+        }
+        rates
+    }
+}
+
+fn refuse(error: Error, help: &str) -> Error {
+    Error::input(error.to_string()).help(help)
+}
+
+/// Removes a file or folder that may not be there.
+fn remove(path: &Path) -> Result<()> {
+    let gone = match fs::symlink_metadata(path) {
+        Err(_) => return Ok(()),
+        Ok(m) if m.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    gone.at_path(path, "cannot remove")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::Work, spec::Phantom};
+
+    fn stage() -> Stage {
+        let work = Work::Phantom(Phantom { patients: 3, size: 64, seed: 0 });
+        Stage { key: "k".into(), label: "l".into(), work, inputs: vec![], outside: vec![] }
+    }
+
+    fn record() -> StageRecord {
+        StageRecord {
+            key: "k".into(),
+            kind: StageKind::Prepare,
+            label: String::new(),
+            params: serde_json::Value::Null,
+            inputs: vec![],
+            outside: vec![],
+            outputs: vec![],
+            seconds: 1.0,
+            cost_class: "c".into(),
+            cost_units: 2.0,
+            device: "cpu".into(),
+            threads: 1,
+            versions: vec![],
+            commit: String::new(),
+        }
+    }
+
+    #[test]
+    fn record_last_and_damage_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let digests = Digests::open(dir.path());
+        let kind = StageKind::Prepare;
+        assert!(store.lookup(kind, "k", &digests).unwrap().is_none());
+        let lock = store.try_lock(kind, "k").unwrap();
+        assert!(lock.is_some() && store.try_lock(kind, "k").unwrap().is_none());
+        let partial = store.begin(kind, "k").unwrap();
+        fs::create_dir(partial.join(CHECKPOINT)).unwrap();
+        fs::write(partial.join("half"), b"x").unwrap();
+        // A second try keeps the checkpoint and nothing else.
+        store.begin(kind, "k").unwrap();
+        assert!(partial.join(CHECKPOINT).is_dir() && !partial.join("half").exists());
+        assert_eq!(store.status(kind, "k"), StageStatus::Running);
+        drop(lock);
+        assert_eq!(store.status(kind, "k"), StageStatus::Interrupted);
+        fs::write(partial.join("out"), b"result").unwrap();
+        store.finish(&stage(), record(), &digests).unwrap();
+        assert_eq!(store.status(kind, "k"), StageStatus::Done);
+        let found = store.lookup(kind, "k", &digests).unwrap().unwrap();
+        assert_eq!(found.outputs.len(), 1);
+        assert_eq!(store.rates()["c"], 0.5);
+        let out = store.artifact(kind, "k").join("out");
+        fs::write(&out, b"resulT").unwrap();
+        let message = store.lookup(kind, "k", &digests).unwrap_err().to_string();
+        assert!(message.contains("is not what the stage wrote"), "{message}");
+    }
+}

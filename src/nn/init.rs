@@ -1,0 +1,56 @@
+//! Initial weights as PyTorch's defaults draw them, from a derived seed and each variable's name, so
+//! that they do not depend on the order in which a network is built.
+
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+use tch::{Tensor, nn::VarStore};
+
+use crate::random;
+
+/// Fills every variable: convolutions and linear layers uniformly within 1/sqrt(fan in) (the default
+/// of `torch.nn`), norms with scale 1, shift 0, mean 0, variance 1.
+///
+/// `convolution` may draw convolution weights otherwise (torchvision's ResNet does).
+pub fn fill(
+    vs: &VarStore,
+    seed: u64,
+    convolution: Option<fn(&[i64], &mut dyn rand::RngCore, &mut [f32])>,
+) {
+    let variables = vs.variables();
+    let mut names: Vec<_> = variables.keys().cloned().collect();
+    names.sort();
+    for name in names {
+        let mut variable = variables[&name].shallow_clone();
+        let shape = variable.size();
+        let mut values = vec![0f32; variable.numel()];
+        let mut rng = random::rng(seed, &format!("init {name}"), &[]);
+        let (parent, leaf) = name.rsplit_once('.').unwrap_or(("", &name));
+        let weight_shape = variables.get(&format!("{parent}.weight")).map(Tensor::size).unwrap_or_default();
+        match leaf {
+            "running_var" => values.fill(1.0),
+            "running_mean" => {}
+            "weight" if shape.len() < 2 => values.fill(1.0),
+            "bias" if weight_shape.len() < 2 => {}
+            "weight" if shape.len() == 4 && convolution.is_some() => {
+                if let Some(draw) = convolution {
+                    draw(&shape, &mut rng, &mut values);
+                }
+            }
+            _ => {
+                let bound = 1.0 / (weight_shape.iter().skip(1).product::<i64>() as f32).sqrt();
+                values.iter_mut().for_each(|v| *v = rng.random_range(-bound..=bound));
+            }
+        }
+        tch::no_grad(|| variable.copy_(&Tensor::from_slice(&values).view(shape.as_slice())));
+    }
+}
+
+/// He initialisation by fan out, normal, gain of ReLU (torchvision's ResNet).
+pub fn kaiming_normal_fan_out(shape: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
+    let fan_out = shape[0] * shape.iter().skip(2).product::<i64>();
+    let sd = (2.0 / fan_out as f32).sqrt();
+    values.iter_mut().for_each(|v| {
+        let z: f32 = StandardNormal.sample(rng);
+        *v = z * sd;
+    });
+}

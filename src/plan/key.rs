@@ -1,0 +1,100 @@
+//! The hash that names a stage.
+
+use serde_json::{Value, json};
+
+use super::{Input, Outside, Work};
+
+/// 128 bits of BLAKE3 over the canonical JSON of what decides the output.
+pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String {
+    let mut inputs: Vec<_> = inputs.iter().map(|i| (&i.role, &i.key)).collect();
+    inputs.sort();
+    let mut outside: Vec<_> = outside.iter().map(|o| (&o.role, &o.digest)).collect();
+    outside.sort();
+    let identity = json!({
+        "kind": work.kind(),
+        "version": work.version(),
+        "params": params(work),
+        "inputs": inputs,
+        "outside": outside,
+    });
+    blake3::hash(canonical(&identity).as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// The parameters that decide the output. What a measure alone needs, or what only names or places
+/// something, is left out, so that it does not train anything again.
+pub fn params(work: &Work) -> Value {
+    let mut params = serde_json::to_value(work).unwrap_or(Value::Null);
+    let irrelevant: &[&str] = match work {
+        // Weights are known by their digest.
+        Work::TrainSegmentation { .. } | Work::TrainClassification { .. } => {
+            &["preset", "report_on", "models", "weights"]
+        }
+        Work::MeasureSegmentation { .. } | Work::MeasureClassification { .. } => &[
+            "preset", "report_on", "models", "weights", "epochs", "learning_rate", "final_learning_rate", "schedule",
+            "class_weights", "dice_loss", "validate_every", "shuffle", "pairing", "mask_decoding", "augment",
+            "rotate", "translate", "translate_unit", "scale", "shear", "brightness", "contrast", "nearest_images",
+            "val_loss_starts_from_train", "nan_poisons_dice", "momentum", "weight_decay",
+        ],
+        _ => &[],
+    };
+    if let Some(Value::Object(settings)) = params.get_mut("settings") {
+        settings.retain(|name, _| !irrelevant.contains(&name.as_str()));
+    }
+    params
+}
+
+/// JSON with sorted keys and no white space.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let mut names: Vec<_> = map.keys().collect();
+            names.sort();
+            let fields: Vec<_> = names
+                .into_iter()
+                .map(|name| format!("{}:{}", Value::String(name.clone()), canonical(&map[name])))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(canonical).collect();
+            format!("[{}]", items.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+pub use params as stage_params;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Preset, ReportOn, Segmentation};
+
+    fn train(settings: Segmentation) -> Work {
+        Work::TrainSegmentation { settings, real_fraction: 1.0, seed: 0 }
+    }
+
+    #[test]
+    fn the_key_of_a_stage_does_not_drift() {
+        // A changed literal means that every user's store is trained again: raise a version instead of
+        // letting this happen by accident.
+        let work = Work::Phantom(crate::spec::Phantom { patients: 10, size: 128, seed: 0 });
+        assert_eq!(key(&work, &[], &[]), "0");
+    }
+
+    #[test]
+    fn only_what_decides_the_output_is_in_the_key() {
+        let base = Segmentation::preset(Preset::Corrected);
+        let input = |key: &str| vec![Input { role: "data".into(), key: key.into() }];
+        let reference = key(&train(base.clone()), &input("a"), &[]);
+        let same = Segmentation { report_on: ReportOn::Val, preset: Preset::PaperCode, ..base.clone() };
+        assert_eq!(key(&train(same), &input("a"), &[]), reference);
+        let other = Segmentation { epochs: 7, ..base.clone() };
+        assert_ne!(key(&train(other), &input("a"), &[]), reference);
+        assert_ne!(key(&train(base.clone()), &input("b"), &[]), reference);
+        let outside = Outside { role: "weights".into(), path: "x".into(), digest: "d".into() };
+        assert_ne!(key(&train(base.clone()), &input("a"), &[outside.clone()]), reference);
+        let moved = Outside { path: "y".into(), ..outside.clone() };
+        assert_eq!(key(&train(base.clone()), &[], &[outside]), key(&train(base), &[], &[moved]));
+    }
+}

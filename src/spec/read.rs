@@ -1,0 +1,156 @@
+//! From TOML text to [`ExperimentSpec`]: strict, with the line and the nearest name in every error.
+
+use std::{ops::Range, path::Path};
+
+use serde::Deserialize;
+
+use super::{ExperimentSpec, ResolvedSpec, resolve::resolve_in};
+use crate::error::{AtPath, Error, Result};
+
+/// Where a field stands, for errors that are found after parsing.
+pub(super) struct Origin<'a> {
+    pub file: &'a Path,
+    pub text: &'a str,
+    pub sets: &'a [String],
+}
+
+/// Reads, checks and resolves a spec file with `--set KEY=VALUE` overrides.
+pub fn load(file: &Path, sets: &[String]) -> Result<ResolvedSpec> {
+    let text = std::fs::read_to_string(file)
+        .at_path(file, "cannot read the spec")
+        .map_err(|e| e.help("the folder experiments/ has examples"))?;
+    let spec = parse(&text, file, sets)?;
+    let folder_name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    resolve_in(spec, &folder_name, &Origin { file, text: &text, sets })
+}
+
+/// The typed spec with overrides; `file` is named in errors.
+pub fn parse(text: &str, file: &Path, sets: &[String]) -> Result<ExperimentSpec> {
+    let spec: ExperimentSpec = toml::from_str(text).map_err(|e| typed_error(&e, text, file))?;
+    if sets.is_empty() {
+        return Ok(spec);
+    }
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| typed_error(&e, text, file))?;
+    for set in sets {
+        apply(&mut table, set)?;
+        // One at a time, so that the error names the override that is wrong.
+        ExperimentSpec::deserialize(table.clone()).map_err(|e| {
+            with_suggestion(Error::input(one_line(e.message())), e.message()).at(format!("--set {set}"))
+        })?;
+    }
+    ExperimentSpec::deserialize(table).map_err(|e| Error::input(one_line(e.message())).at(file))
+}
+
+fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
+    let place = format!("--set {set}");
+    let bad = |problem: String| Error::input(problem).at(&place).help("write --set tasks.segmentation.epochs=20");
+    let (key, value) = set.split_once('=').ok_or_else(|| bad("expected KEY=VALUE".into()))?;
+    // A bare word is a string, so that quotes need not be quoted twice.
+    let value: toml::Value = format!("v = {}", value.trim())
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
+    let parts: Vec<&str> = key.trim().split('.').collect();
+    let mut root = toml::Value::Table(std::mem::take(table));
+    let outcome = insert(&mut root, &parts, value).map_err(bad);
+    if let toml::Value::Table(whole) = root {
+        *table = whole;
+    }
+    outcome
+}
+
+/// Walks to the last part of the key (making tables on the way) and puts the value there.
+fn insert(here: &mut toml::Value, parts: &[&str], value: toml::Value) -> Result<(), String> {
+    let Some((&part, rest)) = parts.split_first().filter(|(part, _)| !part.is_empty()) else {
+        return Err("the key is empty".into());
+    };
+    let slot = match here {
+        toml::Value::Table(table) => {
+            table.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()))
+        }
+        toml::Value::Array(items) => part
+            .parse::<usize>()
+            .ok()
+            .and_then(|i| items.get_mut(i))
+            .ok_or_else(|| format!("the list has no item `{part}` (the first is 0)"))?,
+        _ => return Err(format!("there is no table to set `{part}` in")),
+    };
+    if rest.is_empty() {
+        *slot = value;
+        return Ok(());
+    }
+    insert(slot, rest, value)
+}
+
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+fn typed_error(error: &toml::de::Error, text: &str, file: &Path) -> Error {
+    let line = error.span().map_or(1, |span| line_of(text, span));
+    with_suggestion(Error::input(one_line(error.message())).at_line(file, line), error.message())
+}
+
+pub(super) fn line_of(text: &str, span: Range<usize>) -> u64 {
+    text.as_bytes().iter().take(span.start).filter(|&&b| b == b'\n').count() as u64 + 1
+}
+
+/// serde says: unknown field `epoks`, expected one of `epochs`, … (or unknown variant).
+fn with_suggestion(error: Error, message: &str) -> Error {
+    if !message.starts_with("unknown") {
+        return error;
+    }
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((found, known)) = names.split_first() else { return error };
+    match nearest(found, known.iter().copied()) {
+        Some(name) => error.help(format!("did you mean `{name}`?")),
+        None => error,
+    }
+}
+
+/// The known name that is most like `found`, where one is like it at all.
+pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(found, name), name))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+impl Origin<'_> {
+    /// Puts the place of a dotted key (`arms.0.real_fraction`) on an error about it.
+    pub fn place(&self, key: &str, error: Error) -> Error {
+        if let Some(set) = self.sets.iter().rev().find(|s| s.split('=').next().is_some_and(|k| k.trim() == key)) {
+            return error.at(format!("--set {set}"));
+        }
+        let parts: Vec<&str> = key.split('.').collect();
+        match toml::de::DeTable::parse(self.text) {
+            Ok(table) => match find(table.get_ref(), &parts) {
+                Some(span) => error.at_line(self.file, line_of(self.text, span)),
+                None => error.at(self.file),
+            },
+            Err(_) => error.at(self.file),
+        }
+    }
+}
+
+/// The span of the key, or of its nearest parent that is there.
+fn find(table: &toml::de::DeTable<'_>, parts: &[&str]) -> Option<Range<usize>> {
+    let (first, rest) = parts.split_first()?;
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first)?;
+    Some(find_in(value, rest).unwrap_or_else(|| key.span()))
+}
+
+fn find_in(value: &toml::Spanned<toml::de::DeValue<'_>>, parts: &[&str]) -> Option<Range<usize>> {
+    match value.get_ref() {
+        toml::de::DeValue::Table(table) => find(table, parts),
+        toml::de::DeValue::Array(items) => {
+            let (first, rest) = parts.split_first()?;
+            let item = items.get(first.parse::<usize>().ok()?)?;
+            Some(find_in(item, rest).unwrap_or_else(|| item.span()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,467 @@
+//! Fills in every default and refuses what cannot be meant.
+
+use std::{collections::HashSet, path::Path};
+
+use super::{
+    Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, OneOrMany, Phantom,
+    Report, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit, read::Origin,
+};
+use crate::error::{Error, Result};
+
+/// Resolves a spec that was typed without a file (for tests and for other programs).
+pub fn resolve(spec: ExperimentSpec) -> Result<ResolvedSpec> {
+    resolve_in(spec, "experiment", &Origin { file: Path::new("spec"), text: "", sets: &[] })
+}
+
+pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin) -> Result<ResolvedSpec> {
+    let check = Check { origin };
+    let experiment = experiment(spec.experiment, file_stem, &check)?;
+    let arms = arms(&spec.arms, &check)?;
+    let mut segmentation = spec.tasks.segmentation;
+    let mut classification = spec.tasks.classification;
+    if segmentation.is_none() && classification.is_none() {
+        return Err(check.fault(
+            "tasks",
+            "the spec has no task",
+            "add [tasks.segmentation] or [tasks.classification] (an empty table takes every default)",
+        ));
+    }
+    if let Some(size) = spec.data.image_size {
+        for slot in [
+            segmentation.as_mut().map(|t| &mut t.image_size),
+            classification.as_mut().map(|t| &mut t.image_size),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            slot.get_or_insert(size);
+        }
+    }
+    let tasks = Tasks {
+        segmentation: segmentation
+            .map(|typed| {
+                let preset = Segmentation::preset(typed.preset.unwrap_or_default());
+                check_segmentation(typed.over(preset), &check)
+            })
+            .transpose()?,
+        classification: classification
+            .map(|typed| {
+                let preset = Classification::preset(typed.preset.unwrap_or_default());
+                check_classification(typed.over(preset), &check)
+            })
+            .transpose()?,
+    };
+    let resamples = spec.report.resamples.unwrap_or(2000);
+    check.range("report.resamples", resamples as f64, 100.0, 1e6)?;
+    Ok(ResolvedSpec {
+        experiment,
+        data: data(spec.data, &check)?,
+        arms,
+        tasks,
+        report: Report { pictures: spec.report.pictures.unwrap_or(false), resamples },
+    })
+}
+
+struct Check<'a> {
+    origin: &'a Origin<'a>,
+}
+
+impl Check<'_> {
+    fn fault(&self, key: &str, problem: &str, help: &str) -> Error {
+        self.origin.place(key, Error::input(format!("`{key}`: {problem}")).help(help))
+    }
+
+    fn range(&self, key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+        if value.is_finite() && (low..=high).contains(&value) {
+            return Ok(());
+        }
+        Err(self.fault(
+            key,
+            &format!("{value} is out of range"),
+            &format!("choose a value from {low} to {high}"),
+        ))
+    }
+}
+
+fn experiment(typed: super::ExperimentSection, file_stem: &str, check: &Check) -> Result<Experiment> {
+    let name = typed.name.unwrap_or_else(|| file_stem.to_owned());
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+        return Err(check.fault(
+            "experiment.name",
+            &format!("{name:?} cannot name a folder"),
+            "use letters, digits, - _ and .",
+        ));
+    }
+    let seeds = typed.seeds.unwrap_or_else(|| vec![0]);
+    if seeds.is_empty() {
+        return Err(check.fault("experiment.seeds", "the list is empty", "write seeds = [0, 1, 2]"));
+    }
+    if seeds.iter().collect::<HashSet<_>>().len() != seeds.len() {
+        return Err(check.fault("experiment.seeds", "a seed appears twice", "every seed is one repetition"));
+    }
+    if seeds.iter().any(|&s| s > i64::MAX as u64) {
+        return Err(check.fault("experiment.seeds", "a seed is too large", "use seeds below 2^63"));
+    }
+    Ok(Experiment { title: typed.title.unwrap_or_else(|| name.clone()), name, seeds })
+}
+
+fn data(typed: DataSection, check: &Check) -> Result<Data> {
+    let source = typed.source.ok_or_else(|| {
+        check.fault("data.source", "is missing", "one of camus, diffecho, kaggle-h5, folder, phantom")
+    })?;
+    let phantom = match (source, typed.phantom) {
+        (Source::Phantom, section) => {
+            let section = section.unwrap_or_default();
+            let phantom = Phantom {
+                patients: section.patients.unwrap_or(50),
+                size: section.size.unwrap_or(256),
+                seed: section.seed.unwrap_or(0),
+            };
+            check.range("data.phantom.patients", phantom.patients as f64, 3.0, 9999.0)?;
+            check.range("data.phantom.size", phantom.size as f64, 64.0, 1024.0)?;
+            Some(phantom)
+        }
+        (_, Some(_)) => {
+            return Err(check.fault(
+                "data.phantom",
+                "the source is not the phantom",
+                "set data.source = \"phantom\" or remove [data.phantom]",
+            ));
+        }
+        (_, None) => None,
+    };
+    match (source, &typed.root) {
+        (Source::Phantom, Some(_)) => {
+            return Err(check.fault(
+                "data.root",
+                "the phantom is drawn, it has no folder",
+                "remove `root`, or write the phantom with `synecho data phantom` and use source = \"camus\"",
+            ));
+        }
+        (Source::Phantom, None) => {}
+        (_, None) => {
+            return Err(check.fault(
+                "data.root",
+                "is missing",
+                "the folder (or file) of the data set, relative to the working folder; or --set data.root=DIR",
+            ));
+        }
+        (_, Some(root)) if !root.exists() => {
+            return Err(check.fault(
+                "data.root",
+                &format!("there is no {}", root.display()),
+                "paths are relative to the working folder; data/README.md says where CAMUS comes from",
+            ));
+        }
+        _ => {}
+    }
+    let scheme = typed.split.unwrap_or(match source {
+        Source::Diffecho | Source::KaggleH5 => SplitScheme::Diffecho,
+        _ => SplitScheme::Official,
+    });
+    Ok(Data { source, split: split(scheme, &typed, check)?, root: typed.root, phantom })
+}
+
+fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Split> {
+    use SplitScheme::{Diffecho, Folds, Official, Random};
+    let unused = |key: &str, set: bool, schemes: &str| {
+        if !set {
+            return Ok(());
+        }
+        Err(check.fault(key, "this split does not use it", &format!("it goes with split = {schemes}")))
+    };
+    let own_test = scheme == Official;
+    unused("data.folds", typed.folds.is_some() && scheme != Folds, "\"folds\"")?;
+    unused("data.fold", typed.fold.is_some() && scheme != Folds, "\"folds\"")?;
+    unused("data.val_fraction", typed.val_fraction.is_some() && scheme != Random, "\"random\"")?;
+    unused("data.test_fraction", typed.test_fraction.is_some() && scheme != Random, "\"random\"")?;
+    let lacks = matches!(scheme, Folds | Random);
+    unused("data.val_patients", typed.val_patients.is_some() && lacks, "\"official\" or \"diffecho\"")?;
+    unused("data.test_from", typed.test_from.is_some() && lacks, "\"official\" or \"diffecho\"")?;
+    let test_from = typed.test_from.unwrap_or(if scheme == Diffecho { HeldOut::Val } else { HeldOut::Test });
+    if scheme == Diffecho && test_from == HeldOut::Test {
+        return Err(check.fault(
+            "data.test_from",
+            "this split has no test patients of its own",
+            "use test_from = \"val\": its validation patients are held out as test, and val_patients come from train",
+        ));
+    }
+    if own_test && test_from == HeldOut::Test && typed.val_patients.is_some() {
+        return Err(check.fault(
+            "data.val_patients",
+            "the data set has its own validation patients",
+            "it goes with test_from = \"val\"",
+        ));
+    }
+    let val_patients = (test_from == HeldOut::Val).then(|| typed.val_patients.unwrap_or(40));
+    if let Some(n) = val_patients {
+        check.range("data.val_patients", n as f64, 1.0, 1e5)?;
+    }
+    let fraction = |key: &str, value: Option<f64>| {
+        let value = value.unwrap_or(0.1);
+        check.range(key, value, 0.001, 0.9).map(|()| value)
+    };
+    let (val_fraction, test_fraction) = if scheme == Random {
+        let val = fraction("data.val_fraction", typed.val_fraction)?;
+        let test = fraction("data.test_fraction", typed.test_fraction)?;
+        if val + test >= 1.0 {
+            return Err(check.fault("data.test_fraction", "nothing is left to train on", "choose less than 1 together"));
+        }
+        (Some(val), Some(test))
+    } else {
+        (None, None)
+    };
+    let folds = (scheme == Folds).then(|| typed.folds.unwrap_or(5));
+    let fold = (scheme == Folds).then(|| typed.fold.unwrap_or(0));
+    if let (Some(folds), Some(fold)) = (folds, fold) {
+        check.range("data.folds", folds as f64, 3.0, 1000.0)?;
+        check.range("data.fold", fold as f64, 0.0, folds as f64 - 1.0)?;
+    }
+    Ok(Split {
+        scheme,
+        test_from,
+        val_patients,
+        val_fraction,
+        test_fraction,
+        folds,
+        fold,
+        seed: typed.split_seed.unwrap_or(0),
+    })
+}
+
+fn arms(typed: &[ArmSection], check: &Check) -> Result<Vec<Arm>> {
+    if typed.is_empty() {
+        return Ok(vec![Arm { name: "real".into(), real_fraction: 1.0 }]);
+    }
+    let mut arms: Vec<Arm> = Vec::new();
+    for (i, section) in typed.iter().enumerate() {
+        let key = format!("arms.{i}.real_fraction");
+        let (fractions, sweep) = match &section.real_fraction {
+            None => (vec![1.0], false),
+            Some(OneOrMany::One(f)) => (vec![*f], false),
+            Some(OneOrMany::Many(list)) => (list.clone(), true),
+        };
+        if fractions.is_empty() {
+            return Err(check.fault(&key, "the list is empty", "write real_fraction = [0.1, 0.5, 1.0]"));
+        }
+        for fraction in fractions {
+            if !(fraction > 0.0 && fraction <= 1.0) {
+                return Err(check.fault(
+                    &key,
+                    &format!("{fraction} is out of range"),
+                    "choose a fraction of the training patients above 0, at most 1",
+                ));
+            }
+            let percent = format!("{}%", (fraction * 1e4).round() / 100.0);
+            let name = match &section.name {
+                Some(name) if sweep && !name.contains("{real_fraction}") => format!("{name} {percent}"),
+                Some(name) => name.replace("{real_fraction}", &percent),
+                None if fraction < 1.0 || sweep => format!("real {percent}"),
+                None => "real".into(),
+            };
+            if name.trim().is_empty() {
+                return Err(check.fault(&format!("arms.{i}.name"), "is empty", "name the arm"));
+            }
+            if arms.iter().any(|arm| arm.name == name) {
+                return Err(check.fault(
+                    &format!("arms.{i}"),
+                    &format!("there are two arms named {name:?}"),
+                    "give every arm a name of its own",
+                ));
+            }
+            arms.push(Arm { name, real_fraction: fraction });
+        }
+    }
+    Ok(arms)
+}
+
+/// What both tasks have.
+struct Common {
+    task: &'static str,
+    image_size: usize,
+    epochs: usize,
+    batch_size: usize,
+    learning_rate: f64,
+    final_learning_rate: f64,
+    validate_every: usize,
+    rotate: f64,
+    translate: f64,
+    translate_unit: TranslateUnit,
+    scale: f64,
+    shear: f64,
+    brightness: f64,
+    contrast: f64,
+}
+
+macro_rules! common {
+    ($task:literal, $t:expr) => {
+        Common {
+            task: $task,
+            image_size: $t.image_size,
+            epochs: $t.epochs,
+            batch_size: $t.batch_size,
+            learning_rate: $t.learning_rate,
+            final_learning_rate: $t.final_learning_rate,
+            validate_every: $t.validate_every,
+            rotate: $t.rotate,
+            translate: $t.translate,
+            translate_unit: $t.translate_unit,
+            scale: $t.scale,
+            shear: $t.shear,
+            brightness: $t.brightness,
+            contrast: $t.contrast,
+        }
+    };
+}
+
+fn check_common(t: &Common, check: &Check) -> Result<()> {
+    let range = |field: &str, value: f64, low: f64, high: f64| {
+        check.range(&format!("tasks.{}.{field}", t.task), value, low, high)
+    };
+    range("image_size", t.image_size as f64, 32.0, 1024.0)?;
+    range("epochs", t.epochs as f64, 1.0, 1e6)?;
+    range("batch_size", t.batch_size as f64, 1.0, 4096.0)?;
+    range("learning_rate", t.learning_rate, 1e-9, 10.0)?;
+    range("final_learning_rate", t.final_learning_rate, 0.0, 10.0)?;
+    range("validate_every", t.validate_every as f64, 1.0, 1e6)?;
+    range("rotate", t.rotate, 0.0, 180.0)?;
+    range("translate", t.translate, 0.0, if t.translate_unit == TranslateUnit::Fraction { 1.0 } else { 1024.0 })?;
+    range("scale", t.scale, 0.0, 0.9)?;
+    range("shear", t.shear, 0.0, 80.0)?;
+    range("brightness", t.brightness, 0.0, 1.0)?;
+    range("contrast", t.contrast, 0.0, 1.0)
+}
+
+fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation> {
+    check_common(&common!("segmentation", task), check)?;
+    let fault = |field: &str, problem: &str, help: &str| {
+        Err(check.fault(&format!("tasks.segmentation.{field}"), problem, help))
+    };
+    if task.model != "monai-unet" {
+        return fault("model", &format!("there is no model {:?}", task.model), "use \"monai-unet\"");
+    }
+    if task.class_weights.len() != crate::manifest::CLASSES
+        || task.class_weights.iter().any(|w| !w.is_finite() || *w < 0.0)
+        || task.class_weights.iter().sum::<f64>() <= 0.0
+    {
+        return fault(
+            "class_weights",
+            "four weights are needed, none below 0",
+            "background, endocardium, myocardium, atrium: [0.05, 0.25, 0.35, 0.35]",
+        );
+    }
+    check.range("tasks.segmentation.dice_loss", task.dice_loss, 0.0, 1.0)?;
+    if task.channels.len() < 2 || task.channels.iter().any(|c| !(1..=4096).contains(c)) {
+        return fault("channels", "at least two levels of 1 to 4096 channels are needed", "[16, 32, 64, 128]");
+    }
+    let factor = 1usize.checked_shl(task.channels.len() as u32 - 1).unwrap_or(usize::MAX);
+    if !task.image_size.is_multiple_of(factor) || task.image_size / factor < 2 {
+        return fault(
+            "image_size",
+            &format!(
+                "{} cannot be halved {} times by this network",
+                task.image_size,
+                task.channels.len() - 1
+            ),
+            &format!("use a multiple of {factor} from {} on, or fewer `channels`", factor.saturating_mul(2)),
+        );
+    }
+    Ok(task)
+}
+
+fn check_classification(task: Classification, check: &Check) -> Result<Classification> {
+    check_common(&common!("classification", task), check)?;
+    let fault = |field: &str, problem: &str, help: &str| {
+        Err(check.fault(&format!("tasks.classification.{field}"), problem, help))
+    };
+    if task.models.is_empty() {
+        return fault("models", "the list is empty", "write models = [\"resnet18\"]");
+    }
+    for model in &task.models {
+        if model != "resnet18" {
+            return fault("models", &format!("there is no model {model:?}"), "use [\"resnet18\"]");
+        }
+    }
+    if task.models.len() > 1 {
+        return fault("models", "a model is listed twice", "list each model once");
+    }
+    check.range("tasks.classification.momentum", task.momentum, 0.0, 0.9999)?;
+    check.range("tasks.classification.weight_decay", task.weight_decay, 0.0, 1.0)?;
+    if !task.weights.as_os_str().is_empty() && !task.weights.is_file() {
+        return fault(
+            "weights",
+            &format!("there is no file {}", task.weights.display()),
+            "a torchvision state_dict as safetensors; leave it out to train from scratch",
+        );
+    }
+    Ok(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{load, parse};
+    use super::*;
+
+    const SMALL: &str = "[experiment]\nseeds = [0, 1]\n\n[data]\nsource = \"phantom\"\n\n[[arms]]\n\n[tasks.segmentation]\nepochs = 3\n";
+
+    fn message(text: &str, sets: &[&str]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("spec.toml");
+        std::fs::write(&file, text).unwrap();
+        let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
+        let error = load(&file, &sets).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_the_preset_gives_the_faults() {
+        let spec = resolve(parse(SMALL, Path::new("s"), &[]).unwrap()).unwrap();
+        let task = spec.tasks.segmentation.unwrap();
+        assert_eq!((task.epochs, task.batch_size, task.shuffle), (3, 4, true));
+        let sets = ["tasks.segmentation.preset=paper-code".to_owned(), "tasks.segmentation.shuffle=true".into()];
+        let spec = resolve(parse(SMALL, Path::new("s"), &sets).unwrap()).unwrap();
+        let task = spec.tasks.segmentation.unwrap();
+        assert!(task.shuffle && task.nearest_images && task.epochs == 3);
+    }
+
+    #[test]
+    fn a_resolved_spec_survives_toml() {
+        let spec = resolve(parse(SMALL, Path::new("s"), &[]).unwrap()).unwrap();
+        assert_eq!(toml::from_str::<ResolvedSpec>(&spec.to_toml()).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_list_sweeps() {
+        let text = format!("{SMALL}\n[[arms]]\nname = \"few {{real_fraction}}\"\nreal_fraction = [0.05, 0.5]\n");
+        let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
+        let names: Vec<_> = spec.arms.iter().map(|a| a.name.as_str()).collect();
+        assert_eq!(names, ["real", "few 5%", "few 50%"]);
+    }
+
+    #[test]
+    fn faults_name_file_line_and_remedy() {
+        for (text, sets, expected) in [
+            (SMALL.replace("epochs", "epoks"), vec![], vec!["spec.toml:10: unknown field `epoks`", "did you mean `epochs`?"]),
+            (SMALL.replace("= 3", "= \"three\""), vec![], vec!["spec.toml:10: invalid type: string"]),
+            (SMALL.replace("= 3", "= 0"), vec![], vec!["spec.toml:10: `tasks.segmentation.epochs`: 0 is out of range", "choose a value from 1"]),
+            (SMALL.replace("phantom", "fantom"), vec![], vec!["spec.toml:5: unknown variant `fantom`", "did you mean `phantom`?"]),
+            (SMALL.replace("phantom", "camus"), vec![], vec!["spec.toml:4: `data.root`: is missing"]),
+            (SMALL.to_owned(), vec!["tasks.segmentation.epoks=4"], vec!["--set tasks.segmentation.epoks=4: unknown field", "did you mean `epochs`?"]),
+            (SMALL.to_owned(), vec!["tasks.segmentation.epochs=-1"], vec!["--set tasks.segmentation.epochs=-1: "]),
+            (SMALL.to_owned(), vec!["tasks.segmentation.batch_size=0"], vec!["--set tasks.segmentation.batch_size=0: ", "out of range"]),
+            (SMALL.to_owned(), vec!["data.source=camus", "data.root=nowhere"], vec!["--set data.root=nowhere: ", "there is no nowhere"]),
+            (SMALL.to_owned(), vec!["arms.3.name=x"], vec!["the list has no item `3`"]),
+            (SMALL.to_owned(), vec!["tasks.segmentation.image_size=200"], vec!["cannot be halved 7 times"]),
+            (format!("{SMALL}[[arms]]\n"), vec![], vec!["spec.toml:11: `arms.1`: there are two arms named \"real\""]),
+            (format!("{SMALL}[[arms]]\nreal_fraction = 1.5\n"), vec![], vec!["spec.toml:12: `arms.1.real_fraction`: 1.5 is out of range"]),
+            ("[experiment\n".to_owned(), vec![], vec!["spec.toml:1: "]),
+        ] {
+            let message = message(&text, &sets);
+            for part in expected {
+                assert!(message.contains(part), "{message}\n lacks {part}");
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What a task is trained with. The preset fills in what the user left out; each fault of the
+//! paper's code is a switch of its own.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a section as typed (every field optional) and as resolved (every field there).
+macro_rules! layered {
+    ($(#[$meta:meta])* $typed:ident => $resolved:ident {
+        $( $(#[$doc:meta])* $field:ident : $ty:ty ),* $(,)?
+    }) => {
+        #[doc = concat!("As typed; see [`", stringify!($resolved), "`].")]
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $typed {
+            pub preset: Option<Preset>,
+            $( pub $field: Option<$ty>, )*
+        }
+
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub struct $resolved {
+            pub preset: Preset,
+            $( $(#[$doc])* pub $field: $ty, )*
+        }
+
+        impl $typed {
+            /// The typed fields over the preset's.
+            pub fn over(self, preset: $resolved) -> $resolved {
+                $resolved { preset: preset.preset, $( $field: self.$field.unwrap_or(preset.$field), )* }
+            }
+        }
+    };
+}
+
+/// Where the settings that are not typed come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The paper's recipe with its faults mended.
+    #[default]
+    Corrected,
+    /// The paper's recipe as its code runs.
+    PaperCode,
+}
+
+/// Numeric type of activations and working weights. Master weights, norms and losses are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    F32,
+    Bf16,
+}
+
+/// How the learning rate goes from `learning_rate` to `final_learning_rate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    Constant,
+    /// Half a cosine over all epochs, set at the start of each epoch.
+    Cosine,
+    /// Half a cosine over all epochs, set at each optimizer step.
+    CosinePerStep,
+    /// Fault: the period is counted in epochs but the schedule is stepped per batch, so that the rate
+    /// swings up and down many times.
+    CosinePeriodInEpochsSteppedPerBatch,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TranslateUnit {
+    /// Of the image size.
+    Fraction,
+    /// Fault: a "0.1" that is a tenth of a pixel.
+    Pixels,
+}
+
+/// How masks find their images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pairing {
+    Manifest,
+    /// Fault: the i-th mask by name belongs to the i-th image by name.
+    SortedNames,
+}
+
+/// How training masks come to their class indices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskDecoding {
+    ClassIndices,
+    /// Fault: masks pass through 8-bit grey scaled by each mask's own maximum and are read as grey / 85,
+    /// truncated: without an atrium the myocardium becomes atrium.
+    GreyPerImage,
+}
+
+/// Which patients the reported figures are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportOn {
+    Test,
+    /// Fault: the patients that the checkpoint was chosen on.
+    Val,
+}
+
+/// What a classifier tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Label {
+    /// ED, ES (the paper's).
+    Phase,
+    /// 2CH, 4CH.
+    View,
+    /// 2CH ED, 2CH ES, 4CH ED, 4CH ES.
+    ViewPhase,
+}
+
+impl Label {
+    /// Class names in the order of their indices.
+    pub fn classes(self) -> &'static [&'static str] {
+        match self {
+            Self::Phase => &["ED", "ES"],
+            Self::View => &["2CH", "4CH"],
+            Self::ViewPhase => &["2CH ED", "2CH ES", "4CH ED", "4CH ES"],
+        }
+    }
+}
+
+layered! {
+    /// Segmentation: MONAI's U-Net on (image, mask) pairs.
+    SegmentationSpec => Segmentation {
+        /// `monai-unet`.
+        model: String,
+        /// Pixels; images are resized to a square of this side.
+        image_size: usize,
+        epochs: usize,
+        batch_size: usize,
+        /// Adam's rate at the start.
+        learning_rate: f64,
+        /// The rate at the end of the schedule.
+        final_learning_rate: f64,
+        schedule: Schedule,
+        /// Cross-entropy weights: background, endocardium, myocardium, atrium.
+        class_weights: Vec<f64>,
+        /// Share of soft Dice in the loss, 0 (cross-entropy alone) to 1.
+        dice_loss: f64,
+        /// Epochs between validations (the last epoch is always validated).
+        validate_every: usize,
+        precision: Precision,
+        /// U-Net channels from top to bottom; strides are 2.
+        channels: Vec<i64>,
+        shuffle: bool,
+        pairing: Pairing,
+        mask_decoding: MaskDecoding,
+        augment: bool,
+        /// ± degrees.
+        rotate: f64,
+        /// ±, in `translate_unit`.
+        translate: f64,
+        translate_unit: TranslateUnit,
+        /// ±, around 1.
+        scale: f64,
+        /// ± degrees.
+        shear: f64,
+        /// ±, around 1.
+        brightness: f64,
+        /// ±, around 1.
+        contrast: f64,
+        /// Fault when true: images are sampled by nearest neighbour, as masks are.
+        nearest_images: bool,
+        /// Fault when true: the validation loss is summed on top of the epoch's training loss.
+        val_loss_starts_from_train: bool,
+        /// Fault when true: one image without a structure makes that structure's mean NaN, and no
+        /// checkpoint is chosen at that epoch.
+        nan_poisons_dice: bool,
+        report_on: ReportOn,
+    }
+}
+
+layered! {
+    /// Classification: torchvision's ResNet-18.
+    ClassificationSpec => Classification {
+        label: Label,
+        /// `resnet18`.
+        models: Vec<String>,
+        /// A torchvision checkpoint as safetensors; empty: from scratch.
+        weights: PathBuf,
+        image_size: usize,
+        epochs: usize,
+        batch_size: usize,
+        /// SGD's rate.
+        learning_rate: f64,
+        final_learning_rate: f64,
+        schedule: Schedule,
+        momentum: f64,
+        weight_decay: f64,
+        validate_every: usize,
+        precision: Precision,
+        shuffle: bool,
+        augment: bool,
+        rotate: f64,
+        translate: f64,
+        translate_unit: TranslateUnit,
+        scale: f64,
+        shear: f64,
+        brightness: f64,
+        contrast: f64,
+        nearest_images: bool,
+        /// Normalise with ImageNet's mean and standard deviation (needed by pretrained weights);
+        /// otherwise (x - 0.5) / 0.5.
+        imagenet_normalise: bool,
+        val_loss_starts_from_train: bool,
+        report_on: ReportOn,
+    }
+}
+
+impl Segmentation {
+    pub fn preset(preset: Preset) -> Self {
+        let corrected = Self {
+            preset,
+            model: "monai-unet".into(),
+            image_size: 256,
+            epochs: 300,
+            batch_size: 4,
+            learning_rate: 1e-3,
+            final_learning_rate: 1e-4,
+            schedule: Schedule::Cosine,
+            class_weights: vec![0.05, 0.25, 0.35, 0.35],
+            dice_loss: 0.0,
+            validate_every: 2,
+            precision: Precision::F32,
+            channels: vec![2, 4, 8, 16, 32, 64, 128, 256],
+            shuffle: true,
+            pairing: Pairing::Manifest,
+            mask_decoding: MaskDecoding::ClassIndices,
+            augment: true,
+            rotate: 10.0,
+            translate: 0.1,
+            translate_unit: TranslateUnit::Fraction,
+            scale: 0.1,
+            shear: 10.0,
+            brightness: 0.3,
+            contrast: 0.3,
+            nearest_images: false,
+            val_loss_starts_from_train: false,
+            nan_poisons_dice: false,
+            report_on: ReportOn::Test,
+        };
+        match preset {
+            Preset::Corrected => corrected,
+            Preset::PaperCode => Self {
+                schedule: Schedule::CosinePeriodInEpochsSteppedPerBatch,
+                shuffle: false,
+                pairing: Pairing::SortedNames,
+                mask_decoding: MaskDecoding::GreyPerImage,
+                translate_unit: TranslateUnit::Pixels,
+                nearest_images: true,
+                val_loss_starts_from_train: true,
+                nan_poisons_dice: true,
+                report_on: ReportOn::Val,
+                ..corrected
+            },
+        }
+    }
+}
+
+impl Classification {
+    pub fn preset(preset: Preset) -> Self {
+        let corrected = Self {
+            preset,
+            label: Label::Phase,
+            models: vec!["resnet18".into()],
+            weights: PathBuf::new(),
+            image_size: 224,
+            epochs: 30,
+            batch_size: 32,
+            learning_rate: 1e-3,
+            final_learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            momentum: 0.9,
+            weight_decay: 0.0,
+            validate_every: 1,
+            precision: Precision::F32,
+            shuffle: true,
+            augment: true,
+            rotate: 10.0,
+            translate: 0.1,
+            translate_unit: TranslateUnit::Fraction,
+            scale: 0.1,
+            shear: 10.0,
+            brightness: 0.3,
+            contrast: 0.3,
+            nearest_images: false,
+            imagenet_normalise: true,
+            val_loss_starts_from_train: false,
+            report_on: ReportOn::Test,
+        };
+        match preset {
+            Preset::Corrected => corrected,
+            Preset::PaperCode => Self {
+                shuffle: false,
+                translate_unit: TranslateUnit::Pixels,
+                nearest_images: true,
+                imagenet_normalise: false,
+                val_loss_starts_from_train: true,
+                report_on: ReportOn::Val,
+                ..corrected
+            },
+        }
+    }
+}

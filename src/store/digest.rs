@@ -1,0 +1,154 @@
+//! Digests of files and folders, remembered while a file's size and times stay the same.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{AtPath, Error, Result};
+
+const CACHE: &str = "digests.json";
+
+/// What a file looked like when it was read. Every write changes `ctime`, which no user program sets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+    inode: u64,
+    blake3: String,
+}
+
+/// A cache of BLAKE3 digests that lives in the store.
+#[derive(Debug)]
+pub struct Digests {
+    file: PathBuf,
+    seen: Mutex<HashMap<PathBuf, Seen>>,
+    changed: Mutex<bool>,
+}
+
+impl Digests {
+    /// A cache that cannot be read is an empty one.
+    pub fn open(store: &Path) -> Self {
+        let file = store.join(CACHE);
+        let seen = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { file, seen: Mutex::new(seen), changed: Mutex::new(false) }
+    }
+
+    /// Writes the cache back; a cache that cannot be written costs time only.
+    pub fn save(&self) {
+        let Ok(mut changed) = self.changed.lock() else { return };
+        if !*changed {
+            return;
+        }
+        if let Ok(seen) = self.seen.lock()
+            && let Ok(text) = serde_json::to_vec(&*seen)
+            && write_atomically(&self.file, &text).is_ok()
+        {
+            *changed = false;
+        }
+    }
+
+    /// BLAKE3 of a file's bytes, hexadecimal.
+    pub fn file(&self, path: &Path) -> Result<String> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let meta = fs::metadata(path).at_path(path, "cannot read")?;
+        let now = |blake3: String| Seen {
+            size: meta.size(),
+            mtime: (meta.mtime(), meta.mtime_nsec()),
+            ctime: (meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino(),
+            blake3,
+        };
+        if let Ok(seen) = self.seen.lock()
+            && let Some(known) = seen.get(&absolute)
+            && *known == now(known.blake3.clone())
+        {
+            return Ok(known.blake3.clone());
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut file = fs::File::open(path).at_path(path, "cannot read")?;
+        std::io::copy(&mut file, &mut hasher).at_path(path, "cannot read")?;
+        let blake3 = hasher.finalize().to_hex().to_string();
+        // A file written within the clock's grain of being read could change again unseen.
+        let settled = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .is_ok_and(|t| t.as_millis() as i64 - (meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000) > 50);
+        if settled && let (Ok(mut seen), Ok(mut changed)) = (self.seen.lock(), self.changed.lock()) {
+            seen.insert(absolute, now(blake3.clone()));
+            *changed = true;
+        }
+        Ok(blake3)
+    }
+
+    /// (relative path, bytes, digest) of every file below `dir`, sorted by path. Hidden files and
+    /// CAMUS's half sequences, which nothing here reads, are passed over.
+    pub fn folder_files(&self, dir: &Path) -> Result<Vec<(String, u64, String)>> {
+        let mut paths = Vec::new();
+        collect(dir, &mut paths)?;
+        let mut files = paths
+            .par_iter()
+            .map(|path| {
+                let relative = path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
+                let bytes = fs::metadata(path).at_path(path, "cannot read")?.len();
+                Ok((relative, bytes, self.file(path)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
+
+    /// One digest of a file, or of a folder's files with their relative paths.
+    pub fn outside(&self, path: &Path) -> Result<String> {
+        if path.is_file() {
+            return self.file(path);
+        }
+        if !path.is_dir() {
+            return Err(Error::input("there is no such file or folder").at(path));
+        }
+        let mut hasher = blake3::Hasher::new();
+        for (name, bytes, digest) in self.folder_files(path)? {
+            hasher.update(format!("{name}\0{bytes}\0{digest}\n").as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).at_path(dir, "cannot read the folder")? {
+        let entry = entry.at_path(dir, "cannot read the folder")?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') || name.contains("half_sequence") {
+            continue;
+        }
+        let path = entry.path();
+        match path.is_dir() {
+            true => collect(&path, into)?,
+            false => into.push(path),
+        }
+    }
+    Ok(())
+}
+
+/// Writes to a temporary file beside the place, flushes it to disk, and renames it.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().at_path(path, "cannot write").inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
