@@ -12,6 +12,7 @@ use std::{collections::HashMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use build::build;
+pub use key::params;
 
 use crate::spec::{Classification, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split};
 

@@ -110,7 +110,7 @@ fn data(typed: DataSection, check: &Check) -> Result<Data> {
     let source = typed.source.ok_or_else(|| {
         check.fault("data.source", "is missing", "one of camus, diffecho, kaggle-h5, folder, phantom")
     })?;
-    let phantom = match (source, typed.phantom) {
+    let phantom = match (source, typed.phantom.clone()) {
         (Source::Phantom, section) => {
             let section = section.unwrap_or_default();
             let phantom = Phantom {
