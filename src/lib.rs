@@ -20,6 +20,7 @@ pub mod progress;
 pub mod random;
 pub mod report;
 pub mod results;
+pub mod samples;
 pub mod spec;
 pub mod store;
 pub mod train;

@@ -48,6 +48,26 @@ pub struct CurvePoint {
     pub value: f64,
 }
 
+/// What a trained network is, for the reader of its results.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainSummary {
+    /// The chosen checkpoint: optimizer steps and epochs done, its value of `select_metric` on the
+    /// validation images (NaN, and the last epoch, where none was ever defined).
+    pub best_step: u64,
+    pub best_epoch: u64,
+    pub best_value: Option<f64>,
+    pub select_metric: String,
+    pub parameters: u64,
+    pub trainable: u64,
+    pub train_images: u64,
+    pub train_patients: u64,
+    pub val_images: u64,
+    pub val_patients: u64,
+    pub epochs: u64,
+    pub steps: u64,
+    pub precision: String,
+}
+
 /// Rows as CSV with a header line (also for no rows at all).
 pub fn to_csv<T: Serialize + Default>(rows: &[T]) -> Result<String> {
     let fail = |e: csv::Error| Error::failure(format!("cannot write CSV: {e}"));
@@ -66,6 +86,11 @@ pub fn to_csv<T: Serialize + Default>(rows: &[T]) -> Result<String> {
 /// Reads what [`to_csv`] wrote.
 pub fn read_csv<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<Vec<T>> {
     let text = std::fs::read_to_string(file).at_path(file, "cannot read the table")?;
+    parse_csv(&text, file)
+}
+
+/// As [`read_csv`], from text; `file` is named in errors.
+pub fn parse_csv<T: for<'de> Deserialize<'de>>(text: &str, file: &Path) -> Result<Vec<T>> {
     csv::Reader::from_reader(text.as_bytes()).deserialize().collect::<Result<Vec<T>, csv::Error>>().map_err(
         |e| {
             let line = e.position().map_or(1, csv::Position::line);

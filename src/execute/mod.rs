@@ -1,1 +1,234 @@
-//! execute
+//! Walks a plan in this process. Every process that sees the store can do any stage, so several
+//! `run`s share the work: a stage is locked while it is worked on, and what another process has done
+//! is taken as it is.
+
+mod outside;
+mod stages;
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use tch::Device;
+
+pub use outside::{is_manifest_folder, outside_digests};
+
+use crate::{
+    error::{Error, Result},
+    plan::{self, Plan, Stage},
+    progress::Progress,
+    store::{CHECKPOINT, Digests, StageRecord, Store},
+};
+
+/// How a plan is carried out; decides nothing of its results.
+pub struct Options {
+    pub device: Device,
+    pub threads: usize,
+    /// Stop at the first failure instead of doing what does not depend on it.
+    pub fail_fast: bool,
+    pub versions: Vec<(String, String)>,
+    pub commit: String,
+}
+
+/// What came of a stage.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The store had it.
+    Hit,
+    Done,
+    Failed(Error),
+    /// A stage that it needs failed.
+    Blocked,
+}
+
+/// What came of a run.
+pub struct Ran {
+    /// By index into the plan's stages.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Ran {
+    pub fn failures(&self) -> impl Iterator<Item = (usize, &Error)> {
+        self.outcomes.iter().enumerate().filter_map(|(i, outcome)| match outcome {
+            Outcome::Failed(error) => Some((i, error)),
+            _ => None,
+        })
+    }
+
+    pub fn done(&self) -> usize {
+        self.outcomes.iter().filter(|o| matches!(o, Outcome::Done)).count()
+    }
+
+    /// 0 when all went well; else the exit code of the first failure.
+    pub fn exit_code(&self) -> u8 {
+        self.failures().next().map_or(0, |(_, error)| error.exit_code())
+    }
+}
+
+/// How long to wait for another process's stage before looking again.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Does every stage that the store lacks.
+pub fn run(plan: &Plan, store: &Store, digests: &Digests, options: &Options, progress: &Progress) -> Result<Ran> {
+    let place = plan.by_key();
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.stages.len()];
+    let mut told_to_wait = false;
+    while outcomes.iter().any(Option::is_none) {
+        let mut moved = false;
+        for (i, stage) in plan.stages.iter().enumerate() {
+            if outcomes[i].is_some() {
+                continue;
+            }
+            let needs = |wanted: fn(&Outcome) -> bool| {
+                stage.inputs.iter().filter_map(|input| place.get(input.key.as_str())).map(move |&j| (j, wanted))
+            };
+            let lost = |o: &Outcome| matches!(o, Outcome::Failed(_) | Outcome::Blocked);
+            if needs(lost).any(|(j, lost)| outcomes[j].as_ref().is_some_and(lost)) {
+                outcomes[i] = Some(Outcome::Blocked);
+                moved = true;
+                continue;
+            }
+            if needs(lost).any(|(j, _)| outcomes[j].is_none()) {
+                continue;
+            }
+            if let Some(outcome) = attempt(stage, plan, store, digests, options, progress)? {
+                if let Outcome::Failed(error) = &outcome {
+                    progress.line(format!("failed: {}: {error}", stage.label));
+                }
+                let stop = options.fail_fast && matches!(outcome, Outcome::Failed(_));
+                outcomes[i] = Some(outcome);
+                moved = true;
+                if stop {
+                    outcomes.iter_mut().for_each(|o| {
+                        o.get_or_insert(Outcome::Blocked);
+                    });
+                }
+            }
+        }
+        if !moved {
+            if !told_to_wait {
+                progress.line("waiting for stages that another process is working on");
+                told_to_wait = true;
+            }
+            std::thread::sleep(WAIT);
+        }
+    }
+    digests.save();
+    Ok(Ran { outcomes: outcomes.into_iter().flatten().collect() })
+}
+
+/// Looks a stage up, or does it. `None`: another process is at it.
+fn attempt(
+    stage: &Stage,
+    plan: &Plan,
+    store: &Store,
+    digests: &Digests,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Option<Outcome>> {
+    let (kind, key) = (stage.kind(), stage.key.as_str());
+    if let Ok(Some(_)) = store.lookup(kind, key, digests) {
+        return Ok(Some(Outcome::Hit));
+    }
+    let Some(_lock) = store.try_lock(kind, key)? else { return Ok(None) };
+    // Another process may have finished it, or be the one that damaged it: look again under the lock.
+    match store.lookup(kind, key, digests) {
+        Ok(Some(_)) => return Ok(Some(Outcome::Hit)),
+        Ok(None) => {}
+        Err(damage) => {
+            progress.line(format!("made again: {}: {damage}", stage.label));
+            store.discard(kind, key)?;
+        }
+    }
+    let out = store.begin(kind, key)?;
+    progress.line(format!("{} [{}]", stage.label, &key[..12.min(key.len())]));
+    let start = Instant::now();
+    let artifacts: HashMap<&str, PathBuf> = stage
+        .inputs
+        .iter()
+        .filter_map(|input| {
+            let kind = plan.stages.iter().find(|s| s.key == input.key)?.kind();
+            Some((input.role.as_str(), store.artifact(kind, &input.key)))
+        })
+        .collect();
+    let work = stages::Place {
+        stage,
+        artifacts,
+        checkpoints: out.join(CHECKPOINT),
+        out,
+        device: options.device,
+        versions: &options.versions,
+        commit: &options.commit,
+        progress,
+    };
+    let result = caught(|| stages::perform(&work)).and_then(|()| {
+        let (cost_class, cost_units) = stage.work.cost();
+        let record = StageRecord {
+            key: key.to_owned(),
+            kind,
+            label: stage.label.clone(),
+            params: plan::params(&stage.work),
+            inputs: stage.inputs.clone(),
+            outside: stage.outside.clone(),
+            outputs: vec![],
+            seconds: start.elapsed().as_secs_f64(),
+            cost_class,
+            cost_units,
+            device: format!("{:?}", options.device).to_lowercase(),
+            threads: options.threads,
+            versions: options.versions.clone(),
+            commit: options.commit.clone(),
+        };
+        store.finish(stage, record, digests)
+    });
+    Ok(Some(match result {
+        Ok(_) => Outcome::Done,
+        Err(error) => {
+            store.fail(kind, key, &error);
+            Outcome::Failed(error)
+        }
+    }))
+}
+
+/// tch's plain methods panic with a C++ stack: one line for the user, the whole for the log.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let guard = ONE_AT_A_TIME.lock();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    drop(guard);
+    outcome.unwrap_or_else(|panic| {
+        let whole = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic without a message");
+        let first = whole.split("\\n").next().and_then(|s| s.lines().next()).unwrap_or_default();
+        Err(Error::failure(format!("the stage broke off: {first}"))
+            .detail(whole)
+            .help("the whole message is in log.txt in the stage's .partial folder"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_tch_becomes_one_line() {
+        let error = caught(|| {
+            let a = tch::Tensor::from_slice(&[1.0f32, 2.0]);
+            let _ = a.matmul(&tch::Tensor::from_slice(&[1.0f32]));
+            Ok(())
+        })
+        .unwrap_err();
+        assert_eq!(error.to_string().lines().count(), 2, "{error}");
+        assert!(error.log_detail().is_some_and(|d| d.len() > 40));
+    }
+}

@@ -31,7 +31,7 @@ pub fn params(work: &Work) -> Value {
         }
         Work::MeasureSegmentation { .. } | Work::MeasureClassification { .. } => &[
             "preset", "report_on", "models", "weights", "epochs", "learning_rate", "final_learning_rate", "schedule",
-            "class_weights", "dice_loss", "validate_every", "shuffle", "pairing", "mask_decoding", "augment",
+            "class_weights", "validate_every", "shuffle", "pairing", "mask_decoding", "augment",
             "rotate", "translate", "translate_unit", "scale", "shear", "brightness", "contrast", "nearest_images",
             "val_loss_starts_from_train", "nan_poisons_dice", "momentum", "weight_decay",
         ],

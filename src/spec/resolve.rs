@@ -351,7 +351,6 @@ fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation>
             "background, endocardium, myocardium, atrium: [0.05, 0.25, 0.35, 0.35]",
         );
     }
-    check.range("tasks.segmentation.dice_loss", task.dice_loss, 0.0, 1.0)?;
     if task.channels.len() < 2 || task.channels.iter().any(|c| !(1..=4096).contains(c)) {
         return fault("channels", "at least two levels of 1 to 4096 channels are needed", "[16, 32, 64, 128]");
     }

@@ -143,8 +143,6 @@ layered! {
         schedule: Schedule,
         /// Cross-entropy weights: background, endocardium, myocardium, atrium.
         class_weights: Vec<f64>,
-        /// Share of soft Dice in the loss, 0 (cross-entropy alone) to 1.
-        dice_loss: f64,
         /// Epochs between validations (the last epoch is always validated).
         validate_every: usize,
         precision: Precision,
@@ -227,7 +225,6 @@ impl Segmentation {
             final_learning_rate: 1e-4,
             schedule: Schedule::Cosine,
             class_weights: vec![0.05, 0.25, 0.35, 0.35],
-            dice_loss: 0.0,
             validate_every: 2,
             precision: Precision::F32,
             channels: vec![2, 4, 8, 16, 32, 64, 128, 256],

@@ -1,0 +1,414 @@
+//! What each kind of work calls. The only place that knows both the plan and the stage modules.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use tch::Device;
+
+use super::is_manifest_folder;
+use crate::{
+    aggregate::TrainedModel,
+    data,
+    error::{AtPath, Error, Result},
+    manifest::{self, Manifest, Split},
+    measure::networks,
+    picture::Picture,
+    plan::{Stage, Work},
+    progress::Progress,
+    report::{PanelItem, ReportInput, ReportMeta},
+    results::{self, CurvePoint, Measurement, TrainSummary},
+    samples::{MaskReading, Samples},
+    spec::{self, HeldOut, ReportOn, ResolvedSpec, Source, SplitScheme},
+    train,
+};
+
+/// A stage with everything that it may touch.
+pub(super) struct Place<'a> {
+    pub stage: &'a Stage,
+    /// Input artifacts by role.
+    pub artifacts: HashMap<&'a str, PathBuf>,
+    pub out: PathBuf,
+    pub checkpoints: PathBuf,
+    pub device: Device,
+    pub versions: &'a [(String, String)],
+    pub commit: &'a str,
+    pub progress: &'a Progress,
+}
+
+/// A data artifact's manifest folder.
+const DATA: &str = "data";
+
+impl Place<'_> {
+    fn artifact(&self, role: &str) -> Result<&Path> {
+        self.artifacts
+            .get(role)
+            .map(PathBuf::as_path)
+            .ok_or_else(|| Error::failure(format!("the stage has no input {role:?}")))
+    }
+
+    fn outside(&self, role: &str) -> Option<&Path> {
+        self.stage.outside.iter().find(|o| o.role == role).map(|o| o.path.as_path())
+    }
+
+    fn manifest(&self) -> Result<Manifest> {
+        Manifest::read(self.artifact("data")?.join(DATA))
+    }
+}
+
+pub(super) fn perform(place: &Place) -> Result<()> {
+    match &place.stage.work {
+        Work::Phantom(phantom) => {
+            let spec =
+                data::phantom::PhantomSpec { patients: phantom.patients, size: phantom.size, seed: phantom.seed };
+            with_bar(place, "images", |p| data::phantom::write(&spec, &place.out.join(DATA), p))
+        }
+        Work::Import { format } => {
+            let source = match place.outside("source") {
+                Some(path) => path.to_owned(),
+                None => place.artifact("source")?.join(DATA),
+            };
+            let format = import_format(*format);
+            with_bar(place, "images", |p| data::import::import(format, &source, &place.out.join(DATA), p).map(|_| ()))
+        }
+        Work::Prepare { image_size, split } => prepare(place, *image_size, split),
+        Work::TrainSegmentation { settings, real_fraction, seed } => {
+            let masks = MaskReading { pairing: settings.pairing, decoding: settings.mask_decoding };
+            let data = task_data(place, *real_fraction, *seed, Some(masks))?;
+            train::segmentation(settings, &data, *seed, &setting(place))
+        }
+        Work::TrainClassification { settings, real_fraction, seed, .. } => {
+            let data = task_data(place, *real_fraction, *seed, None)?;
+            train::classification(settings, place.outside("weights"), &data, *seed, &setting(place))
+        }
+        Work::MeasureSegmentation { settings, on } => {
+            let samples = Samples::read(&place.manifest()?, split_of(*on), None, Some(MaskReading::RIGHT))?;
+            let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
+            let network = place.artifact("network")?.join(train::WEIGHTS);
+            networks::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
+        }
+        Work::MeasureClassification { settings, on, .. } => {
+            let samples = Samples::read(&place.manifest()?, split_of(*on), None, None)?;
+            let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
+            let network = place.artifact("network")?.join(train::WEIGHTS);
+            let channels = train::channels(settings).map(|c| (c.mean, c.std));
+            networks::classification(settings, channels, &network, &samples, place.device, &place.out, &bar)
+        }
+        Work::Report { spec } => crate::report::write(&report_input(place, spec)?, &place.out),
+    }
+}
+
+fn with_bar(place: &Place, things: &str, work: impl FnOnce(data::Progress) -> Result<()>) -> Result<()> {
+    let bar = place.progress.bar(0, &place.stage.label, things);
+    work(&|done, total| {
+        bar.total(total as u64);
+        bar.set(done as u64);
+    })
+}
+
+/// The importer of a source.
+pub fn import_format(source: Source) -> data::import::Format {
+    use data::import::Format;
+    match source {
+        Source::Camus | Source::Phantom => Format::Camus,
+        Source::Diffecho => Format::Diffecho,
+        Source::KaggleH5 => Format::KaggleH5,
+        Source::Folder => Format::Folder,
+    }
+}
+
+fn prepare(place: &Place, image_size: usize, split: &spec::Split) -> Result<()> {
+    let root = match place.outside("source") {
+        Some(path) => path.to_owned(),
+        None => place.artifact("source")?.join(DATA),
+    };
+    let mut source = Manifest::read(&root)?;
+    let assigned = data::split::SplitSpec {
+        scheme: match split.scheme {
+            SplitScheme::Official => data::split::Scheme::Official,
+            SplitScheme::Diffecho => data::split::Scheme::Diffecho,
+            SplitScheme::Folds => data::split::Scheme::Folds {
+                folds: split.folds.unwrap_or_default(),
+                fold: split.fold.unwrap_or_default(),
+            },
+            SplitScheme::Random => data::split::Scheme::Random {
+                val: split.val_fraction.unwrap_or_default(),
+                test: split.test_fraction.unwrap_or_default(),
+            },
+        },
+        test_from: (split.test_from == HeldOut::Val).then_some(Split::Val),
+        val_patients: split.val_patients,
+        seed: split.seed,
+    };
+    data::split::assign(&mut source, &assigned)?;
+    let to = place.out.join(DATA);
+    std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+    with_bar(place, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
+}
+
+fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
+    train::Setting {
+        device: place.device,
+        out: &place.out,
+        checkpoints: &place.checkpoints,
+        progress: place.progress,
+        label: &place.stage.label,
+    }
+}
+
+fn task_data(place: &Place, fraction: f64, seed: u64, masks: Option<MaskReading>) -> Result<train::TaskData> {
+    let manifest = place.manifest()?;
+    let patients = (fraction < 1.0).then(|| data::split::fraction(&manifest, fraction, seed));
+    Ok(train::TaskData {
+        train: Samples::read(&manifest, Split::Train, patients.as_deref(), masks)?,
+        val: Samples::read(&manifest, Split::Val, None, masks)?,
+    })
+}
+
+fn split_of(on: ReportOn) -> Split {
+    match on {
+        ReportOn::Test => Split::Test,
+        ReportOn::Val => Split::Val,
+    }
+}
+
+/// Gathers what the experiment's networks gave.
+fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
+    let mut input = ReportInput { meta: meta(place, spec)?, ..ReportInput::default() };
+    let name = &spec.experiment.name;
+    for stage_input in &place.stage.inputs {
+        let mut parts = stage_input.role.splitn(2, '/');
+        let (what, cell) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        // task/arm/model/seed: an arm may hold slashes, so the others are taken from the ends.
+        let Some((task, rest)) = cell.split_once('/') else { continue };
+        let mut ends = rest.rsplitn(3, '/');
+        let (Some(seed), Some(model), Some(arm)) = (ends.next(), ends.next(), ends.next()) else { continue };
+        let seed: Option<u64> = seed.parse().ok();
+        let dir = place.artifact(&stage_input.role)?;
+        match what {
+            "train" => {
+                let file = dir.join(train::SUMMARY);
+                let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
+                let summary: TrainSummary = serde_json::from_str(&text)
+                    .map_err(|e| Error::failure(format!("not a training summary: {e}")).at(&file))?;
+                input.models.push(model_of(spec, task, arm, model, seed, summary, place)?);
+                let curves: Vec<CurvePoint> = results::read_csv(&dir.join(train::CURVES))?;
+                input.curves.extend(curves.into_iter().map(|point| CurvePoint {
+                    experiment: name.clone(),
+                    task: task.into(),
+                    arm: arm.into(),
+                    model: model.into(),
+                    seed,
+                    ..point
+                }));
+            }
+            "measure" => {
+                let rows: Vec<Measurement> = results::read_csv(&dir.join(networks::MEASUREMENTS))?;
+                let rows: Vec<Measurement> = rows
+                    .into_iter()
+                    .map(|row| Measurement {
+                        experiment: name.clone(),
+                        task: task.into(),
+                        arm: arm.into(),
+                        model: model.into(),
+                        seed,
+                        ..row
+                    })
+                    .collect();
+                if task == "segmentation" && input.panel.is_empty() && shows_pictures(spec) {
+                    input.panel = panel(&rows, dir, &place.artifact("data/segmentation")?.join(DATA))?;
+                }
+                input.measurements.extend(rows);
+            }
+            _ => {}
+        }
+    }
+    Ok(input)
+}
+
+fn shows_pictures(spec: &ResolvedSpec) -> bool {
+    spec.data.source == Source::Phantom || spec.report.pictures
+}
+
+fn model_of(
+    spec: &ResolvedSpec,
+    task: &str,
+    arm: &str,
+    model: &str,
+    seed: Option<u64>,
+    s: TrainSummary,
+    place: &Place,
+) -> Result<TrainedModel> {
+    let (preset, on) = match task {
+        "segmentation" => spec.tasks.segmentation.as_ref().map(|t| (t.preset, t.report_on)),
+        _ => spec.tasks.classification.as_ref().map(|t| (t.preset, t.report_on)),
+    }
+    .ok_or_else(|| Error::failure(format!("the spec has no task {task:?}")))?;
+    let manifest = Manifest::read(place.artifact(&format!("data/{task}"))?.join(DATA))?;
+    let tested: Vec<_> = manifest.of(split_of(on)).collect();
+    let patients: std::collections::BTreeSet<_> = tested.iter().map(|row| &row.patient).collect();
+    Ok(TrainedModel {
+        task: task.into(),
+        arm: arm.into(),
+        model: model.into(),
+        seed: seed.unwrap_or_default(),
+        best_step: s.best_step,
+        best_epoch: s.best_epoch,
+        best_value: s.best_value.unwrap_or(f64::NAN),
+        select_metric: s.select_metric,
+        parameters: s.parameters,
+        trainable: s.trainable,
+        train_images: s.train_images,
+        train_patients: s.train_patients,
+        val_images: s.val_images,
+        val_patients: s.val_patients,
+        test_images: tested.len() as u64,
+        test_patients: patients.len() as u64,
+        epochs: s.epochs,
+        steps: s.steps,
+        precision: s.precision,
+        preset: match preset {
+            spec::Preset::Corrected => "corrected",
+            spec::Preset::PaperCode => "paper-code",
+        }
+        .into(),
+    })
+}
+
+/// The images with the best, the median and the worst mean Dice.
+fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<PanelItem>> {
+    let manifest = Manifest::read(data)?;
+    let mut scored: Vec<(f64, &manifest::Row, Vec<(String, f64)>)> = manifest
+        .rows
+        .iter()
+        .filter_map(|row| {
+            let dice: Vec<(String, f64)> = rows
+                .iter()
+                .filter(|m| m.metric == "dice" && m.structure != "epi")
+                .filter(|m| m.patient == row.patient && m.view == row.view.as_str() && m.phase == row.phase.as_str())
+                .map(|m| (m.structure.clone(), m.value))
+                .collect();
+            let defined: Vec<f64> = dice.iter().map(|d| d.1).filter(|d| !d.is_nan()).collect();
+            let mean = defined.iter().sum::<f64>() / defined.len() as f64;
+            (!defined.is_empty()).then_some((mean, row, dice))
+        })
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let seed = rows.first().and_then(|row| row.seed).unwrap_or_default();
+    let arm = rows.first().map(|row| row.arm.clone()).unwrap_or_default();
+    let mut items = Vec::new();
+    for (word, at) in [("Best", 0), ("Median", scored.len() / 2), ("Worst", scored.len().saturating_sub(1))] {
+        let Some((mean, row, dice)) = scored.get(at) else { continue };
+        let mask = manifest.mask_path(row).ok_or_else(|| Error::failure("a measured image has no mask"))?;
+        items.push(PanelItem {
+            caption: format!("{word}: {} (arm {arm}, seed {seed}, mean Dice {mean:.3})", row.name()),
+            image: Picture::read(&manifest.image_path(row))?,
+            truth: Picture::read_mask(&mask)?,
+            prediction: Picture::read_mask(&measured.join(networks::PREDICTIONS).join(format!("{}.png", row.name())))?,
+            dice: dice.clone(),
+        });
+    }
+    Ok(items)
+}
+
+fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
+    let (mut settings, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut description = String::new();
+    for task in ["segmentation", "classification"] {
+        let Ok(dir) = place.artifact(&format!("data/{task}")) else { continue };
+        let manifest = Manifest::read(dir.join(DATA))?;
+        let count = |split: Split| {
+            let rows: Vec<_> = manifest.of(split).collect();
+            let patients: std::collections::BTreeSet<_> = rows.iter().map(|row| &row.patient).collect();
+            format!("{} images of {} patients for {split}", rows.len(), patients.len())
+        };
+        if description.is_empty() {
+            description = format!(
+                "{}: {}, {} and {}; split by patient ({}).",
+                source_words(spec.data.source),
+                count(Split::Train),
+                count(Split::Val),
+                count(Split::Test),
+                split_words(&spec.data.split),
+            );
+        }
+    }
+    if let Some(t) = &spec.tasks.segmentation {
+        settings.extend(described("segmentation", t));
+        if t.report_on == ReportOn::Val {
+            warnings.push("Segmentation is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
+        }
+    }
+    if let Some(t) = &spec.tasks.classification {
+        settings.extend(described("classification", t));
+        if t.report_on == ReportOn::Val {
+            warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
+        }
+    }
+    if spec.experiment.seeds.len() < 3 {
+        notes.push(format!(
+            "{} seed(s): too few to speak of the spread between trainings.",
+            spec.experiment.seeds.len()
+        ));
+    }
+    if spec.report.pictures && spec.data.source != Source::Phantom {
+        warnings.push("This report shows pictures of patients: mind the data set's terms before it is passed on.".into());
+    }
+    Ok(ReportMeta {
+        name: spec.experiment.name.clone(),
+        title: spec.experiment.title.clone(),
+        is_phantom: spec.data.source == Source::Phantom
+            || spec.data.root.as_ref().is_some_and(|root| is_phantom_folder(root)),
+        data_description: description,
+        resolved_toml: spec.to_toml(),
+        versions: place.versions.to_vec(),
+        commit: place.commit.to_owned(),
+        seeds: spec.experiment.seeds.clone(),
+        settings,
+        notes,
+        warnings,
+        samples: spec.report.pictures,
+    })
+}
+
+/// A phantom that was written to disk says so.
+fn is_phantom_folder(root: &Path) -> bool {
+    root.join("PHANTOM.md").is_file() && !is_manifest_folder(root)
+}
+
+fn source_words(source: Source) -> &'static str {
+    match source {
+        Source::Camus => "CAMUS",
+        Source::Diffecho => "DiffEcho's PNG folders of CAMUS",
+        Source::KaggleH5 => "the Kaggle copy of CAMUS",
+        Source::Folder => "a manifest folder",
+        Source::Phantom => "the built-in phantom, which is drawn and not measured",
+    }
+}
+
+fn split_words(split: &spec::Split) -> String {
+    let scheme = match split.scheme {
+        SplitScheme::Official => "the data set's own".to_owned(),
+        SplitScheme::Diffecho => "the first 50 patients apart, as the paper's".to_owned(),
+        SplitScheme::Folds => {
+            format!("fold {} of {}", split.fold.unwrap_or_default(), split.folds.unwrap_or_default())
+        }
+        SplitScheme::Random => "at random".to_owned(),
+    };
+    match split.val_patients {
+        Some(n) => format!("{scheme}; its validation patients are held out as test, and {n} training patients validate"),
+        None => scheme,
+    }
+}
+
+/// The settings that a reader asks for, as (name, value).
+fn described<T: serde::Serialize>(task: &str, settings: &T) -> Vec<(String, String)> {
+    let Ok(serde_json::Value::Object(map)) = serde_json::to_value(settings) else { return Vec::new() };
+    map.into_iter()
+        .map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (format!("{task}.{name}"), value)
+        })
+        .collect()
+}

@@ -1,0 +1,195 @@
+//! What a trained network reaches on held-out patients: rows per image, and over all for
+//! classification.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+use super::{classification, dice, dice::Structure, surface_distance::surface_distance};
+use crate::{
+    error::{AtPath, Error, Result},
+    manifest::Row,
+    nn::{
+        resnet::ResNet,
+        unet::{UNet, UNetConfig},
+        weights,
+    },
+    picture::Picture,
+    progress::Bar,
+    results::{self, Measurement},
+    samples::Samples,
+    spec::{Classification, Label, Segmentation},
+};
+
+/// The measured rows.
+pub const MEASUREMENTS: &str = "measurements.csv";
+/// Folder of predicted masks, named as the images are.
+pub const PREDICTIONS: &str = "predictions";
+
+/// Images at a time. It decides speed and memory, not results.
+const BATCH: usize = 16;
+
+fn row_of(row: &Row) -> Measurement {
+    Measurement {
+        split: row.split.map(|s| s.to_string()).unwrap_or_default(),
+        patient: row.patient.clone(),
+        view: row.view.to_string(),
+        phase: row.phase.to_string(),
+        n: Some(1),
+        ..Measurement::default()
+    }
+}
+
+/// Images `from..to` as the network takes them: (n, `channels`, size, size), channels last.
+fn batch(samples: &Samples, from: usize, to: usize, mean: &[f32], std: &[f32], device: Device) -> Result<Tensor> {
+    let (pixels, size) = (samples.size * samples.size, samples.size as i64);
+    let grey = Tensor::f_from_slice(&samples.images[from * pixels..to * pixels])?
+        .to_device(device)
+        .view([-1, size, size, 1])
+        .to_kind(Kind::Float)
+        / 255.0;
+    let (mean, std) = (Tensor::from_slice(mean).to_device(device), Tensor::from_slice(std).to_device(device));
+    Ok(((grey - mean) / std).permute([0, 3, 1, 2]))
+}
+
+/// Segments every sample; writes Dice, HD, HD95 and ASSD per image and structure, and the masks.
+///
+/// Distances are in mm where the pixel size is known, in pixels where not. Where a structure is
+/// missing from one of the two outlines the distance is NaN and counted in `hd_failures`.
+pub fn segmentation(
+    settings: &Segmentation,
+    network: &Path,
+    samples: &Samples,
+    device: Device,
+    out: &Path,
+    bar: &Bar,
+) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    let vs = VarStore::new(device);
+    let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
+    weights::load(&vs, network, |_| false)?;
+    let folder = out.join(PREDICTIONS);
+    std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
+    let (size, mut rows) = (samples.size, Vec::new());
+    for from in (0..samples.len()).step_by(BATCH) {
+        let to = (from + BATCH).min(samples.len());
+        let logits = net.forward(&batch(samples, from, to, &[0.5], &[0.5], device)?);
+        let classes: Vec<u8> = logits.argmax(1, false).to_kind(Kind::Uint8).flatten(0, -1).try_into()?;
+        let measured = (from..to)
+            .into_par_iter()
+            .zip(classes.par_chunks_exact(size * size))
+            .map(|(i, prediction)| {
+                let row = &samples.rows[i];
+                let mask = Picture { width: size, height: size, pixels: prediction.to_vec() };
+                mask.write(&folder.join(format!("{}.png", row.name())))?;
+                image_rows(row, samples.mask(i), prediction, size)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        rows.extend(measured.into_iter().flatten());
+        bar.inc((to - from) as u64);
+    }
+    write(&rows, out)
+}
+
+fn image_rows(row: &Row, truth: &[u8], prediction: &[u8], size: usize) -> Result<Vec<Measurement>> {
+    let dice = dice::per_structure(truth, prediction)?;
+    let (spacing, unit) = row.spacing().map_or(((1.0, 1.0), "px"), |spacing| (spacing, "mm"));
+    let mut rows = Vec::new();
+    for (structure, dice) in Structure::ALL.into_iter().zip(dice) {
+        let mut add = |metric: &str, value: f64, unit: &str| {
+            rows.push(Measurement {
+                structure: structure.as_str().into(),
+                metric: metric.into(),
+                value,
+                unit: unit.into(),
+                ..row_of(row)
+            });
+        };
+        add("dice", dice, "");
+        let outcome = surface_distance(truth, prediction, size, structure, spacing)?;
+        let (hd, hd95, assd) = outcome.map_or((f64::NAN, f64::NAN, f64::NAN), |d| (d.hd, d.hd95, d.assd));
+        add("hd", hd, unit);
+        add("hd95", hd95, unit);
+        add("assd", assd, unit);
+        add("hd_failures", f64::from(outcome.is_err_and(|missing| missing.is_failure())), "images");
+    }
+    Ok(rows)
+}
+
+/// Classifies every sample; writes the probability of each class and whether it was right per image,
+/// and accuracy (with Wilson's interval), macro precision, recall and F1, AUC and the confusion
+/// matrix over all.
+pub fn classification(
+    settings: &Classification,
+    channels: [(f32, f32); 3],
+    network: &Path,
+    samples: &Samples,
+    device: Device,
+    out: &Path,
+    bar: &Bar,
+) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    let classes = Label::classes(settings.label);
+    let vs = VarStore::new(device);
+    let net = ResNet::resnet18(&vs.root(), classes.len() as i64)?;
+    weights::load(&vs, network, |_| false)?;
+    let (mean, std): (Vec<f32>, Vec<f32>) = channels.into_iter().unzip();
+    let mut probabilities: Vec<f64> = Vec::new();
+    for from in (0..samples.len()).step_by(BATCH) {
+        let to = (from + BATCH).min(samples.len());
+        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, false);
+        let p: Vec<f64> = logits.softmax(1, Kind::Double).flatten(0, -1).try_into()?;
+        probabilities.extend(p);
+        bar.inc((to - from) as u64);
+    }
+    let truth = samples.labels(settings.label);
+    let scores = classification::scores(&truth, &probabilities, classes.len())?;
+    let mut rows = Vec::new();
+    for ((row, &class), p) in samples.rows.iter().zip(&truth).zip(probabilities.chunks_exact(classes.len())) {
+        let (best, _) = p.iter().enumerate().fold((0, f64::NEG_INFINITY), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
+        let value = f64::from(best == class);
+        rows.push(Measurement { metric: "correct".into(), value, ..row_of(row) });
+        for (name, &value) in classes.iter().zip(p) {
+            let (structure, metric) = ((*name).into(), "probability".into());
+            rows.push(Measurement { structure, metric, value, ..row_of(row) });
+        }
+    }
+    let split = rows.first().map(|row| row.split.clone()).unwrap_or_default();
+    let n = Some(scores.n as u64);
+    let over_all = |metric: &str, structure: String, value: f64, unit: &str| Measurement {
+        split: split.clone(),
+        structure,
+        metric: metric.into(),
+        value,
+        unit: unit.into(),
+        n,
+        ..Measurement::default()
+    };
+    let (low, high) = classification::wilson(scores.correct(), scores.n as u64);
+    for (metric, value) in [
+        ("accuracy", scores.accuracy),
+        ("accuracy_ci95_low", low),
+        ("accuracy_ci95_high", high),
+        ("precision", scores.precision),
+        ("recall", scores.recall),
+        ("f1", scores.f1),
+        ("auc", scores.auc),
+    ] {
+        rows.push(over_all(metric, String::new(), value, ""));
+    }
+    for (truth, counts) in classes.iter().zip(&scores.confusion) {
+        for (predicted, &count) in classes.iter().zip(counts) {
+            rows.push(over_all("confusion", format!("{truth} as {predicted}"), count as f64, "images"));
+        }
+    }
+    write(&rows, out)
+}
+
+fn write(rows: &[Measurement], out: &Path) -> Result<()> {
+    if rows.is_empty() {
+        return Err(Error::failure("there was nothing to measure"));
+    }
+    let file = out.join(MEASUREMENTS);
+    std::fs::write(&file, results::to_csv(rows)?).at_path(&file, "cannot write")
+}

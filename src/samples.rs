@@ -1,0 +1,207 @@
+//! Part of a prepared data set in memory: 8-bit images of one size, with masks or labels.
+
+use rayon::prelude::*;
+
+use crate::{
+    error::{Error, Result},
+    manifest::{Manifest, Phase, Row, Split, View},
+    picture::Picture,
+    spec::{Label, MaskDecoding, Pairing},
+};
+
+/// Images of one size, one after the other, with what belongs to each.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// Width and height, pixels.
+    pub size: usize,
+    /// `rows.len() * size * size` grey values.
+    pub images: Vec<u8>,
+    /// Class indices in the same order; empty where masks were not asked for.
+    pub masks: Vec<u8>,
+    pub rows: Vec<Row>,
+    /// Each row's place in the whole manifest: what randomness is derived from, so that an image is
+    /// augmented alike whichever others are trained on.
+    pub ids: Vec<u64>,
+}
+
+/// How masks are read; see the spec's switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaskReading {
+    pub pairing: Pairing,
+    pub decoding: MaskDecoding,
+}
+
+impl MaskReading {
+    /// By the manifest, as class indices: what every test set is read with.
+    pub const RIGHT: Self = Self { pairing: Pairing::Manifest, decoding: MaskDecoding::ClassIndices };
+}
+
+impl Samples {
+    /// Reads the images (and masks) of one split, of `patients` alone where given.
+    ///
+    /// # Errors
+    /// No image is left, a file cannot be read, sizes differ, or a mask is missing or damaged.
+    pub fn read(
+        manifest: &Manifest,
+        split: Split,
+        patients: Option<&[String]>,
+        masks: Option<MaskReading>,
+    ) -> Result<Self> {
+        let chosen: Vec<(u64, &Row)> = (0u64..)
+            .zip(&manifest.rows)
+            .filter(|(_, row)| row.split == Some(split))
+            .filter(|(_, row)| patients.is_none_or(|p| p.contains(&row.patient)))
+            .collect();
+        if chosen.is_empty() {
+            return Err(Error::input(format!("there are no {split} images")).at(&manifest.root));
+        }
+        let pictures = chosen
+            .par_iter()
+            .map(|(_, row)| Picture::read(&manifest.image_path(row)))
+            .collect::<Result<Vec<_>>>()?;
+        let size = pictures[0].width;
+        let square = |picture: &Picture, row: &Row| {
+            if (picture.width, picture.height) == (size, size) {
+                return Ok(());
+            }
+            Err(Error::input(format!("{} x {} pixels, expected {size} x {size}", picture.width, picture.height))
+                .at(manifest.image_path(row)))
+        };
+        let mut images = Vec::with_capacity(pictures.len() * size * size);
+        for (picture, (_, row)) in pictures.iter().zip(&chosen) {
+            square(picture, row)?;
+            images.extend_from_slice(&picture.pixels);
+        }
+        let mut all = Vec::new();
+        if let Some(reading) = masks {
+            let read = chosen
+                .par_iter()
+                .map(|(_, row)| {
+                    let path = manifest.mask_path(row).ok_or_else(|| {
+                        Error::input(format!("{} has no mask", row.name())).at(manifest.root.join(crate::manifest::FILE))
+                    })?;
+                    let mask = Picture::read_mask(&path)?;
+                    square(&mask, row)?;
+                    Ok(decode(mask.pixels, reading.decoding))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let order = match reading.pairing {
+                Pairing::Manifest => (0..read.len()).collect(),
+                Pairing::SortedNames => {
+                    by_sorted_names(&chosen.iter().map(|(_, row)| *row).collect::<Vec<_>>())
+                }
+            };
+            all.reserve(images.len());
+            order.into_iter().for_each(|i: usize| all.extend_from_slice(&read[i]));
+        }
+        Ok(Self {
+            size,
+            images,
+            masks: all,
+            rows: chosen.iter().map(|(_, row)| (*row).clone()).collect(),
+            ids: chosen.iter().map(|(id, _)| *id).collect(),
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.images[i * self.size * self.size..][..self.size * self.size]
+    }
+
+    /// Empty where masks were not read.
+    pub fn mask(&self, i: usize) -> &[u8] {
+        self.masks.get(i * self.size * self.size..(i + 1) * self.size * self.size).unwrap_or_default()
+    }
+
+    /// Number of different patients.
+    pub fn patients(&self) -> usize {
+        self.rows.iter().map(|row| &row.patient).collect::<std::collections::HashSet<_>>().len()
+    }
+
+    /// Class index of each image.
+    pub fn labels(&self, label: Label) -> Vec<usize> {
+        self.rows.iter().map(|row| class_of(row, label)).collect()
+    }
+}
+
+/// Index into [`Label::classes`].
+pub fn class_of(row: &Row, label: Label) -> usize {
+    let view = usize::from(row.view == View::FourChamber);
+    let phase = usize::from(row.phase == Phase::Es);
+    match label {
+        Label::Phase => phase,
+        Label::View => view,
+        Label::ViewPhase => 2 * view + phase,
+    }
+}
+
+/// For image i in the manifest's order, which mask a pairing by sorted names gives it.
+fn by_sorted_names(rows: &[&Row]) -> Vec<usize> {
+    let sorted = |name: &dyn Fn(&Row) -> String| {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&i| name(rows[i]));
+        order
+    };
+    let images = sorted(&|row| row.image.display().to_string());
+    let masks = sorted(&|row| row.mask.as_ref().map(|m| m.display().to_string()).unwrap_or_default());
+    let mut pairs = vec![0; rows.len()];
+    for (image, mask) in images.into_iter().zip(masks) {
+        pairs[image] = mask;
+    }
+    pairs
+}
+
+/// The reference's way through grey: scaled by the mask's own maximum, read as grey / 85, truncated.
+fn decode(mut mask: Vec<u8>, decoding: MaskDecoding) -> Vec<u8> {
+    if decoding == MaskDecoding::GreyPerImage {
+        let greatest = u32::from(mask.iter().copied().max().unwrap_or(0)).max(1);
+        mask.iter_mut().for_each(|v| *v = ((u32::from(*v) * 255 / greatest) / 85) as u8);
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn per_image_grey_turns_myocardium_into_atrium_only_where_there_is_no_atrium() {
+        let grey = MaskDecoding::GreyPerImage;
+        assert_eq!(decode(vec![0, 1, 2, 3], grey), [0, 1, 2, 3]);
+        assert_eq!(decode(vec![0, 1, 2, 2], grey), [0, 1, 3, 3]);
+        assert_eq!(decode(vec![0, 1, 2, 2], MaskDecoding::ClassIndices), [0, 1, 2, 2]);
+    }
+
+    #[test]
+    fn sorted_names_pair_wrongly_where_images_and_masks_sort_differently() {
+        let row = |image: &str, mask: &str| Row {
+            patient: image.into(),
+            view: View::TwoChamber,
+            phase: Phase::Ed,
+            image: image.into(),
+            mask: Some(mask.into()),
+            split: None,
+            sex: None,
+            age: None,
+            quality: None,
+            ef: None,
+            spacing_x: None,
+            spacing_y: None,
+            generator: None,
+            prompt: None,
+            source_mask: None,
+            seed: None,
+        };
+        let (a, b) = (row("img_10", "mask_b"), row("img_9", "mask_c"));
+        assert_eq!(by_sorted_names(&[&a, &b]), [0, 1]);
+        let (a, b) = (row("img_10", "mask_10"), row("img_9", "mask_09"));
+        assert_eq!(by_sorted_names(&[&a, &b]), [1, 0]);
+    }
+}

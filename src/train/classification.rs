@@ -1,0 +1,102 @@
+//! Classification: a ResNet with cross-entropy.
+
+use std::path::Path;
+
+use tch::{Kind, Reduction, Tensor, nn::VarStore};
+
+use super::{
+    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit, schedule::LearningRate,
+};
+use crate::{
+    error::Result,
+    nn::{init, resnet::ResNet, weights},
+    random,
+    spec::{Classification, Label},
+};
+
+struct ClassificationTask<'a> {
+    net: ResNet,
+    val_labels: &'a [usize],
+}
+
+impl Task for ClassificationTask<'_> {
+    fn forward(&self, images: &Tensor, train: bool) -> Tensor {
+        self.net.forward_t(images, train)
+    }
+
+    fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let none = None::<&Tensor>;
+        Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, none, Reduction::Mean, -100, 0.0)?)
+    }
+
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<(String, String, f64)>> {
+        let predicted: Vec<i64> = Tensor::cat(&logits, 0).argmax(1, false).try_into()?;
+        let right = predicted.iter().zip(self.val_labels).filter(|(p, l)| **p == **l as i64).count();
+        let accuracy = right as f64 / self.val_labels.len() as f64;
+        Ok(vec![(String::new(), "accuracy".into(), accuracy)])
+    }
+}
+
+/// Grey to the network's three channels.
+pub fn channels(settings: &Classification) -> [augment::Normalise; 3] {
+    if settings.imagenet_normalise { augment::IMAGENET } else { [augment::HALF[0]; 3] }
+}
+
+/// Trains a ResNet-18 to tell `label`'s classes apart, from `weights` (a torchvision checkpoint; its
+/// last layer is taken only where it has as many classes) or from scratch.
+pub fn classification(
+    settings: &Classification,
+    checkpoint: Option<&Path>,
+    data: &TaskData,
+    seed: u64,
+    setting: &Setting,
+) -> Result<()> {
+    let vs = VarStore::new(setting.device);
+    let net = ResNet::resnet18(&vs.root(), Label::classes(settings.label).len() as i64)?;
+    let init_seed = random::seed(seed, "classification weights", &[]);
+    init::fill(&vs, init_seed, Some(init::kaiming_normal_fan_out));
+    if let Some(file) = checkpoint {
+        weights::load(&vs, file, |name| name.starts_with("fc."))?;
+    }
+    let channels = channels(settings);
+    let (train_labels, val_labels) = (data.train.labels(settings.label), data.val.labels(settings.label));
+    let loader = |samples, labels| Loader {
+        samples,
+        target: Target::Labels(labels),
+        batch_size: settings.batch_size,
+        channels: &channels,
+        seed,
+        device: setting.device,
+    };
+    let (train, val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
+    let task = ClassificationTask { net, val_labels: &val_labels };
+    let s = settings;
+    let recipe = Recipe {
+        epochs: s.epochs,
+        rate: LearningRate {
+            schedule: s.schedule,
+            start: s.learning_rate,
+            end: s.final_learning_rate,
+            epochs: s.epochs,
+            steps_per_epoch: train.steps(),
+        },
+        rule: Rule::Sgd { momentum: s.momentum, weight_decay: s.weight_decay },
+        precision: s.precision,
+        shuffle: s.shuffle,
+        augment: s.augment.then(|| {
+            augment_range(
+                s.rotate,
+                s.translate,
+                s.translate_unit,
+                s.scale,
+                s.shear,
+                s.brightness,
+                s.contrast,
+                s.nearest_images,
+            )
+        }),
+        validate_every: s.validate_every,
+        val_loss_starts_from_train: s.val_loss_starts_from_train,
+    };
+    fit(&vs, &task, &recipe, &train, &val, setting)
+}

@@ -1,0 +1,152 @@
+//! Batches, made ahead of the training step: augmentation runs on rayon while libtorch computes.
+//! What is drawn for an image comes from (seed, epoch, image), so it does not depend on the batch.
+
+use std::sync::mpsc::sync_channel;
+
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+use tch::{Device, Tensor};
+
+use super::augment::{self, AugmentParams, AugmentRange, Normalise};
+use crate::{
+    error::{Error, Result},
+    random,
+    samples::Samples,
+};
+
+/// What a batch is trained towards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The samples' masks.
+    Masks,
+    /// A class index per image.
+    Labels(&'a [usize]),
+}
+
+/// How batches are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Loader<'a> {
+    pub samples: &'a Samples,
+    pub target: Target<'a>,
+    pub batch_size: usize,
+    pub channels: &'a [Normalise],
+    pub seed: u64,
+    pub device: Device,
+}
+
+/// Images (batch, channels, height, width), f32, channels last; targets (batch, height, width) or
+/// (batch), i64.
+#[derive(Debug)]
+pub struct Batch {
+    pub images: Tensor,
+    pub target: Tensor,
+}
+
+/// Batches made ahead of their use.
+const AHEAD: usize = 3;
+
+impl Loader<'_> {
+    /// Optimizer steps in an epoch: the last batch may be smaller.
+    pub fn steps(&self) -> usize {
+        self.samples.len().div_ceil(self.batch_size)
+    }
+
+    /// The order of images in a training epoch.
+    fn order(&self, epoch: usize, shuffle: bool) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.samples.len()).collect();
+        if shuffle {
+            order.shuffle(&mut random::rng(self.seed, "shuffle", &[epoch as u64]));
+        }
+        order
+    }
+
+    /// Hands every batch of a training epoch to `step`.
+    pub fn train_epoch(
+        &self,
+        epoch: usize,
+        shuffle: bool,
+        range: Option<&AugmentRange>,
+        step: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
+        self.each(&self.order(epoch, shuffle), range.map(|range| (epoch, range)), step)
+    }
+
+    /// Hands every batch, in the manifest's order and without augmentation, to `step`.
+    pub fn in_order(&self, step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
+        self.each(&self.order(0, false), None, step)
+    }
+
+    fn each(
+        &self,
+        order: &[usize],
+        augment: Option<(usize, &AugmentRange)>,
+        mut step: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
+        std::thread::scope(|scope| {
+            let (sender, batches) = sync_channel(AHEAD);
+            scope.spawn(move || {
+                for images in order.chunks(self.batch_size) {
+                    // The receiver is gone after an error in a step.
+                    if sender.send(self.batch(images, augment)).is_err() {
+                        break;
+                    }
+                }
+            });
+            batches.into_iter().try_for_each(|batch| step(batch?))
+        })
+    }
+
+    fn batch(&self, chosen: &[usize], augment: Option<(usize, &AugmentRange)>) -> Result<Batch> {
+        let size = self.samples.size;
+        let (pixels, planes) = (size * size, self.channels.len());
+        let mut images = vec![0f32; chosen.len() * planes * pixels];
+        let with_masks = self.target == Target::Masks;
+        let mut masks = vec![0i64; if with_masks { chosen.len() * pixels } else { 0 }];
+        let one = |(&i, image, mask): (&usize, &mut [f32], &mut [i64])| {
+            let params = match augment {
+                Some((epoch, range)) => {
+                    let mut rng = random::rng(self.seed, "augment", &[epoch as u64, self.samples.ids[i]]);
+                    augment::draw(range, &mut rng, size, size)
+                }
+                None => AugmentParams::IDENTITY,
+            };
+            let grey = self.samples.image(i);
+            if augment.is_none() {
+                augment::normalise(grey, self.channels, image)?;
+                mask.iter_mut().zip(self.samples.mask(i)).for_each(|(to, &class)| *to = i64::from(class));
+                return Ok(());
+            }
+            let mask = with_masks.then_some((self.samples.mask(i), mask));
+            augment::apply(&params, grey, mask, (size, size), self.channels, image)
+        };
+        // One chunk a mask even where there are none.
+        let mut none: Vec<&mut [i64]> = Vec::new();
+        if with_masks {
+            none.extend(masks.chunks_exact_mut(pixels));
+        } else {
+            none.resize_with(chosen.len(), Default::default);
+        }
+        chosen
+            .par_iter()
+            .zip(images.par_chunks_exact_mut(planes * pixels))
+            .zip(none)
+            .map(|((i, image), mask)| one((i, image, mask)))
+            .collect::<Result<()>>()?;
+
+        let (n, c, s) = (chosen.len() as i64, planes as i64, size as i64);
+        let images = Tensor::from_slice(&images).view([n, c, s, s]).to_device(self.device);
+        let target = match self.target {
+            Target::Masks => Tensor::from_slice(&masks).view([n, s, s]),
+            Target::Labels(labels) => {
+                let labels: Option<Vec<i64>> = chosen.iter().map(|&i| labels.get(i).map(|&l| l as i64)).collect();
+                Tensor::from_slice(&labels.ok_or_else(|| Error::failure("an image has no label"))?)
+            }
+        };
+        Ok(Batch { images: channels_last(&images), target: target.to_device(self.device) })
+    }
+}
+
+/// The same values with channels innermost in memory, which libtorch's convolutions like best.
+pub fn channels_last(images: &Tensor) -> Tensor {
+    images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}

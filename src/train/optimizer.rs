@@ -1,0 +1,112 @@
+//! Adam and SGD with momentum over one flat buffer, equal to `torch.optim`'s; their state can be saved
+//! and taken up again exactly (tch's optimizer can do neither).
+
+use tch::Tensor;
+
+/// What the optimizer does with the gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// `torch.optim.Adam(betas, eps)` without weight decay.
+    Adam { beta1: f64, beta2: f64, eps: f64 },
+    /// `torch.optim.SGD(momentum, weight_decay)`, dampening 0.
+    Sgd { momentum: f64, weight_decay: f64 },
+}
+
+impl Rule {
+    /// PyTorch's defaults.
+    pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+}
+
+/// A rule and its moments.
+pub struct Optimizer {
+    rule: Rule,
+    /// Adam: first and second moment; SGD: the velocity.
+    moments: Vec<Tensor>,
+    /// Steps done.
+    step: u64,
+}
+
+impl Optimizer {
+    pub fn new(rule: Rule, master: &Tensor) -> Self {
+        let count = if matches!(rule, Rule::Adam { .. }) { 2 } else { 1 };
+        Self { rule, moments: (0..count).map(|_| master.zeros_like()).collect(), step: 0 }
+    }
+
+    pub fn moments(&self) -> &[Tensor] {
+        &self.moments
+    }
+
+    /// Takes up the state that another run left.
+    pub fn resume(&mut self, moments: Vec<Tensor>, step: u64) {
+        self.moments = moments;
+        self.step = step;
+    }
+
+    /// One step on the master weights with their gradient, both flat f32.
+    pub fn step(&mut self, master: &mut Tensor, gradient: &Tensor, rate: f64) {
+        self.step += 1;
+        match (self.rule, self.moments.as_mut_slice()) {
+            (Rule::Adam { beta1, beta2, eps }, [first, second]) => {
+                let t = self.step as i32;
+                let _ = first.lerp_(gradient, 1.0 - beta1);
+                let _ = second.lerp_(&gradient.square(), 1.0 - beta2);
+                let mut denominator = second.sqrt();
+                denominator /= (1.0 - beta2.powi(t)).sqrt();
+                denominator += eps;
+                let mut update = first / denominator;
+                update *= rate / (1.0 - beta1.powi(t));
+                *master -= update;
+            }
+            (Rule::Sgd { momentum, weight_decay }, [velocity]) => {
+                // torch starts the velocity with the first gradient: the same, since it starts at zero.
+                *velocity *= momentum;
+                *velocity += gradient;
+                if weight_decay > 0.0 {
+                    *velocity += &*master * weight_decay;
+                }
+                *master -= &*velocity * rate;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adam_equals_tchs_own() {
+        use tch::nn::{self, OptimizerConfig};
+        let vs = nn::VarStore::new(tch::Device::Cpu);
+        let start = Tensor::from_slice(&[1.0f32, -2.0, 0.5]);
+        let w = vs.root().var_copy("w", &start);
+        let mut theirs = nn::Adam::default().build(&vs, 1e-2).unwrap();
+        let (mut master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
+        let mut ours = Optimizer::new(Rule::ADAM, &master);
+        for _ in 0..50 {
+            theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
+            let gradient = &master * &scale * 2.0;
+            ours.step(&mut master, &gradient, 1e-2);
+        }
+        assert!(f64::try_from((&master - &w).abs().max()).unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn sgd_equals_tchs_own() {
+        use tch::nn::{self, OptimizerConfig};
+        let vs = nn::VarStore::new(tch::Device::Cpu);
+        let start = Tensor::from_slice(&[1.0f32, -2.0, 0.5]);
+        let w = vs.root().var_copy("w", &start);
+        let config = nn::Sgd { momentum: 0.9, dampening: 0.0, wd: 0.01, nesterov: false };
+        let mut theirs = config.build(&vs, 1e-2).unwrap();
+        let mut master = start.copy();
+        let mut ours = Optimizer::new(Rule::Sgd { momentum: 0.9, weight_decay: 0.01 }, &master);
+        for _ in 0..50 {
+            theirs.backward_step(&(&w * &w).sum(tch::Kind::Float));
+            let gradient = &master * 2.0;
+            ours.step(&mut master, &gradient, 1e-2);
+        }
+        assert!(f64::try_from((&master - &w).abs().max()).unwrap() < 1e-6);
+    }
+}

@@ -1,0 +1,137 @@
+//! All trainable weights as one flat f32 buffer (the master), which the optimizer works on.
+//!
+//! The network's variables are views into it (f32), or into a low-precision copy of it: convolution
+//! and linear weights in bf16, norms in f32. One flat buffer makes an optimizer step a handful of
+//! kernels whatever the number of layers.
+
+use std::collections::HashMap;
+
+use tch::{Kind, Tensor, nn::VarStore};
+
+use crate::{
+    error::{Error, Result},
+    spec::Precision,
+};
+
+pub struct Parameters {
+    /// Trainable variables: first those held in low precision, then those in f32.
+    variables: Vec<(String, Tensor)>,
+    /// Statistics of norms, by name.
+    pub buffers: Vec<(String, Tensor)>,
+    /// f32, all trainable weights one after the other.
+    pub master: Tensor,
+    /// bf16 copy of the first part of the master.
+    low: Option<Tensor>,
+    kind: Kind,
+}
+
+impl Parameters {
+    /// Takes over the variables of `vs`.
+    ///
+    /// # Errors
+    /// A network without trainable weights.
+    pub fn new(vs: &VarStore, precision: Precision) -> Result<Self> {
+        let all = vs.variables();
+        let is_norm = |name: &str| {
+            let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
+            all.get(&format!("{parent}.weight")).is_some_and(|weight| weight.dim() < 2)
+        };
+        let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        let mut names: Vec<&String> = all.keys().collect();
+        names.sort_by_key(|name| (is_norm(name), (*name).clone()));
+        let (mut variables, mut buffers) = (Vec::new(), Vec::new());
+        for name in names {
+            let tensor = all[name].shallow_clone();
+            if tensor.requires_grad() { &mut variables } else { &mut buffers }.push((name.clone(), tensor));
+        }
+        if variables.is_empty() {
+            return Err(Error::failure("the network has no trainable weights"));
+        }
+        let flat: Vec<Tensor> = variables.iter().map(|(_, v)| v.detach().to_kind(Kind::Float).flatten(0, -1)).collect();
+        let master = Tensor::cat(&flat, 0);
+        let low_count: i64 =
+            variables.iter().filter(|(name, _)| !is_norm(name)).map(|(_, v)| v.numel() as i64).sum();
+        let low = (precision == Precision::Bf16).then(|| master.narrow(0, 0, low_count).to_kind(kind));
+        let mut offset = 0;
+        for (_, variable) in &mut variables {
+            let count = variable.numel() as i64;
+            let home = match &low {
+                Some(low) if offset < low_count => low,
+                _ => &master,
+            };
+            let view = home.narrow(0, offset, count).view(variable.size().as_slice());
+            variable.set_data(&view);
+            offset += count;
+        }
+        Ok(Self { variables, buffers, master, low, kind })
+    }
+
+    /// Numeric type of activations.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn count(&self) -> usize {
+        self.master.numel()
+    }
+
+    /// The gradient of `loss` over all trainable weights, f32, flat.
+    pub fn gradient(&self, loss: &Tensor) -> Result<Tensor> {
+        let variables: Vec<&Tensor> = self.variables.iter().map(|(_, v)| v).collect();
+        let gradients = Tensor::f_run_backward(&[loss], &variables, false, false)?;
+        let flat: Vec<Tensor> = gradients.iter().map(|g| g.to_kind(Kind::Float).flatten(0, -1)).collect();
+        Ok(Tensor::f_cat(&flat, 0)?)
+    }
+
+    /// Brings the low-precision copy up to date after the master has changed.
+    pub fn refresh(&mut self) {
+        if let Some(low) = &mut self.low {
+            low.copy_(&self.master.narrow(0, 0, low.numel() as i64));
+        }
+    }
+
+    /// Copies of master and buffers, for keeping the best.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            master: self.master.copy(),
+            buffers: self.buffers.iter().map(|(name, b)| (name.clone(), b.copy())).collect(),
+        }
+    }
+
+    /// Puts a snapshot back.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
+        tch::no_grad(|| {
+            self.master.f_copy_(&snapshot.master)?;
+            for (name, buffer) in &mut self.buffers {
+                let saved = snapshot.buffers.get(name).ok_or_else(|| Error::failure(format!("{name} is not in the snapshot")))?;
+                buffer.f_copy_(saved)?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        self.refresh();
+        Ok(())
+    }
+
+    /// A snapshot's tensors by variable name and shape, f32: what a weights file holds.
+    pub fn named(&self, snapshot: &Snapshot) -> Vec<(String, Tensor)> {
+        let mut offset = 0;
+        let mut named: Vec<(String, Tensor)> = self
+            .variables
+            .iter()
+            .map(|(name, variable)| {
+                let count = variable.numel() as i64;
+                let view = snapshot.master.narrow(0, offset, count).view(variable.size().as_slice());
+                offset += count;
+                (name.clone(), view)
+            })
+            .collect();
+        named.extend(snapshot.buffers.iter().map(|(name, b)| (name.clone(), b.shallow_clone())));
+        named
+    }
+}
+
+/// The state of a network apart from the network.
+pub struct Snapshot {
+    pub master: Tensor,
+    pub buffers: HashMap<String, Tensor>,
+}

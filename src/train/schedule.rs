@@ -1,0 +1,48 @@
+//! Learning rates.
+
+use std::f64::consts::PI;
+
+use crate::spec::Schedule;
+
+/// How the rate goes over a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LearningRate {
+    pub schedule: Schedule,
+    pub start: f64,
+    pub end: f64,
+    pub epochs: usize,
+    pub steps_per_epoch: usize,
+}
+
+impl LearningRate {
+    /// The rate of optimizer step `step` (from 0). The cosine is that of PyTorch's
+    /// `CosineAnnealingLR(T_max, eta_min)` in closed form.
+    pub fn at(&self, step: usize) -> f64 {
+        let cosine = |t: f64, period: f64| {
+            self.end + (self.start - self.end) * (1.0 + (PI * t / period.max(1.0)).cos()) / 2.0
+        };
+        let epoch = step / self.steps_per_epoch.max(1);
+        match self.schedule {
+            Schedule::Constant => self.start,
+            Schedule::Cosine => cosine(epoch as f64, self.epochs as f64),
+            Schedule::CosinePerStep => cosine(step as f64, (self.epochs * self.steps_per_epoch) as f64),
+            Schedule::CosinePeriodInEpochsSteppedPerBatch => cosine(step as f64, self.epochs as f64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_faulty_schedule_ends_at_the_highest_rate_and_the_right_one_at_the_lowest() {
+        // 400 steps an epoch, 300 epochs: the last step is an even number of half periods in.
+        let rate = |schedule| LearningRate { schedule, start: 1e-3, end: 1e-4, epochs: 300, steps_per_epoch: 400 };
+        let last = 300 * 400;
+        assert!((rate(Schedule::CosinePeriodInEpochsSteppedPerBatch).at(last) - 1e-3).abs() < 1e-12);
+        assert!((rate(Schedule::Cosine).at(last) - 1e-4).abs() < 1e-12);
+        assert_eq!(rate(Schedule::Cosine).at(0), rate(Schedule::Cosine).at(399));
+        assert!(rate(Schedule::CosinePerStep).at(0) > rate(Schedule::CosinePerStep).at(399));
+    }
+}

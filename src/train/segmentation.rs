@@ -1,0 +1,124 @@
+//! Segmentation: a U-Net with weighted cross-entropy.
+
+use tch::{Kind, Reduction, Tensor, nn::VarStore};
+
+use super::{
+    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit, schedule::LearningRate,
+};
+use crate::{
+    error::Result,
+    manifest::CLASSES,
+    measure::dice,
+    nn::{
+        init,
+        unet::{UNet, UNetConfig},
+    },
+    random,
+    samples::Samples,
+    spec::Segmentation,
+};
+
+struct SegmentationTask<'a> {
+    net: UNet,
+    class_weights: Tensor,
+    val: &'a Samples,
+    nan_poisons: bool,
+}
+
+impl Task for SegmentationTask<'_> {
+    fn forward(&self, images: &Tensor, _train: bool) -> Tensor {
+        self.net.forward(images)
+    }
+
+    fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let weights = Some(&self.class_weights);
+        Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, weights, Reduction::Mean, -100, 0.0)?)
+    }
+
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<(String, String, f64)>> {
+        let mut sums = [(0.0, 0u32); 4];
+        let mut i = 0;
+        for batch in logits {
+            let classes: Vec<u8> = batch.argmax(1, false).to_kind(Kind::Uint8).flatten(0, -1).try_into()?;
+            for prediction in classes.chunks_exact(self.val.size * self.val.size) {
+                let values = dice::per_structure(self.val.mask(i), prediction)?;
+                for ((sum, n), value) in sums.iter_mut().zip(values) {
+                    if !value.is_nan() || self.nan_poisons {
+                        *sum += value;
+                        *n += 1;
+                    }
+                }
+                i += 1;
+            }
+        }
+        let means = sums.map(|(sum, n)| sum / f64::from(n));
+        let mut scores = vec![("mean".to_owned(), "dice".to_owned(), self.mean(&means))];
+        for (structure, value) in dice::Structure::ALL.iter().zip(means) {
+            scores.push((structure.as_str().into(), "dice".into(), value));
+        }
+        Ok(scores)
+    }
+}
+
+impl SegmentationTask<'_> {
+    fn mean(&self, means: &[f64; 4]) -> f64 {
+        let classes = dice::Structure::ALL.iter().zip(means).filter(|(s, _)| dice::Structure::CLASSES.contains(s));
+        if self.nan_poisons {
+            return classes.map(|(_, v)| v).sum::<f64>() / dice::Structure::CLASSES.len() as f64;
+        }
+        dice::mean(means)
+    }
+}
+
+/// Trains a U-Net on the images and masks of `data`; writes weights, curves and summary.
+pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting: &Setting) -> Result<()> {
+    let vs = VarStore::new(setting.device);
+    let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
+    init::fill(&vs, random::seed(seed, "segmentation weights", &[]), None);
+    let loader = |samples| Loader {
+        samples,
+        target: Target::Masks,
+        batch_size: settings.batch_size,
+        channels: &augment::HALF,
+        seed,
+        device: setting.device,
+    };
+    let (train, val) = (loader(&data.train), loader(&data.val));
+    let weights: Vec<f32> = settings.class_weights.iter().map(|&w| w as f32).collect();
+    debug_assert_eq!(weights.len(), CLASSES);
+    let task = SegmentationTask {
+        net,
+        class_weights: Tensor::from_slice(&weights).to_device(setting.device),
+        val: &data.val,
+        nan_poisons: settings.nan_poisons_dice,
+    };
+    let s = settings;
+    let recipe = Recipe {
+        epochs: s.epochs,
+        rate: LearningRate {
+            schedule: s.schedule,
+            start: s.learning_rate,
+            end: s.final_learning_rate,
+            epochs: s.epochs,
+            steps_per_epoch: train.steps(),
+        },
+        rule: Rule::ADAM,
+        precision: s.precision,
+        shuffle: s.shuffle,
+        augment: s.augment.then(|| {
+            augment_range(
+                s.rotate,
+                s.translate,
+                s.translate_unit,
+                s.scale,
+                s.shear,
+                s.brightness,
+                s.contrast,
+                s.nearest_images,
+            )
+        }),
+        validate_every: s.validate_every,
+        val_loss_starts_from_train: s.val_loss_starts_from_train,
+    };
+    fit(&vs, &task, &recipe, &train, &val, setting)
+}
