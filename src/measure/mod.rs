@@ -1,1 +1,62 @@
-//! measure
+//! What is measured, as functions of arrays: no tensors, and no files but in [`folder`].
+
+pub mod classification;
+pub mod dice;
+pub mod folder;
+pub mod surface_distance;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Mean and spread of the values that exist.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many values are behind the mean: those that are not NaN.
+    pub n: usize,
+    /// NaN where `n` is 0.
+    pub mean: f64,
+    /// Sample standard deviation (divided by n - 1); NaN where `n` is below 2.
+    pub sd: f64,
+}
+
+/// Summarises `values`; NaN (an absent structure) is left out and seen in `n`.
+pub fn summary(values: impl IntoIterator<Item = f64>) -> Summary {
+    // Welford's recurrence: one pass, no cancellation.
+    let (mut n, mut mean, mut squares) = (0usize, 0.0, 0.0);
+    for value in values.into_iter().filter(|v| !v.is_nan()) {
+        n += 1;
+        let before = value - mean;
+        mean += before / n as f64;
+        squares += before * (value - mean);
+    }
+    Summary {
+        n,
+        mean: if n > 0 { mean } else { f64::NAN },
+        sd: if n > 1 { (squares / (n - 1) as f64).sqrt() } else { f64::NAN },
+    }
+}
+
+/// Two masks that are compared have the same number of pixels.
+fn same_size<T, U>(truth: &[T], prediction: &[U]) -> Result<()> {
+    if truth.len() == prediction.len() {
+        return Ok(());
+    }
+    Err(Error::input(format!("the truth has {} pixels, the prediction {}", truth.len(), prediction.len()))
+        .help("truth and prediction must have the same width and height"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_leaves_nan_out_and_says_so() {
+        let s = summary([1.0, f64::NAN, 2.0, 4.0]);
+        assert_eq!(s.n, 3);
+        assert!((s.mean - 7.0 / 3.0).abs() < 1e-15 && (s.sd - (7.0f64 / 3.0).sqrt()).abs() < 1e-15);
+        let none = summary([f64::NAN]);
+        assert!(none.n == 0 && none.mean.is_nan() && none.sd.is_nan());
+        assert!(summary([5.0]).sd.is_nan());
+    }
+}

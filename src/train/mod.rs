@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Training: one loop, one optimizer, one checkpoint format.
 
 pub mod augment;
@@ -244,3 +245,8 @@ pub struct TaskData {
     pub train: Samples,
     pub val: Samples,
 }
+=======
+//! train
+
+pub mod augment;
+>>>>>>> measure

@@ -1,0 +1,338 @@
+//! `synecho measure dice`: two folders of masks against each other.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    Summary,
+    dice::{self, Structure},
+    summary,
+    surface_distance::surface_distance,
+};
+use crate::{
+    error::{AtPath, Error, Result},
+    manifest::{self, Manifest},
+    picture::Picture,
+};
+
+/// One metric of one structure over all pairs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    #[serde(serialize_with = "as_text")]
+    pub structure: Structure,
+    /// `dice`, `hd`, `hd95` or `assd`.
+    pub metric: &'static str,
+    /// Mean over the pairs where it is defined; NaN (`null` in JSON) where there is none.
+    pub value: f64,
+    /// Sample standard deviation over them.
+    pub sd: f64,
+    /// How many pairs that is.
+    pub n: usize,
+    /// Pairs where only one of truth and prediction has the structure. For distances they are left
+    /// out of the mean; for Dice they count as 0 where the prediction lacks the structure.
+    pub failures: usize,
+    /// `mm` or `px`; empty for Dice.
+    pub unit: &'static str,
+}
+
+/// What the command prints, as JSON or (through `Display`) as a table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FolderReport {
+    /// `dice`: the figure in `value`.
+    pub metric: &'static str,
+    /// Mean over pairs of each pair's mean Dice of endocardium, myocardium and atrium (as MONAI's
+    /// reduction `mean`: absent structures left out).
+    pub value: f64,
+    /// Sample standard deviation over pairs.
+    pub sd: f64,
+    /// Pairs behind `value`.
+    pub n: usize,
+    /// Pairs compared.
+    pub pairs: usize,
+    /// What the distances are in: `mm` where every pair's pixel size is known, else `px`.
+    pub unit: &'static str,
+    pub structures: Vec<Entry>,
+}
+
+fn as_text<S: Serializer>(structure: &Structure, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(structure.as_str())
+}
+
+const DISTANCES: [&str; 3] = ["hd", "hd95", "assd"];
+
+/// Two masks of the same acquisition.
+struct Pair {
+    truth: PathBuf,
+    prediction: PathBuf,
+    /// Pixel size (x, y) in mm, from the truth's manifest.
+    spacing: Option<(f64, f64)>,
+}
+
+/// Compares the masks in two folders: by (patient, view, phase) where both hold a `manifest.csv`,
+/// otherwise PNG files by name.
+///
+/// # Errors
+/// When a mask has no counterpart in the other folder, or another size; when a file is no mask.
+pub fn compare(truth: &Path, prediction: &Path) -> Result<FolderReport> {
+    let pairs = match (truth.join(manifest::FILE).is_file(), prediction.join(manifest::FILE).is_file()) {
+        (true, true) => match_up(truth, prediction, from_manifest(truth)?, from_manifest(prediction)?)?,
+        _ => match_up(truth, prediction, from_names(truth)?, from_names(prediction)?)?,
+    };
+    let known = pairs.iter().all(|pair| pair.spacing.is_some());
+    let unit = if known { "mm" } else { "px" };
+
+    // values[structure][dice, hd, hd95, assd], a value a pair.
+    let mut values: [[Vec<f64>; 4]; 4] = Default::default();
+    let mut failures = [0usize; 4];
+    let mut means = Vec::with_capacity(pairs.len());
+    for pair in &pairs {
+        let t = Picture::read_mask(&pair.truth)?;
+        let p = Picture::read_mask(&pair.prediction)?;
+        if (t.width, t.height) != (p.width, p.height) {
+            return Err(Error::input(format!(
+                "{} x {} pixels, but {} has {} x {}",
+                p.width,
+                p.height,
+                pair.truth.display(),
+                t.width,
+                t.height
+            ))
+            .at(&pair.prediction)
+            .help("predict at the truth's size, or resize the prediction by nearest neighbour"));
+        }
+        let dices = dice::per_structure(&t.pixels, &p.pixels)?;
+        means.push(dice::mean(&dices));
+        let spacing = pair.spacing.filter(|_| known).unwrap_or((1.0, 1.0));
+        for (i, structure) in Structure::ALL.into_iter().enumerate() {
+            values[i][0].push(dices[i]);
+            match surface_distance(&t.pixels, &p.pixels, t.width, structure, spacing)? {
+                Ok(d) => {
+                    for (to, value) in values[i][1..].iter_mut().zip([d.hd, d.hd95, d.assd]) {
+                        to.push(value);
+                    }
+                }
+                Err(missing) => failures[i] += usize::from(missing.is_failure()),
+            }
+        }
+    }
+
+    let mut structures = Vec::new();
+    for (metric, column) in std::iter::once("dice").chain(DISTANCES).zip(0..) {
+        for (i, structure) in Structure::ALL.into_iter().enumerate() {
+            let Summary { n, mean, sd } = summary(values[i][column].iter().copied());
+            let unit = if column == 0 { "" } else { unit };
+            structures.push(Entry { structure, metric, value: mean, sd, n, failures: failures[i], unit });
+        }
+    }
+    let Summary { n, mean, sd } = summary(means);
+    Ok(FolderReport { metric: "dice", value: mean, sd, n, pairs: pairs.len(), unit, structures })
+}
+
+/// The masks of a folder by the name that pairs them.
+type Masks = BTreeMap<String, (PathBuf, Option<(f64, f64)>)>;
+
+fn from_manifest(folder: &Path) -> Result<Masks> {
+    let table = Manifest::read(folder)?;
+    let file = folder.join(manifest::FILE);
+    let mut masks = Masks::new();
+    for (line, row) in (2u64..).zip(&table.rows) {
+        let Some(path) = table.mask_path(row) else { continue };
+        if masks.insert(row.name(), (path, row.spacing())).is_some() {
+            return Err(Error::input(format!("{} has more than one mask", row.name()))
+                .at_line(&file, line)
+                .help("give the folders of the mask files themselves: they are then paired by file name"));
+        }
+    }
+    if masks.is_empty() {
+        return Err(Error::input("no row has a mask")
+            .at(&file)
+            .help("the column `mask` names the mask files"));
+    }
+    Ok(masks)
+}
+
+fn from_names(folder: &Path) -> Result<Masks> {
+    let mut masks = Masks::new();
+    for entry in std::fs::read_dir(folder).at_path(folder, "cannot read the folder")? {
+        let path = entry.at_path(folder, "cannot read the folder")?.path();
+        let is_png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        if let (true, Some(name)) = (is_png && path.is_file(), path.file_name()) {
+            masks.insert(name.to_string_lossy().into_owned(), (path.clone(), None));
+        }
+    }
+    if masks.is_empty() {
+        return Err(Error::input("the folder holds no PNG masks").at(folder).help(
+            "give two folders of PNG masks with the same file names, or two folders with a manifest.csv each",
+        ));
+    }
+    Ok(masks)
+}
+
+fn match_up(truth: &Path, prediction: &Path, t: Masks, mut p: Masks) -> Result<Vec<Pair>> {
+    let lacking = |names: Vec<&String>, here: &Path, there: &Path| {
+        let shown: Vec<&str> = names.iter().take(5).map(|s| s.as_str()).collect();
+        let more = names.len() - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Error::input(format!("no counterpart here for {}{more} of {}", shown.join(", "), there.display()))
+            .at(here)
+            .help("truth and prediction must hold the same masks: no image is left out of a mean silently")
+    };
+    let missing: Vec<&String> = t.keys().filter(|name| !p.contains_key(*name)).collect();
+    if !missing.is_empty() {
+        return Err(lacking(missing, prediction, truth));
+    }
+    let missing: Vec<&String> = p.keys().filter(|name| !t.contains_key(*name)).collect();
+    if !missing.is_empty() {
+        return Err(lacking(missing, truth, prediction));
+    }
+    let pairs = t.into_iter().filter_map(|(name, (truth, spacing))| {
+        let (prediction, _) = p.remove(&name)?;
+        Some(Pair { truth, prediction, spacing })
+    });
+    Ok(pairs.collect())
+}
+
+impl fmt::Display for FolderReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cell = |entry: &Entry, digits: usize| {
+            if entry.n == 0 {
+                return "-".to_owned();
+            }
+            let sd = if entry.sd.is_nan() { String::new() } else { format!(" ± {:.digits$}", entry.sd) };
+            format!("{:.digits$}{sd}", entry.value)
+        };
+        let unit = self.unit;
+        let row = |f: &mut fmt::Formatter<'_>, cells: [&str; 7]| {
+            let [structure, dice, hd, hd95, assd, n, failures] = cells;
+            let line = format!(
+                "{structure:<9}  {dice:>15}  {hd:>15}  {hd95:>15}  {assd:>15}  {n:>5}  {failures:>8}"
+            );
+            writeln!(f, "{}", line.trim_end())
+        };
+        let heads = ["HD", "HD95", "ASSD"].map(|name| format!("{name} ({unit})"));
+        row(f, ["structure", "Dice", &heads[0], &heads[1], &heads[2], "n", "failures"])?;
+        for structure in Structure::ALL {
+            let of = |metric: &str, digits: usize| {
+                let entry = self.structures.iter().find(|e| e.structure == structure && e.metric == metric);
+                entry.map_or_else(|| "-".to_owned(), |e| cell(e, digits))
+            };
+            let entry = self.structures.iter().find(|e| e.structure == structure && e.metric == "dice");
+            let (n, failures) = entry.map_or((0, 0), |e| (e.n, e.failures));
+            row(
+                f,
+                [
+                    structure.as_str(),
+                    &of("dice", 4),
+                    &of("hd", 2),
+                    &of("hd95", 2),
+                    &of("assd", 2),
+                    &n.to_string(),
+                    &failures.to_string(),
+                ],
+            )?;
+        }
+        write!(f, "mean Dice of endo, myo, la: {:.4} over {} of {} pairs", self.value, self.n, self.pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 6 x 4 mask with a cavity, a wall and (unless `bare`) an atrium.
+    fn mask(shift: usize, bare: bool) -> Picture {
+        let mut m = Picture::new(6, 4);
+        for (at, class) in [(1, 1), (2, 2), (7, 1), (8, 2), (13, 3), (19, 3)] {
+            if !(bare && class == 3) {
+                m.pixels[at + shift] = class;
+            }
+        }
+        m
+    }
+
+    fn folders(pairs: &[(&str, Picture, Picture)]) -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (t, p) = (dir.path().join("t"), dir.path().join("p"));
+        std::fs::create_dir(&t).unwrap();
+        std::fs::create_dir(&p).unwrap();
+        for (name, truth, prediction) in pairs {
+            truth.write(&t.join(name)).unwrap();
+            prediction.write(&p.join(name)).unwrap();
+        }
+        (dir, t, p)
+    }
+
+    #[test]
+    fn pairs_by_file_name_with_failures_counted() {
+        let (_dir, t, p) = folders(&[
+            ("a.png", mask(0, false), mask(0, false)),
+            ("b.png", mask(0, false), mask(1, true)),
+            ("c.png", mask(0, true), mask(0, true)),
+        ]);
+        let report = compare(&t, &p).unwrap();
+        let entry = |structure, metric| {
+            report.structures.iter().find(|e| e.structure == structure && e.metric == metric).unwrap()
+        };
+        let la = entry(Structure::La, "dice");
+        assert_eq!((la.value, la.n, la.failures), (0.5, 2, 1), "1 and 0; the third has no atrium");
+        let la = entry(Structure::La, "hd");
+        assert_eq!((la.value, la.n, la.failures, la.unit), (0.0, 1, 1, "px"));
+        // Every wall pixel moved by one: its outline is one away.
+        assert!((entry(Structure::Myo, "assd").value - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!((report.n, report.pairs), (3, 3));
+        assert!((report.value - (1.0 + 0.0 + 1.0) / 3.0).abs() < 1e-12);
+
+        let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["metric"], "dice");
+        assert_eq!(json["n"], 3);
+        assert_eq!(json["structures"][3]["structure"], "la");
+        let table = report.to_string();
+        assert_eq!(table.lines().count(), 6);
+        assert!(table.contains("0.5000 ± 0.7071") && table.contains("HD95 (px)"), "{table}");
+    }
+
+    #[test]
+    fn pairs_by_manifest_measure_in_mm() {
+        let (_dir, t, p) = folders(&[("a.png", mask(0, false), mask(1, false))]);
+        std::fs::rename(p.join("a.png"), p.join("other.png")).unwrap();
+        let head = "patient,view,phase,image,mask";
+        std::fs::write(
+            t.join("manifest.csv"),
+            format!("{head},spacing_x,spacing_y\np1,2CH,ED,i.png,a.png,0.5,1\n"),
+        )
+        .unwrap();
+        std::fs::write(p.join("manifest.csv"), format!("{head}\np1,2CH,ED,i.png,other.png\n")).unwrap();
+        let report = compare(&t, &p).unwrap();
+        assert_eq!(report.unit, "mm");
+        let hd = report.structures.iter().find(|e| e.metric == "hd").unwrap();
+        assert_eq!((hd.value, hd.unit), (0.5, "mm"));
+        assert!(hd.sd.is_nan());
+        assert!(serde_json::to_string(&report).unwrap().contains("\"sd\":null"));
+    }
+
+    #[test]
+    fn faults_name_the_files() {
+        let (_dir, t, p) = folders(&[("a.png", mask(0, false), mask(0, false))]);
+        mask(0, false).write(&t.join("b.png")).unwrap();
+        let e = compare(&t, &p).unwrap_err();
+        assert!(e.to_string().contains("no counterpart here for b.png") && e.exit_code() == 2, "{e}");
+        let e = compare(&p, &t).unwrap_err().to_string();
+        assert!(e.contains("no counterpart here for b.png"), "{e}");
+        Picture::new(6, 5).write(&p.join("b.png")).unwrap();
+        let e = compare(&t, &p).unwrap_err().to_string();
+        assert!(e.contains("t/b.png has 6 x 4") && e.contains("p/b.png: 6 x 5"), "{e}");
+        let mut grey = mask(0, false);
+        grey.pixels[0] = 255;
+        grey.write(&p.join("b.png")).unwrap();
+        assert!(compare(&t, &p).unwrap_err().to_string().contains("holds 255"));
+        assert!(compare(&t, &t.join("none")).unwrap_err().to_string().contains("none"));
+        let empty = t.join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        assert!(compare(&t, &empty).unwrap_err().to_string().contains("holds no PNG masks"));
+    }
+}

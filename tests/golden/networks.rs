@@ -1,0 +1,102 @@
+//! U-Net against MONAI 1.6.1, ResNet-18 against torchvision 0.28.0, on the same weights.
+//! Fixtures: make_networks.py.
+
+use synecho::nn::{
+    resnet::ResNet,
+    unet::{UNet, UNetConfig},
+};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::{
+    Tensors, largest_difference,
+    weights::{fill, signal},
+};
+
+fn name(key: &str, shape: &[i64]) -> String {
+    let shape: Vec<String> = shape.iter().map(i64::to_string).collect();
+    format!("{key}/{}", shape.join("x"))
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    Vec::try_from(tensor.to_kind(Kind::Float).contiguous().view(-1)).unwrap()
+}
+
+/// Largest difference from MONAI's output (of which every 5th row and 7th column are kept).
+fn unet_difference(key: &str, config: &UNetConfig, shape: &[i64]) -> f32 {
+    let tensors = Tensors::read("networks.safetensors");
+    let vs = nn::VarStore::new(Device::Cpu);
+    let net = UNet::new(&vs.root(), config).unwrap();
+    fill(&vs, key);
+    let name = name(key, shape);
+    let out = tch::no_grad(|| net.forward(&signal(&name, shape)));
+    assert_eq!(out.size(), [shape[0], config.out_channels, shape[2], shape[3]]);
+    let (kept, expected) = tensors.f32(&name);
+    let out = out.slice(2, 0, None, 5).slice(3, 0, None, 7);
+    assert_eq!(out.size(), kept.iter().map(|&n| n as i64).collect::<Vec<_>>());
+    largest_difference(&values(&out), &expected)
+}
+
+fn small() -> UNetConfig {
+    UNetConfig {
+        in_channels: 3,
+        out_channels: 2,
+        channels: vec![4, 8, 12, 24],
+        strides: vec![2, 1, 2],
+        negative_slope: 0.1,
+    }
+}
+
+#[test]
+fn unet_equals_monai() {
+    let vs = nn::VarStore::new(Device::Cpu);
+    UNet::new(&vs.root(), &UNetConfig::diffecho()).unwrap();
+    assert_eq!(vs.trainable_variables().iter().map(Tensor::numel).sum::<usize>(), 664_282);
+    for (key, config, shape) in [
+        ("unet_diffecho", UNetConfig::diffecho(), [2, 1, 256, 256]),
+        ("unet_diffecho", UNetConfig::diffecho(), [1, 1, 256, 384]),
+        ("unet_small", small(), [2, 3, 64, 96]),
+    ] {
+        let difference = unet_difference(key, &config, &shape);
+        assert!(difference < 1e-5, "{key} {shape:?}: {difference}");
+    }
+}
+
+/// The default slope of LeakyReLU instead of the reference's.
+#[test]
+fn a_unet_with_another_slope_does_not_pass() {
+    let config = UNetConfig { negative_slope: 0.01, ..small() };
+    assert!(unet_difference("unet_small", &config, &[2, 3, 64, 96]) > 1e-2);
+}
+
+#[test]
+fn resnet_equals_torchvision() {
+    let tensors = Tensors::read("networks.safetensors");
+    for classes in [2, 4] {
+        for shape in [[2, 3, 224, 224], [3, 3, 160, 160]] {
+            let key = format!("resnet18_{classes}");
+            let name = name(&key, &shape);
+            let mut outputs = Vec::new();
+            for (mode, train) in [("eval", false), ("train", true)] {
+                let vs = nn::VarStore::new(Device::Cpu);
+                let net = ResNet::resnet18(&vs.root(), classes);
+                fill(&vs, &key);
+                let out = values(&tch::no_grad(|| net.forward_t(&signal(&name, &shape), train)));
+                let (kept, expected) = tensors.f32(&format!("{name}/{mode}"));
+                assert_eq!(kept, [shape[0] as usize, classes as usize]);
+                let difference = largest_difference(&out, &expected);
+                assert!(difference < 1e-5, "{name} {mode}: {difference}");
+                outputs.push(out);
+                if train {
+                    // Momentum 0.1, and the variance divided by n - 1.
+                    for statistic in ["bn1.running_mean", "bn1.running_var"] {
+                        let got = values(&vs.variables()[statistic]);
+                        let (_, expected) = tensors.f32(&format!("{name}/{statistic}"));
+                        assert!(largest_difference(&got, &expected) < 1e-5, "{name} {statistic}");
+                    }
+                }
+            }
+            // One mode for the other does not pass.
+            assert!(largest_difference(&outputs[0], &outputs[1]) > 1e-2);
+        }
+    }
+}
