@@ -1,1 +1,403 @@
-//! report
+//! Figures, tables and one HTML page from rows of results. Same input, same bytes.
+//!
+//! A figure is laid out once as a list of shapes ([`scene`]) and drawn as SVG and as PNG ([`render`]).
+
+mod axes;
+mod boxes;
+mod confusion;
+mod convergence;
+#[cfg(test)]
+pub(crate) mod fake;
+mod html;
+mod picture_data;
+mod render;
+mod samples;
+mod scene;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::aggregate::TrainedModel;
+use crate::{
+    aggregate::{self, Table},
+    error::{AtPath, Result},
+    picture::Picture,
+    results::{self, CurvePoint, Measurement},
+};
+
+/// What the page says about the experiment besides its results.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReportMeta {
+    /// The experiment's name, and the heading of the page.
+    pub name: String,
+    pub title: String,
+    /// Drawn from a phantom: said at the head of the page and under every table and figure.
+    pub is_phantom: bool,
+    /// A sentence or two: which data, how many patients, which split.
+    pub data_description: String,
+    /// The spec with every default filled in, as TOML.
+    pub resolved_toml: String,
+    /// (library, version).
+    pub versions: Vec<(String, String)>,
+    /// Git commit of the program; empty where unknown.
+    pub commit: String,
+    pub seeds: Vec<u64>,
+    /// (setting, value): presets and the switches that decide how the tasks are trained.
+    pub settings: Vec<(String, String)>,
+    pub notes: Vec<String>,
+    /// Shown at the head of the page.
+    pub warnings: Vec<String>,
+    /// Show pictures although they are not a phantom's. Never commit such a report.
+    pub samples: bool,
+}
+
+/// One row of the qualitative panel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PanelItem {
+    /// `Best`, `Median` or `Worst`, and which image of which arm it is.
+    pub caption: String,
+    pub image: Picture,
+    /// Class indices.
+    pub truth: Picture,
+    pub prediction: Picture,
+    /// (structure, Dice).
+    pub dice: Vec<(String, f64)>,
+}
+
+/// All that a report is drawn from.
+#[derive(Debug, Clone, Default)]
+pub struct ReportInput {
+    pub meta: ReportMeta,
+    /// As measured: rows per image, and what the measuring stage gives over all.
+    pub measurements: Vec<Measurement>,
+    pub curves: Vec<CurvePoint>,
+    /// In the order in which arms are to be shown.
+    pub models: Vec<TrainedModel>,
+    /// Shown only of a phantom, or where [`ReportMeta::samples`] asks for it.
+    pub panel: Vec<PanelItem>,
+}
+
+/// A figure with its words; `name` is the file's stem.
+struct Figure {
+    name: String,
+    title: String,
+    caption: String,
+    scene: scene::Scene,
+}
+
+/// One task and model, with the arms of the whole report: an arm looks the same in every figure.
+struct Of<'a> {
+    task: &'a str,
+    model: &'a str,
+    /// The task has other models too, so names must tell them apart.
+    several: bool,
+    arms: &'a [String],
+}
+
+impl Of<'_> {
+    fn file(&self, what: &str) -> String {
+        if !self.several {
+            return format!("{}_{what}", self.task);
+        }
+        let model: String =
+            self.model.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        format!("{}_{model}_{what}", self.task)
+    }
+
+    fn title(&self, what: &str) -> String {
+        let task = if self.task == "segmentation" { "Segmentation" } else { "Classification" };
+        if self.several { format!("{task} ({}): {what}", self.model) } else { format!("{task}: {what}") }
+    }
+
+    /// `3 seeds`, `2 to 3 seeds`, `one seed`.
+    fn seed_counts(&self, input: &ReportInput) -> String {
+        let counts: Vec<usize> = self
+            .arms
+            .iter()
+            .map(|arm| {
+                let rows = input.measurements.iter().filter(|r| {
+                    r.task == self.task && r.model == self.model && r.arm == *arm
+                });
+                let points = input.curves.iter().filter(|p| {
+                    p.task == self.task && p.model == self.model && p.arm == *arm
+                });
+                let seeds: BTreeSet<u64> =
+                    rows.filter_map(|r| r.seed).chain(points.filter_map(|p| p.seed)).collect();
+                seeds.len()
+            })
+            .filter(|n| *n > 0)
+            .collect();
+        match (counts.iter().min(), counts.iter().max()) {
+            (Some(1), Some(1)) => "one seed".to_owned(),
+            (Some(low), Some(high)) if low == high => format!("n = {high} seeds"),
+            (Some(low), Some(high)) => format!("n = {low} to {high} seeds"),
+            _ => "no seeds".to_owned(),
+        }
+    }
+}
+
+/// In order of first appearance.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for name in names {
+        if !found.iter().any(|f| f == name) {
+            found.push(name.to_owned());
+        }
+    }
+    found
+}
+
+fn arms(input: &ReportInput) -> Vec<String> {
+    distinct(
+        input
+            .models
+            .iter()
+            .map(|m| m.arm.as_str())
+            .chain(input.measurements.iter().map(|r| r.arm.as_str()))
+            .chain(input.curves.iter().map(|p| p.arm.as_str())),
+    )
+}
+
+fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
+    let arms = arms(input);
+    let mut figures = Vec::new();
+    for task in ["segmentation", "classification"] {
+        let models = distinct(
+            rows.iter()
+                .filter(|r| r.task == task)
+                .map(|r| r.model.as_str())
+                .chain(input.curves.iter().filter(|p| p.task == task).map(|p| p.model.as_str())),
+        );
+        for model in &models {
+            let of = Of { task, model, several: models.len() > 1, arms: &arms };
+            if task == "segmentation" {
+                for metric in ["dice", "hd95"] {
+                    figures.extend(boxes::figure(input, rows, &of, metric));
+                }
+            } else {
+                figures.extend(confusion::figure(input, rows, &of));
+            }
+            for axis in [convergence::Axis::Steps, convergence::Axis::Epochs] {
+                figures.extend(convergence::figure(input, &of, axis));
+            }
+        }
+        if task == "segmentation" && (input.meta.is_phantom || input.meta.samples) {
+            figures.extend(samples::figure(&input.panel));
+        }
+    }
+    figures
+}
+
+fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
+    let mut tables = aggregate::segmentation_tables(rows, &input.models);
+    tables.extend(aggregate::failures_table(rows));
+    tables.extend(aggregate::classification_tables(rows, &input.models));
+    tables.extend(aggregate::training_table(&input.models));
+    if input.meta.is_phantom {
+        for table in &mut tables {
+            table.notes.push(PHANTOM.to_owned());
+        }
+    }
+    tables
+}
+
+/// Said of everything that a phantom gives.
+const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
+
+/// Writes the whole report into the folder `to` (made where it is missing): `index.html`, `figures/`
+/// (SVG, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `measurements.csv`, `curves.csv`.
+///
+/// Figures and tables of an earlier report that this one does not have are removed. The page is written last.
+///
+/// # Errors
+/// The folder or a file in it cannot be written.
+pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
+    let rows = aggregate::measurements_table(&input.measurements)?;
+    let figures = figures(input, &rows);
+    let tables = tables(input, &rows);
+    let (figure_folder, table_folder) = (to.join("figures"), to.join("tables"));
+    for folder in [&figure_folder, &table_folder] {
+        fs::create_dir_all(folder).at_path(folder, "cannot make the report's folder")?;
+        remove_earlier(folder)?;
+    }
+    let save = |path: std::path::PathBuf, bytes: &[u8]| {
+        fs::write(&path, bytes).at_path(&path, "cannot write the report")
+    };
+    let mut drawn = Vec::new();
+    for figure in &figures {
+        let svg = render::svg(&figure.scene)?;
+        save(figure_folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
+        save(figure_folder.join(format!("{}.png", figure.name)), &render::bitmap(&figure.scene)?)?;
+        drawn.push((figure, svg));
+    }
+    for table in &tables {
+        save(table_folder.join(format!("{}.md", table.name)), table.to_markdown().as_bytes())?;
+        save(table_folder.join(format!("{}.csv", table.name)), table.to_csv()?.as_bytes())?;
+        save(table_folder.join(format!("{}.tex", table.name)), table.to_latex().as_bytes())?;
+    }
+    save(to.join("resolved.toml"), input.meta.resolved_toml.as_bytes())?;
+    save(to.join("measurements.csv"), results::to_csv(&rows)?.as_bytes())?;
+    save(to.join("curves.csv"), results::to_csv(&aggregate::sorted_curves(&input.curves))?.as_bytes())?;
+    save(to.join("index.html"), html::page(input, &drawn, &tables).as_bytes())
+}
+
+/// Removes what an earlier report left, by the names that reports give; a user's own files stay.
+fn remove_earlier(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).at_path(folder, "cannot read the report's folder")?;
+    for entry in entries {
+        let path = entry.at_path(folder, "cannot read the report's folder")?.path();
+        let (Some(stem), Some(kind)) =
+            (path.file_stem().and_then(|s| s.to_str()), path.extension().and_then(|s| s.to_str()))
+        else {
+            continue;
+        };
+        let ours = ["segmentation_", "classification_"].iter().any(|start| stem.starts_with(start))
+            || ["classification", "training", "failures"].contains(&stem);
+        if ours && ["svg", "png", "md", "csv", "tex"].contains(&kind) {
+            fs::remove_file(&path).at_path(&path, "cannot remove an earlier report's file")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fake::Shape;
+
+    fn written(input: &ReportInput) -> (tempfile::TempDir, String) {
+        let dir = tempfile::tempdir().unwrap();
+        write(input, dir.path()).unwrap();
+        let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
+        (dir, page)
+    }
+
+    fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        for folder in ["", "figures", "tables"] {
+            for entry in fs::read_dir(dir.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    found.push((path.strip_prefix(dir).unwrap().display().to_string(), fs::read(&path).unwrap()));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn the_whole_report_twice_is_the_same_bytes() {
+        let input = fake::input(&Shape::default());
+        let (a, page) = written(&input);
+        let (b, _) = written(&input);
+        assert_eq!(files(a.path()), files(b.path()));
+        let names: Vec<String> = files(a.path()).into_iter().map(|f| f.0).collect();
+        for name in [
+            "curves.csv",
+            "figures/classification_confusion.png",
+            "figures/classification_convergence_epochs.svg",
+            "figures/segmentation_convergence_steps.png",
+            "figures/segmentation_dice_boxes.svg",
+            "figures/segmentation_hd95_boxes.svg",
+            "figures/segmentation_samples.png",
+            "measurements.csv",
+            "resolved.toml",
+            "tables/classification.tex",
+            "tables/segmentation_dice.csv",
+            "tables/training.md",
+        ] {
+            assert!(names.iter().any(|n| n == name), "{name} is missing from {names:?}");
+        }
+        assert!(page.contains("these are not patients"));
+        // Offline: nothing is fetched.
+        assert!(!page.contains("src=\"http") && !page.contains("href=\"http") && !page.contains("@import"));
+        let head = fs::read_to_string(a.path().join("measurements.csv")).unwrap();
+        assert!(head.starts_with(
+            "experiment,task,arm,model,seed,split,patient,view,phase,structure,metric,value,unit,n\n"
+        ));
+        // For looking at: `SYNECHO_KEEP_REPORT=folder cargo test the_whole_report`.
+        if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
+            write(&input, Path::new(&folder)).unwrap();
+        }
+    }
+
+    #[test]
+    fn without_classification_there_is_no_such_section_and_its_old_files_go() {
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, ..Default::default() });
+        let (dir, page) = written(&input);
+        assert!(page.contains("<h2 id=\"classification\">"));
+        fs::write(dir.path().join("figures/mine.png"), "mine").unwrap();
+        input.measurements.retain(|r| r.task == "segmentation");
+        input.curves.retain(|r| r.task == "segmentation");
+        input.models.retain(|r| r.task == "segmentation");
+        write(&input, dir.path()).unwrap();
+        let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
+        assert!(!page.contains("<h2 id=\"classification\">"));
+        assert!(!dir.path().join("tables/classification.md").exists());
+        assert!(!dir.path().join("figures/classification_confusion.svg").exists());
+        assert!(dir.path().join("figures/mine.png").exists());
+        assert!(page.contains("one seed") && !page.contains(" ± "));
+    }
+
+    #[test]
+    fn names_are_escaped_everywhere() {
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let evil = "<script>alert(\"1\")</script> & 'real'";
+        for row in &mut input.measurements {
+            row.arm = evil.into();
+        }
+        for point in &mut input.curves {
+            point.arm = evil.into();
+        }
+        for model in &mut input.models {
+            model.arm = evil.into();
+        }
+        input.meta.title = evil.into();
+        input.meta.data_description = evil.into();
+        input.meta.warnings = vec![evil.into()];
+        input.meta.resolved_toml = format!("title = {evil:?}\n");
+        input.panel.iter_mut().for_each(|item| item.caption = evil.into());
+        let (_dir, page) = written(&input);
+        assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert("), "not escaped");
+    }
+
+    #[test]
+    fn real_patients_are_not_shown_unless_asked_for() {
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        input.meta.is_phantom = false;
+        let (dir, page) = written(&input);
+        assert!(!dir.path().join("figures/segmentation_samples.svg").exists());
+        assert!(!page.contains("data:image") && !page.contains("not patients"));
+        input.meta.samples = true;
+        write(&input, dir.path()).unwrap();
+        assert!(dir.path().join("figures/segmentation_samples.svg").exists());
+    }
+
+    #[test]
+    fn nothing_at_all_and_nothing_defined_still_make_a_page() {
+        let (_dir, page) = written(&ReportInput::default());
+        assert!(page.contains("No results"));
+        let mut input = fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
+        input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
+        input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
+        let (_dir, page) = written(&input);
+        assert!(!page.contains("NaN") && page.contains("undefined"));
+    }
+
+    #[test]
+    fn ten_arms_fit() {
+        let input =
+            fake::input(&Shape { arms: 10, seeds: 2, patients: 12, epochs: 12, ..Default::default() });
+        let (dir, _) = written(&input);
+        let svg = fs::read_to_string(dir.path().join("figures/segmentation_convergence_steps.svg")).unwrap();
+        for model in &input.models {
+            let shown = svg.contains(&format!("\n{}\n", html::escape(&model.arm)));
+            assert!(shown, "{} is not in the legend", model.arm);
+        }
+        if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
+            write(&input, &Path::new(&folder).join("ten")).unwrap();
+        }
+    }
+}

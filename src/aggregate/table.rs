@@ -1,0 +1,299 @@
+//! A table for a reader, as Markdown, CSV and LaTeX (booktabs).
+
+use super::Estimate;
+use crate::error::{Error, Result};
+
+/// One cell, kept as numbers so that each format can show it its own way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    Text(String),
+    Count(u64),
+    /// A mean with its spread over seeds and its interval over patients, where there are any.
+    Estimate {
+        mean: f64,
+        sd: Option<f64>,
+        interval: Option<(f64, f64)>,
+        undefined: u64,
+    },
+    /// There is nothing to say.
+    Empty,
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Estimate> for Cell {
+    fn from(e: Estimate) -> Self {
+        Self::Estimate { mean: e.mean, sd: e.sd, interval: e.interval, undefined: e.undefined }
+    }
+}
+
+impl Cell {
+    /// The estimate and its interval as text: (`0.912 ± 0.004`, `[0.901, 0.922]`); the second is empty
+    /// where there is none. Other cells are all in the first.
+    pub fn parts(&self, decimals: usize) -> (String, String) {
+        match self {
+            Self::Text(text) => (text.clone(), String::new()),
+            Self::Count(n) => (n.to_string(), String::new()),
+            Self::Empty => (String::new(), String::new()),
+            Self::Estimate { mean, sd, interval, undefined } => {
+                let mut first = number(*mean, decimals);
+                if let Some(sd) = sd.filter(|_| !mean.is_nan()) {
+                    first += &format!(" ± {}", number(sd, decimals));
+                }
+                let mut second = interval
+                    .map(|(low, high)| format!("[{}, {}]", number(low, decimals), number(high, decimals)))
+                    .unwrap_or_default();
+                if *undefined > 0 {
+                    second += if second.is_empty() { "" } else { " " };
+                    second += &format!("({undefined} undefined)");
+                }
+                (first, second)
+            }
+        }
+    }
+
+    pub fn is_numeric(&self) -> bool {
+        !matches!(self, Self::Text(_))
+    }
+}
+
+/// A number with fixed decimals; `–` where it is undefined.
+pub fn number(value: f64, decimals: usize) -> String {
+    if value.is_finite() { format!("{value:.decimals$}") } else { "–".to_owned() }
+}
+
+/// A table with its words. `name` is the file's stem.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    pub name: String,
+    pub title: String,
+    pub caption: String,
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<Cell>>,
+    pub notes: Vec<String>,
+    /// Decimals of the estimates.
+    pub decimals: usize,
+}
+
+impl Table {
+    /// True where every cell of the column that says anything is a number (or there is none).
+    pub fn is_numeric(&self, column: usize) -> bool {
+        self.rows.iter().filter_map(|row| row.get(column)).all(Cell::is_numeric)
+    }
+
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let heads: Vec<String> = self.columns.iter().map(|c| escape_markdown(c)).collect();
+        let rules: Vec<String> =
+            (0..heads.len()).map(|i| if self.is_numeric(i) { "---:" } else { ":---" }.to_owned()).collect();
+        let mut text = format!("**{}.** {}\n\n", escape_markdown(&self.title), escape_markdown(&self.caption));
+        text += &line(&heads);
+        text += &line(&rules);
+        for row in &self.rows {
+            text += &line(&row.iter().map(|cell| escape_markdown(&self.joined(cell))).collect::<Vec<_>>());
+        }
+        for note in &self.notes {
+            text += &format!("\n{}\n", escape_markdown(note));
+        }
+        text
+    }
+
+    fn joined(&self, cell: &Cell) -> String {
+        let (first, second) = cell.parts(self.decimals);
+        if second.is_empty() { first } else { format!("{first} {second}") }
+    }
+
+    /// An estimate fills several columns: `X`, `X sd`, `X low`, `X high`, `X undefined`, in full precision.
+    pub fn to_csv(&self) -> Result<String> {
+        let fail = |e: csv::Error| Error::failure(format!("cannot write the table {}: {e}", self.name));
+        let wide: Vec<bool> = (0..self.columns.len())
+            .map(|i| self.rows.iter().any(|row| matches!(row.get(i), Some(Cell::Estimate { .. }))))
+            .collect();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let mut heads = Vec::new();
+        for (column, wide) in self.columns.iter().zip(&wide) {
+            heads.push(column.clone());
+            if *wide {
+                heads.extend(["sd", "low", "high", "undefined"].map(|part| format!("{column} {part}")));
+            }
+        }
+        writer.write_record(&heads).map_err(fail)?;
+        let show = |v: Option<f64>| {
+            v.filter(|v| v.is_finite()).map(|v| round_trip(v, self.decimals + 3)).unwrap_or_default()
+        };
+        for row in &self.rows {
+            let mut cells = Vec::new();
+            for (cell, wide) in row.iter().zip(&wide) {
+                match cell {
+                    Cell::Estimate { mean, sd, interval, undefined } => cells.extend([
+                        show(Some(*mean)),
+                        show(*sd),
+                        show(interval.map(|i| i.0)),
+                        show(interval.map(|i| i.1)),
+                        undefined.to_string(),
+                    ]),
+                    other => {
+                        cells.push(other.parts(self.decimals).0);
+                        cells.extend(std::iter::repeat_n(String::new(), if *wide { 4 } else { 0 }));
+                    }
+                }
+            }
+            writer.write_record(&cells).map_err(fail)?;
+        }
+        let bytes = writer
+            .into_inner()
+            .map_err(|e| Error::failure(format!("cannot write the table {}: {e}", self.name)))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A `table` environment; needs `\usepackage{booktabs}` and nothing else.
+    pub fn to_latex(&self) -> String {
+        let columns: String =
+            (0..self.columns.len()).map(|i| if self.is_numeric(i) { 'r' } else { 'l' }).collect();
+        let heads: Vec<String> = self.columns.iter().map(|c| escape_latex(c)).collect();
+        let mut text = format!(
+            "\\begin{{table*}}\n\\centering\n\\small\n\\caption{{\\textbf{{{}.}} {}}}\n\\label{{tab:{}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{} \\\\\n\\midrule\n",
+            escape_latex(&self.title),
+            escape_latex(&self.caption),
+            self.name.replace('_', "-"),
+            heads.join(" & "),
+        );
+        for row in &self.rows {
+            let cells: Vec<String> = row.iter().map(|cell| self.latex_cell(cell)).collect();
+            text += &format!("{} \\\\\n", cells.join(" & "));
+        }
+        text += "\\bottomrule\n\\end{tabular}\n";
+        if !self.notes.is_empty() {
+            let notes: Vec<String> = self.notes.iter().map(|note| escape_latex(note)).collect();
+            text += &format!("\n\\smallskip\n{{\\footnotesize {}\\par}}\n", notes.join(" "));
+        }
+        text + "\\end{table*}\n"
+    }
+
+    fn latex_cell(&self, cell: &Cell) -> String {
+        let (first, second) = cell.parts(self.decimals);
+        if !matches!(cell, Cell::Estimate { .. }) {
+            return escape_latex(&first);
+        }
+        if second.is_empty() {
+            return escape_latex(&first);
+        }
+        // Two lines in one cell: \shortstack needs no package.
+        format!("\\shortstack[r]{{{}\\\\{{\\scriptsize {}}}}}", escape_latex(&first), escape_latex(&second))
+    }
+}
+
+/// At most `decimals` decimals, without trailing zeros, so that bytes do not hang on the last bit of a sum.
+fn round_trip(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+fn escape_markdown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '*' | '_' | '`' => out.extend(['\\', c]),
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '&' => out += "&amp;",
+            '\n' | '\r' => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text for LaTeX: specials escaped, and the signs that tables use in their LaTeX form.
+pub fn escape_latex(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            '\\' => out += "\\textbackslash{}",
+            '~' => out += "\\textasciitilde{}",
+            '^' => out += "\\textasciicircum{}",
+            '<' => out += "\\textless{}",
+            '>' => out += "\\textgreater{}",
+            '"' => out += "\\textquotedbl{}",
+            '±' => out += "$\\pm$",
+            '×' => out += "$\\times$",
+            '≤' => out += "$\\leq$",
+            '≥' => out += "$\\geq$",
+            '−' => out += "$-$",
+            '–' => out += "--",
+            '—' => out += "---",
+            '…' => out += "\\ldots{}",
+            '\n' | '\r' => out.push(' '),
+            // `[` after `\\` would be taken for its argument.
+            '[' => out += "{[}",
+            ']' => out += "{]}",
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let estimate = |mean, sd, interval, undefined| Cell::Estimate { mean, sd, interval, undefined };
+        Table {
+            name: "dice".into(),
+            title: "Dice".into(),
+            caption: "50 % of R&D".into(),
+            columns: vec!["Arm".into(), "n".into(), "Mean".into()],
+            rows: vec![
+                vec![
+                    "real + 25% a_b|c".into(),
+                    Cell::Count(40),
+                    estimate(0.91234, Some(0.004), Some((0.901, 0.922)), 0),
+                ],
+                vec!["<x>".into(), Cell::Empty, estimate(f64::NAN, None, None, 3)],
+            ],
+            notes: vec!["One seed.".into()],
+            decimals: 3,
+        }
+    }
+
+    #[test]
+    fn markdown() {
+        let text = table().to_markdown();
+        assert!(text.contains("| real + 25% a\\_b\\|c | 40 | 0.912 ± 0.004 [0.901, 0.922] |\n"), "{text}");
+        assert!(text.contains("| &lt;x&gt; |  | – (3 undefined) |"), "{text}");
+        assert!(text.contains("| :--- | ---: | ---: |"), "{text}");
+    }
+
+    #[test]
+    fn csv() {
+        assert_eq!(
+            table().to_csv().unwrap(),
+            "Arm,n,Mean,Mean sd,Mean low,Mean high,Mean undefined\n\
+             real + 25% a_b|c,40,0.91234,0.004,0.901,0.922,0\n\
+             <x>,,,,,,3\n"
+        );
+    }
+
+    #[test]
+    fn latex() {
+        let text = table().to_latex();
+        let row = "real + 25\\% a\\_b|c & 40 & \\shortstack[r]{0.912 $\\pm$ 0.004\\\\{\\scriptsize {[}0.901, 0.922{]}}} \\\\";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("\\begin{tabular}{lrr}") && text.contains("50 \\% of R\\&D"), "{text}");
+        assert!(text.contains("\\textless{}x\\textgreater{} &  & "), "{text}");
+        assert_eq!(escape_latex("a\\b~^{}#$"), "a\\textbackslash{}b\\textasciitilde{}\\textasciicircum{}\\{\\}\\#\\$");
+    }
+}

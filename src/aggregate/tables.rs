@@ -1,0 +1,338 @@
+//! The tables of a report.
+
+use super::{
+    Cell, Estimate, Means, TrainedModel, arms, estimate, metric_label, overall_mean, reported_split, structure_label,
+    table::{Table, number},
+};
+use crate::results::Measurement;
+
+const CLASSIFICATION_METRICS: [&str; 4] = ["precision", "recall", "f1", "auc"];
+
+/// Names an arm's row, with the model only where there are several.
+fn arm_labels(arms: &[(String, String)]) -> Vec<String> {
+    let several = arms.iter().any(|(_, model)| *model != arms[0].1);
+    arms.iter().map(|(arm, model)| if several { format!("{arm}, {model}") } else { arm.clone() }).collect()
+}
+
+fn plural(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// `40 patients (160 images)`.
+fn size(patients: u64, images: u64) -> String {
+    format!("{} ({})", plural(patients, "patient", "patients"), plural(images, "image", "images"))
+}
+
+/// How the numbers of a result table are to be read.
+fn reading_notes(estimates: &[Estimate]) -> Vec<String> {
+    let seeds: Vec<u64> = estimates.iter().map(|e| e.seeds).collect();
+    let (low, high) =
+        (seeds.iter().min().copied().unwrap_or_default(), seeds.iter().max().copied().unwrap_or_default());
+    let mut notes = Vec::new();
+    if high <= 1 {
+        notes.push(
+            "One seed: the spread over seeds is unknown, and small differences between arms mean nothing."
+                .to_owned(),
+        );
+    } else {
+        let count = if low == high { format!("{high}") } else { format!("{low} to {high}") };
+        notes.push(format!(
+            "Mean over images, then ± sample standard deviation over {count} seeds (random initialisation and order)."
+        ));
+    }
+    notes.push(
+        "In brackets: 95 % bootstrap interval over patients (2000 resamples; each patient's values averaged over seeds)."
+            .to_owned(),
+    );
+    notes
+}
+
+fn test_size(rows: &[Measurement], task: &str, split: &str) -> String {
+    let tested = rows.iter().filter(|r| r.task == task && r.split == split && !r.patient.is_empty());
+    let (mut patients, mut images) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    for row in tested {
+        patients.insert(&row.patient);
+        if !(row.view.is_empty() && row.phase.is_empty()) {
+            images.insert((&row.patient, &row.view, &row.phase));
+        }
+    }
+    size(patients.len() as u64, images.len() as u64)
+}
+
+fn trained_on(models: &[TrainedModel], task: &str, arm: &str, model: &str) -> Cell {
+    models
+        .iter()
+        .find(|m| m.task == task && m.arm == arm && m.model == model)
+        .map_or(Cell::Empty, |m| format!("{} / {}", m.train_patients, m.train_images).into())
+}
+
+/// One table per metric (Dice, HD95, HD, ASSD): a row an arm, a column a structure.
+pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec<Table> {
+    let task = "segmentation";
+    let Some(split) = reported_split(rows, task) else { return Vec::new() };
+    let means = Means::new(rows);
+    let arms = arms(rows, task);
+    let labels = arm_labels(&arms);
+    let mut tables = Vec::new();
+    for (metric, decimals, better) in
+        [("dice", 3, "higher"), ("hd95", 2, "lower"), ("hd", 2, "lower"), ("assd", 2, "lower")]
+    {
+        let structures: Vec<&str> = super::STRUCTURES
+            .into_iter()
+            .filter(|s| {
+                arms.iter()
+                    .any(|(arm, model)| !means.images([task, arm, model, &split, s, metric]).is_empty())
+            })
+            .collect();
+        if structures.is_empty() {
+            continue;
+        }
+        let unit = rows.iter().find(|r| r.metric == metric && r.split == split).map_or("", |r| &r.unit);
+        let mut columns = vec!["Arm".to_owned(), "Training patients / images".to_owned()];
+        columns.extend(structures.iter().map(|s| structure_label(s).to_owned()));
+        let mut estimates = Vec::new();
+        let body = arms
+            .iter()
+            .zip(&labels)
+            .map(|((arm, model), label)| {
+                let mut cells = vec![label.as_str().into(), trained_on(models, task, arm, model)];
+                for structure in &structures {
+                    match means.estimate([task, arm, model, &split, structure, metric]) {
+                        Some(estimate) => {
+                            estimates.push(estimate);
+                            cells.push(estimate.into());
+                        }
+                        None => cells.push(Cell::Empty),
+                    }
+                }
+                cells
+            })
+            .collect();
+        let label = metric_label(metric);
+        let mut notes = reading_notes(&estimates);
+        if metric == "dice" {
+            if structures.contains(&"mean") {
+                notes.push("Mean: of endocardium, myocardium and left atrium.".to_owned());
+            }
+            if structures.contains(&"epi") {
+                notes.push("Epicardium: endocardium and myocardium together.".to_owned());
+            }
+        }
+        if estimates.iter().any(|e| e.undefined > 0) {
+            notes.push(
+                "Undefined: images (times seeds) in which the structure is missing from the prediction or the truth; left out of the mean, counted here."
+                    .to_owned(),
+            );
+        }
+        let title = if unit.is_empty() { label.to_owned() } else { format!("{label} in {unit}") };
+        tables.push(Table {
+            name: format!("segmentation_{metric}"),
+            title: format!("Segmentation: {title}"),
+            caption: format!(
+                "On the {split} patients: {}. The {better} the better.",
+                test_size(rows, task, &split)
+            ),
+            columns,
+            rows: body,
+            notes,
+            decimals,
+        });
+    }
+    tables
+}
+
+/// Accuracy with its interval over patients; macro precision, recall, F1 and AUC. Empty without the task.
+pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec<Table> {
+    let task = "classification";
+    let Some(split) = reported_split(rows, task) else { return Vec::new() };
+    let arms = arms(rows, task);
+    let mut columns = vec!["Arm".to_owned(), "Training patients / images".to_owned(), "Accuracy".to_owned()];
+    let overall = |arm: &str, model: &str, metric: &str| {
+        let found: Vec<&Measurement> = rows
+            .iter()
+            .filter(|r| {
+                r.task == task
+                    && r.arm == arm
+                    && r.model == model
+                    && r.split == split
+                    && r.metric == metric
+                    && r.structure.is_empty()
+            })
+            .collect();
+        overall_mean(&found)
+    };
+    columns.extend(CLASSIFICATION_METRICS.iter().map(|m| match *m {
+        "auc" => "AUC".to_owned(),
+        m => format!("{} (macro)", metric_label(m)),
+    }));
+    let mut estimates = Vec::new();
+    let body = arms
+        .iter()
+        .zip(arm_labels(&arms))
+        .map(|((arm, model), label)| {
+            let mut cells = vec![label.into(), trained_on(models, task, arm, model)];
+            // Whatever class the row is filed under: all images count.
+            let correct: Vec<&Measurement> = rows
+                .iter()
+                .filter(|r| {
+                    r.task == task
+                        && r.arm == *arm
+                        && r.model == *model
+                        && r.split == split
+                        && r.metric == "correct"
+                })
+                .collect();
+            let correct = (!correct.is_empty()).then(|| estimate(&correct));
+            cells.push(match correct {
+                Some(estimate) => {
+                    estimates.push(estimate);
+                    estimate.into()
+                }
+                None => {
+                    let (mean, sd, _) = overall(arm, model, "accuracy");
+                    Cell::Estimate { mean, sd, interval: None, undefined: 0 }
+                }
+            });
+            for metric in CLASSIFICATION_METRICS {
+                let (mean, sd, _) = overall(arm, model, metric);
+                cells.push(Cell::Estimate { mean, sd, interval: None, undefined: 0 });
+            }
+            cells
+        })
+        .collect();
+    let mut notes = reading_notes(&estimates);
+    notes.push("Precision, recall and F1: unweighted mean over classes, per seed.".to_owned());
+    vec![Table {
+        name: "classification".to_owned(),
+        title: "Classification".to_owned(),
+        caption: format!(
+            "On the {split} patients: {}. The higher the better.",
+            test_size(rows, task, &split)
+        ),
+        columns,
+        rows: body,
+        notes,
+        decimals: 3,
+    }]
+}
+
+/// What was trained on what, and how its checkpoint was chosen: a row a network.
+pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
+    let mut models: Vec<&TrainedModel> = models.iter().collect();
+    models.sort_by(|a, b| b.task.cmp(&a.task)); // segmentation first; arms keep their order
+    models.first()?;
+    let columns = [
+        "Task",
+        "Arm",
+        "Model",
+        "Seed",
+        "Train",
+        "Validation",
+        "Test",
+        "Trained for",
+        "Chosen at",
+        "Validation value",
+        "Precision",
+    ];
+    let body = models
+        .iter()
+        .map(|m| {
+            vec![
+                m.task.as_str().into(),
+                m.arm.as_str().into(),
+                m.model.as_str().into(),
+                Cell::Count(m.seed),
+                size(m.train_patients, m.train_images).into(),
+                size(m.val_patients, m.val_images).into(),
+                size(m.test_patients, m.test_images).into(),
+                format!("{} ({})", plural(m.epochs, "epoch", "epochs"), plural(m.steps, "step", "steps")).into(),
+                format!("epoch {} (step {})", m.best_epoch, m.best_step).into(),
+                format!("{} {}", number(m.best_value, 3), m.select_metric).into(),
+                m.precision.as_str().into(),
+            ]
+        })
+        .collect();
+    Some(Table {
+        name: "training".to_owned(),
+        title: "Networks".to_owned(),
+        caption: "Every network that was trained, and the checkpoint that was chosen on the validation patients and tested.".to_owned(),
+        columns: columns.map(str::to_owned).to_vec(),
+        rows: body,
+        notes: Vec::new(),
+        decimals: 3,
+    })
+}
+
+/// Distances that could not be computed, per arm and structure; None where there were none.
+pub fn failures_table(rows: &[Measurement]) -> Option<Table> {
+    let task = "segmentation";
+    let split = reported_split(rows, task)?;
+    let means = Means::new(rows);
+    let arms = arms(rows, task);
+    let mut body = Vec::new();
+    for ((arm, model), label) in arms.iter().zip(arm_labels(&arms)) {
+        for structure in super::STRUCTURES {
+            for metric in ["dice", "hd95", "assd", "hd"] {
+                let images = means.images([task, arm, model, &split, structure, metric]);
+                let undefined = images.iter().filter(|r| r.value.is_nan()).count() as u64;
+                if undefined > 0 {
+                    body.push(vec![
+                        label.as_str().into(),
+                        structure_label(structure).into(),
+                        metric_label(metric).into(),
+                        Cell::Count(undefined),
+                        Cell::Count(images.len() as u64),
+                    ]);
+                }
+            }
+        }
+    }
+    (!body.is_empty()).then(|| Table {
+        name: "failures".to_owned(),
+        title: "Undefined values".to_owned(),
+        caption: format!(
+            "On the {split} patients, over all seeds: images whose structure is missing from the prediction or the truth, so that no value exists."
+        ),
+        columns: ["Arm", "Structure", "Metric", "Undefined", "Of"].map(str::to_owned).to_vec(),
+        rows: body,
+        notes: Vec::new(),
+        decimals: 3,
+    })
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fake;
+
+    #[test]
+    fn tables_of_a_whole_experiment() {
+        let input = fake::input(&fake::Shape::default());
+        let tables = segmentation_tables(&input.measurements, &input.models);
+        let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["segmentation_dice", "segmentation_hd95", "segmentation_hd", "segmentation_assd"]);
+        assert_eq!(tables[0].rows.len(), 3);
+        assert!(tables[0].columns.iter().any(|c| c == "Left atrium"));
+        assert!(tables[1].title.ends_with("HD95 in mm"));
+        assert!(tables[0].caption.contains("40 patients (160 images)"), "{}", tables[0].caption);
+        let Cell::Estimate { mean, sd: Some(sd), interval: Some((low, high)), .. } = tables[0].rows[0][2] else {
+            panic!("{:?}", tables[0].rows[0])
+        };
+        assert!(low < mean && mean < high && high - low < 0.1 && sd > 0.0 && sd < 0.05);
+        let table = &classification_tables(&input.measurements, &input.models)[0];
+        assert!(matches!(table.rows[0][2], Cell::Estimate { interval: Some(_), .. }));
+        assert!(matches!(table.rows[0][5], Cell::Estimate { mean, .. } if mean > 0.5));
+        assert_eq!(training_table(&input.models).unwrap().rows.len(), 18);
+    }
+
+    #[test]
+    fn one_seed_says_so_and_no_rows_make_no_table() {
+        let input = fake::input(&fake::Shape { seeds: 1, ..Default::default() });
+        let tables = segmentation_tables(&input.measurements, &input.models);
+        assert!(tables[0].notes[0].starts_with("One seed"));
+        assert!(!tables[0].to_markdown().contains('±'));
+        assert!(segmentation_tables(&[], &[]).is_empty() && classification_tables(&[], &[]).is_empty());
+        assert!(training_table(&[]).is_none() && failures_table(&[]).is_none());
+    }
+}

@@ -1,0 +1,314 @@
+//! Axes, ticks, legends, and the arms' colours, dashes and markers.
+
+use super::scene::{Anchor, DOUBLE, FAINT, INK, MUTED, Point, Rgb, Scene, Text, WHITE, fitted, text_width};
+
+/// Font sizes in points: readable in print at the figure's own size.
+pub(crate) const SMALL: f64 = 7.0;
+pub(crate) const NORMAL: f64 = 8.0;
+
+/// Okabe and Ito (2008), distinguishable by the colour-blind; yellow is left out (too light on paper).
+const COLORS: [Rgb; 7] = [
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (70, 70, 70),
+];
+const DASHES: [&[f64]; 5] = [&[], &[5.0, 2.0], &[1.5, 1.5], &[6.0, 1.8, 1.5, 1.8], &[9.0, 2.5]];
+
+/// How an arm is drawn in every figure: colour, dash and marker together, so that grey print tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Look {
+    pub color: Rgb,
+    pub dash: &'static [f64],
+    marker: usize,
+}
+
+/// The look of the arm at `index`; no two of the first 35 are the same.
+pub(crate) fn look(index: usize) -> Look {
+    Look { color: COLORS[index % COLORS.len()], dash: DASHES[index % DASHES.len()], marker: index % 6 }
+}
+
+impl Look {
+    /// A marker with a white edge.
+    pub fn draw_marker(self, scene: &mut Scene, (x, y): Point, size: f64) {
+        for (r, color) in [(size + 0.9, WHITE), (size, self.color)] {
+            let at = |points: &[(f64, f64)]| points.iter().map(|p| (x + r * p.0, y + r * p.1)).collect();
+            match self.marker {
+                0 => scene.circle((x, y), r, color),
+                1 => scene.polygon(at(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]), color, 1.0),
+                2 => scene.polygon(at(&[(0.0, -1.2), (1.1, 0.85), (-1.1, 0.85)]), color, 1.0),
+                3 => scene.polygon(at(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]), color, 1.0),
+                4 => scene.polygon(at(&[(0.0, 1.2), (1.1, -0.85), (-1.1, -0.85)]), color, 1.0),
+                _ => {
+                    let arm = if color == WHITE { 0.55 } else { 0.38 };
+                    for (w, h) in [(1.1, arm), (arm, 1.1)] {
+                        scene.polygon(at(&[(-w, -h), (w, -h), (w, h), (-w, h)]), color, 1.0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Round numbers that cover `low..=high` with about `count` steps: (ticks, decimals to write them with).
+pub(crate) fn ticks(low: f64, high: f64, count: usize) -> (Vec<f64>, usize) {
+    let span = high - low;
+    if !span.is_finite() || span <= 0.0 {
+        return (vec![low], 2);
+    }
+    let rough = span / count.max(1) as f64;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = power * [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= rough * 0.999).unwrap_or(10.0);
+    let decimals = (0..9).find(|&d| {
+        let scaled = step * 10f64.powi(d);
+        (scaled - scaled.round()).abs() < 1e-6 * scaled.abs()
+    });
+    let first = (low / step - 1e-9).ceil() as i64;
+    let last = (high / step + 1e-9).floor() as i64;
+    ((first..=last).map(|i| i as f64 * step).collect(), decimals.unwrap_or(2) as usize)
+}
+
+/// `12000` as `12 000` (thin spaces), small numbers with their decimals.
+pub(crate) fn tick_label(value: f64, decimals: usize) -> String {
+    let text = format!("{:.decimals$}", value.abs());
+    let (whole, rest) = text.split_once('.').map_or((text.as_str(), None), |(w, r)| (w, Some(r)));
+    let mut out = String::new();
+    if value < 0.0 && text.chars().any(|c| ('1'..='9').contains(&c)) {
+        out.push('−');
+    }
+    for (i, digit) in whole.chars().enumerate() {
+        if i > 0 && (whole.len() - i) % 3 == 0 && whole.len() > 4 {
+            out.push('\u{a0}');
+        }
+        out.push(digit);
+    }
+    if let Some(rest) = rest {
+        out.push('.');
+        out += rest;
+    }
+    out
+}
+
+/// A plotting area inside a scene: the frame in points, and the data's ranges.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub left: f64,
+    pub top: f64,
+    pub width: f64,
+    pub height: f64,
+    pub x: (f64, f64),
+    pub y: (f64, f64),
+}
+
+impl Frame {
+    pub fn bottom(&self) -> f64 {
+        self.top + self.height
+    }
+
+    pub fn at_x(&self, x: f64) -> f64 {
+        self.left + self.width * (x - self.x.0) / (self.x.1 - self.x.0)
+    }
+
+    pub fn at_y(&self, y: f64) -> f64 {
+        self.bottom() - self.height * (y - self.y.0) / (self.y.1 - self.y.0)
+    }
+
+    /// Horizontal grid lines with their numbers, and the label beside them.
+    pub fn draw_y(&self, scene: &mut Scene, label: &str) {
+        let (values, decimals) = ticks(self.y.0, self.y.1, (self.height / 26.0).clamp(3.0, 7.0) as usize);
+        let mut widest: f64 = 0.0;
+        for value in values {
+            let y = self.at_y(value);
+            scene.line(vec![(self.left, y), (self.left + self.width, y)], FAINT, 0.5, &[]);
+            let text = tick_label(value, decimals);
+            widest = widest.max(text_width(&text, SMALL, false));
+            scene.text((self.left - 3.5, y + 0.36 * SMALL), text, SMALL, Anchor::End);
+        }
+        scene.line(vec![(self.left, self.top), (self.left, self.bottom())], INK, 0.6, &[]);
+        let middle = self.top + self.height / 2.0;
+        if !label.is_empty() {
+            scene.add(
+                Text::new((self.left - widest - 8.0, middle), label, NORMAL, Anchor::Middle).upright(),
+            );
+        }
+    }
+
+    /// The horizontal axis with ticks, numbers and label.
+    pub fn draw_x(&self, scene: &mut Scene, label: &str) {
+        let y = self.bottom();
+        scene.line(vec![(self.left, y), (self.left + self.width, y)], INK, 0.6, &[]);
+        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 38.0).clamp(2.0, 8.0) as usize);
+        for value in values {
+            let x = self.at_x(value);
+            scene.line(vec![(x, y), (x, y + 2.5)], INK, 0.6, &[]);
+            scene.text((x, y + 4.0 + SMALL), tick_label(value, decimals), SMALL, Anchor::Middle);
+        }
+        if !label.is_empty() {
+            scene.text(
+                (self.left + self.width / 2.0, y + 7.0 + SMALL + NORMAL),
+                label,
+                NORMAL,
+                Anchor::Middle,
+            );
+        }
+    }
+
+    pub fn title(&self, scene: &mut Scene, text: &str) {
+        let text = fitted(text, NORMAL, self.width + 24.0);
+        scene.add(Text::new((self.left, self.top - 5.0), text, NORMAL, Anchor::Start).bold());
+    }
+
+    /// A line of data points, cut off at the frame; a NaN ends a piece and starts another.
+    pub fn curve(&self, scene: &mut Scene, data: &[Point], look: Look, width: f64) {
+        for piece in data.split(|p| !p.0.is_finite() || !p.1.is_finite()) {
+            let points: Vec<Point> = piece.iter().map(|p| (self.at_x(p.0), self.at_y(p.1))).collect();
+            if let [lone] = points[..]
+                && (self.top..=self.bottom()).contains(&lone.1)
+            {
+                look.draw_marker(scene, lone, 1.6);
+            }
+            for visible in clipped(&points, self.top, self.bottom()) {
+                scene.line(visible, look.color, width, look.dash);
+            }
+        }
+    }
+
+    /// The area between two curves over the same x.
+    pub fn band(&self, scene: &mut Scene, data: &[(f64, f64, f64)], color: Rgb) {
+        for piece in data.split(|p| !p.0.is_finite() || !p.1.is_finite() || !p.2.is_finite()) {
+            let y = |v: f64| self.at_y(v).clamp(self.top, self.bottom());
+            let mut points: Vec<Point> = piece.iter().map(|p| (self.at_x(p.0), y(p.1))).collect();
+            points.extend(piece.iter().rev().map(|p| (self.at_x(p.0), y(p.2))));
+            scene.polygon(points, color, 0.18);
+        }
+    }
+}
+
+/// The parts of a line between two heights.
+fn clipped(points: &[Point], top: f64, bottom: f64) -> Vec<Vec<Point>> {
+    let (mut pieces, mut piece) = (Vec::new(), Vec::<Point>::new());
+    for pair in points.windows(2) {
+        let (a, b) = (pair[0], pair[1]);
+        let (mut t0, mut t1) = (0.0f64, 1.0f64);
+        let dy = b.1 - a.1;
+        if dy == 0.0 {
+            if a.1 < top || a.1 > bottom {
+                t1 = -1.0;
+            }
+        } else {
+            let (u, v) = ((top - a.1) / dy, (bottom - a.1) / dy);
+            t0 = t0.max(u.min(v));
+            t1 = t1.min(u.max(v));
+        }
+        if t0 > t1 {
+            pieces.push(std::mem::take(&mut piece));
+            continue;
+        }
+        let at = |t: f64| (a.0 + t * (b.0 - a.0), a.1 + t * dy);
+        if piece.is_empty() || t0 > 0.0 {
+            pieces.push(std::mem::take(&mut piece));
+            piece.push(at(t0));
+        }
+        piece.push(at(t1));
+        if t1 < 1.0 {
+            pieces.push(std::mem::take(&mut piece));
+        }
+    }
+    pieces.push(piece);
+    pieces.retain(|piece| piece.len() > 1);
+    pieces
+}
+
+/// What a legend shows before each name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Key {
+    Line,
+    Box,
+}
+
+/// A legend in rows across `width` points from `at`; returns its height. With `draw` false only measures.
+pub(crate) fn legend(
+    scene: Option<&mut Scene>,
+    (left, top): Point,
+    width: f64,
+    names: &[(String, Look)],
+    key: Key,
+) -> f64 {
+    const ROW: f64 = 11.5;
+    let key_width = if key == Key::Line { 26.0 } else { 13.0 };
+    let widest = names.iter().map(|(name, _)| text_width(name, NORMAL, false)).fold(0.0, f64::max);
+    let cell = (widest + key_width + 16.0).min(width);
+    let columns = ((width / cell).floor() as usize).clamp(1, names.len().max(1));
+    let rows = names.len().div_ceil(columns);
+    let Some(scene) = scene else { return rows as f64 * ROW };
+    for (i, (name, look)) in names.iter().enumerate() {
+        let (x, y) = (left + (i % columns) as f64 * cell, top + (i / columns) as f64 * ROW + 6.0);
+        match key {
+            Key::Line => {
+                scene.line(vec![(x, y), (x + 22.0, y)], look.color, 1.4, look.dash);
+                look.draw_marker(scene, (x + 11.0, y), 2.4);
+            }
+            Key::Box => {
+                scene.rect((x, y - 4.0), (9.0, 8.0), look.color, 0.35);
+                outline(scene, (x, y - 4.0), (9.0, 8.0), look.color, 0.9);
+                look.draw_marker(scene, (x + 4.5, y), 2.0);
+            }
+        }
+        let text = fitted(name, NORMAL, cell - key_width - 4.0);
+        scene.text((x + key_width, y + 0.36 * NORMAL), text, NORMAL, Anchor::Start);
+    }
+    rows as f64 * ROW
+}
+
+pub(crate) fn outline(scene: &mut Scene, (x, y): Point, (w, h): Point, color: Rgb, width: f64) {
+    scene.line(vec![(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)], color, width, &[]);
+}
+
+/// A figure that says in words that there is nothing to draw.
+pub(crate) fn note(scene: &mut Scene, at: Point, text: &str) {
+    scene.add(Text::new(at, text, SMALL, Anchor::Middle).color(MUTED));
+}
+
+/// Panels in rows across a double column: the frames' left edges and width.
+pub(crate) fn columns(count: usize, gap: f64) -> Vec<(f64, f64)> {
+    let width = (DOUBLE - 8.0 - gap * count as f64) / count.max(1) as f64;
+    (0..count).map(|i| (gap + i as f64 * (width + gap), width)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        assert_eq!(ticks(0.0, 1.0, 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
+        assert_eq!(ticks(0.0, 8000.0, 4), (vec![0.0, 2000.0, 4000.0, 6000.0, 8000.0], 0));
+        let (values, decimals) = ticks(0.843, 0.912, 4);
+        assert_eq!((values.len(), decimals), (3, 2));
+        assert_eq!(ticks(1.0, 1.0, 4).0, [1.0]);
+        assert_eq!(ticks(f64::NAN, 1.0, 4).0.len(), 1);
+        assert_eq!(tick_label(12000.0, 0), "12\u{a0}000");
+        assert_eq!(tick_label(4000.0, 0), "4000");
+        assert_eq!(tick_label(-0.5, 1), "−0.5");
+        assert_eq!(tick_label(-0.01, 1), "0.0");
+    }
+
+    #[test]
+    fn a_line_is_cut_at_the_frame() {
+        let pieces = clipped(&[(0.0, 0.0), (10.0, 20.0), (20.0, 0.0)], 5.0, 10.0);
+        assert_eq!(pieces, [vec![(2.5, 5.0), (5.0, 10.0)], vec![(15.0, 10.0), (17.5, 5.0)]]);
+        assert!(clipped(&[(0.0, 0.0), (9.0, 0.0)], 5.0, 10.0).is_empty());
+    }
+
+    #[test]
+    fn thirty_five_arms_look_different() {
+        for i in 0..35 {
+            for j in 0..i {
+                assert!(look(i).color != look(j).color || look(i).dash != look(j).dash, "{i} {j}");
+            }
+        }
+    }
+}

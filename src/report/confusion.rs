@@ -1,0 +1,124 @@
+//! Confusion matrices, one panel an arm.
+
+use super::{
+    Figure, Of, ReportInput,
+    axes::{NORMAL, SMALL, columns, note, outline},
+    scene::{Anchor, DOUBLE, INK, Rgb, SINGLE, Scene, Text, WHITE, fitted},
+};
+use crate::results::Measurement;
+
+/// Classes in order of appearance, and counts [truth][predicted] summed over seeds.
+fn matrix(rows: &[&Measurement]) -> (Vec<String>, Vec<Vec<f64>>) {
+    let pairs: Vec<(&str, &str, f64)> = rows
+        .iter()
+        .filter_map(|r| r.structure.split_once(" as ").map(|(truth, predicted)| (truth, predicted, r.value)))
+        .collect();
+    let mut classes: Vec<String> = Vec::new();
+    for name in pairs.iter().flat_map(|p| [p.0, p.1]) {
+        if !classes.iter().any(|c| c == name) {
+            classes.push(name.to_owned());
+        }
+    }
+    classes.sort();
+    let place = |name: &str| classes.iter().position(|c| c == name);
+    let mut counts = vec![vec![0.0; classes.len()]; classes.len()];
+    for (truth, predicted, value) in pairs {
+        if let (Some(i), Some(j)) = (place(truth), place(predicted))
+            && value.is_finite()
+        {
+            counts[i][j] += value;
+        }
+    }
+    (classes, counts)
+}
+
+/// White to Okabe and Ito's blue.
+fn shade(fraction: f64) -> Rgb {
+    let mix = |to: u8| (255.0 + (f64::from(to) - 255.0) * fraction.clamp(0.0, 1.0)).round() as u8;
+    (mix(0), mix(90), mix(150))
+}
+
+/// None where the model has no confusion rows.
+pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> Option<Figure> {
+    let split = crate::aggregate::reported_split(rows, of.task)?;
+    let panels: Vec<(&String, Vec<String>, Vec<Vec<f64>>)> = of
+        .arms
+        .iter()
+        .filter_map(|arm| {
+            let rows: Vec<&Measurement> = rows
+                .iter()
+                .filter(|r| {
+                    r.task == of.task
+                        && r.model == of.model
+                        && r.arm == *arm
+                        && r.split == split
+                        && r.metric == "confusion"
+                        && r.seed.is_some()
+                })
+                .collect();
+            let (classes, counts) = matrix(&rows);
+            (!classes.is_empty()).then_some((arm, classes, counts))
+        })
+        .collect();
+    let classes = panels.iter().map(|p| p.1.len()).max()?;
+    let longest = panels
+        .iter()
+        .flat_map(|p| &p.1)
+        .map(|name| super::scene::text_width(name, SMALL, false))
+        .fold(0.0, f64::max);
+    let gap = longest + 26.0;
+    let across = (if classes > 2 { 2 } else { 3 }).min(panels.len());
+    let width = if panels.len() == 1 { SINGLE } else { DOUBLE };
+    let places = if panels.len() == 1 { vec![(gap, SINGLE - gap - 20.0)] } else { columns(across, gap) };
+    let side = (places[0].1 / classes as f64).min(46.0);
+    let step = side * classes as f64 + 58.0;
+    let mut scene = Scene::new(width, step * panels.len().div_ceil(across) as f64);
+    for (i, (arm, classes, counts)) in panels.iter().enumerate() {
+        let (left, room) = places[i % across];
+        let top = (i / across) as f64 * step + 24.0;
+        scene.add(Text::new((left, top - 7.0), fitted(arm, NORMAL, room), NORMAL, Anchor::Start).bold());
+        let across = side * classes.len() as f64;
+        scene.add(Text::new((left - longest - 12.0, top + across / 2.0), "Truth", NORMAL, Anchor::Middle).upright());
+        scene.text((left + across / 2.0, top + across + 22.0), "Predicted", NORMAL, Anchor::Middle);
+        for (t, truth) in classes.iter().enumerate() {
+            let y = top + t as f64 * side;
+            scene.text((left - 4.0, y + side / 2.0 + 0.36 * SMALL), truth, SMALL, Anchor::End);
+            scene.text((left + (t as f64 + 0.5) * side, top + across + 10.0), truth, SMALL, Anchor::Middle);
+            let total: f64 = counts[t].iter().sum();
+            for (p, count) in counts[t].iter().enumerate() {
+                let x = left + p as f64 * side;
+                let fraction = if total > 0.0 { count / total } else { 0.0 };
+                scene.rect((x, y), (side, side), shade(fraction), 1.0);
+                let color = if fraction > 0.5 { WHITE } else { INK };
+                let middle = (x + side / 2.0, y + side / 2.0);
+                let percent = if total > 0.0 { format!("{:.1} %", 100.0 * fraction) } else { "–".to_owned() };
+                let number = Text::new((middle.0, middle.1 - 1.0), format!("{count:.0}"), NORMAL, Anchor::Middle);
+                scene.add(number.color(color).bold());
+                scene.add(Text::new((middle.0, middle.1 + 9.0), percent, SMALL, Anchor::Middle).color(color));
+            }
+        }
+        outline(&mut scene, (left, top), (across, across), INK, 0.6);
+    }
+    if panels.is_empty() {
+        note(&mut scene, (width / 2.0, 12.0), "no predictions");
+    }
+    let caption = format!(
+        "Images of the {split} patients, summed over seeds ({}), with the percentage of the row (of the images that truly are of the class).",
+        of.seed_counts(input)
+    );
+    Some(Figure { name: of.file("confusion"), title: of.title("confusion matrix"), caption, scene })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_summed_by_truth_and_prediction() {
+        let row = |structure: &str, value| Measurement { structure: structure.into(), value, ..Default::default() };
+        let rows = [row("ES as ED", 2.0), row("ED as ED", 5.0), row("ED as ED", 4.0), row("ED as ES", f64::NAN)];
+        let (classes, counts) = matrix(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(classes, ["ED", "ES"]);
+        assert_eq!(counts, [[9.0, 0.0], [2.0, 0.0]]);
+    }
+}

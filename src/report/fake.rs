@@ -1,0 +1,277 @@
+//! A made-up experiment for tests: believable curves and scores, the same every time.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{PanelItem, ReportInput, ReportMeta, TrainedModel};
+use crate::{
+    picture::Picture,
+    random,
+    results::{CurvePoint, Measurement},
+};
+
+pub(crate) struct Shape {
+    pub arms: usize,
+    pub seeds: u64,
+    pub epochs: u64,
+    pub patients: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { arms: 3, seeds: 3, epochs: 20, patients: 40 }
+    }
+}
+
+const ARMS: [(&str, f64, u64); 10] = [
+    ("real", 0.0, 400),
+    ("real 50 %", -0.012, 200),
+    ("real 25 %", -0.03, 100),
+    ("real + 25 % text+seg", 0.003, 500),
+    ("real + 50 % text+seg", 0.006, 600),
+    ("real + 100 % text+seg", 0.008, 800),
+    ("real + 200 % text+seg", 0.002, 1200),
+    ("duplicate-real 100 %", 0.004, 800),
+    ("real + 100 % unconditional", -0.004, 800),
+    ("real + 100 % text", 0.001, 800),
+];
+
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
+}
+
+pub(crate) fn input(shape: &Shape) -> ReportInput {
+    let mut input = ReportInput {
+        meta: ReportMeta {
+            name: "fake".into(),
+            title: "How much real data a network needs".into(),
+            is_phantom: true,
+            data_description: "Phantom of 120 patients (2CH and 4CH, ED and ES), 256 x 256 pixels; 60 train, 20 validate, 40 test.".into(),
+            resolved_toml: "[experiment]\nname = \"fake\"\nseeds = [0, 1, 2]\n\n[data]\nsource = \"phantom\"\n".into(),
+            versions: vec![("synecho".into(), "0.1.0".into()), ("libtorch".into(), "2.13.0".into())],
+            commit: "0123456789ab".into(),
+            seeds: (0..shape.seeds).collect(),
+            settings: vec![
+                ("segmentation: loss weights".into(), "0.05, 0.25, 0.35, 0.35".into()),
+                ("segmentation: schedule".into(), "cosine per epoch, 1e-3 to 1e-4".into()),
+            ],
+            notes: vec!["The atrium is outside some pictures.".into()],
+            warnings: vec!["arm \"real 25 %\": 100 training images are few.".into()],
+            samples: false,
+        },
+        panel: ["Best", "Median", "Worst"].iter().enumerate().map(|(i, name)| panel_item(name, i)).collect(),
+        ..Default::default()
+    };
+    for (a, (arm, shift, images)) in ARMS.iter().take(shape.arms).enumerate() {
+        for seed in 0..shape.seeds {
+            let mut rng = random::rng(7, "fake", &[a as u64, seed]);
+            segmentation(&mut input, shape, (arm, *shift, *images), seed, &mut rng);
+            classification(&mut input, shape, (arm, *shift, *images), seed, &mut rng);
+        }
+    }
+    input
+}
+
+fn model(shape: &Shape, arm: (&str, f64, u64), seed: u64, task: &str, batch: u64, best_epoch: u64) -> TrainedModel {
+    let steps = arm.2.div_ceil(batch);
+    let segmentation = task == "segmentation";
+    TrainedModel {
+        task: task.into(),
+        arm: arm.0.into(),
+        model: if segmentation { "monai-unet" } else { "resnet18" }.into(),
+        seed,
+        best_step: best_epoch * steps,
+        best_epoch,
+        best_value: if segmentation { 0.87 } else { 0.82 },
+        select_metric: if segmentation { "mean Dice" } else { "accuracy" }.into(),
+        parameters: if segmentation { 664_282 } else { 11_177_538 },
+        trainable: if segmentation { 664_282 } else { 11_177_538 },
+        train_images: arm.2,
+        train_patients: arm.2 / 4,
+        val_images: 80,
+        val_patients: 20,
+        test_images: shape.patients * 4,
+        test_patients: shape.patients,
+        epochs: shape.epochs,
+        steps: shape.epochs * steps,
+        precision: "f32".into(),
+        preset: "corrected".into(),
+    }
+}
+
+fn segmentation(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64), seed: u64, rng: &mut ChaCha8Rng) {
+    let model = model(shape, arm, seed, "segmentation", 4, shape.epochs - seed.min(2));
+    let steps = model.steps / shape.epochs;
+    let point = |epoch: u64, split: &str, structure: &str, metric: &str, value: f64| CurvePoint {
+        experiment: "fake".into(),
+        task: "segmentation".into(),
+        arm: arm.0.into(),
+        model: "monai-unet".into(),
+        seed: Some(seed),
+        split: split.into(),
+        step: epoch * steps,
+        epoch,
+        structure: structure.into(),
+        metric: metric.into(),
+        value,
+    };
+    for epoch in 1..=shape.epochs {
+        let t = 1.0 - (-(epoch as f64) * (0.35 + arm.2 as f64 / 3000.0)).exp();
+        let noise = 0.008 * normal(rng);
+        for (structure, top) in [("mean", 0.866), ("endo", 0.912), ("myo", 0.822), ("la", 0.863)] {
+            input.curves.push(point(epoch, "val", structure, "dice", (top + arm.1) * t.powf(0.6) + noise));
+        }
+        input.curves.push(point(epoch, "train", "", "loss", 1.1 * (1.0 - t) + 0.16 + 0.01 * normal(rng)));
+        input.curves.push(point(epoch, "val", "", "loss", 1.1 * (1.0 - t) + 0.2 - arm.1 + 0.012 * normal(rng)));
+    }
+    for p in 0..shape.patients {
+        let mut own = random::rng(3, "patient", &[p]);
+        let level = 0.025 * normal(&mut own);
+        for (view, phase) in [("2CH", "ED"), ("2CH", "ES"), ("4CH", "ED"), ("4CH", "ES")] {
+            for (structure, top) in [("endo", 0.91), ("myo", 0.82), ("epi", 0.94), ("la", 0.865)] {
+                let missing = structure == "la" && rng.random::<f64>() < 0.01;
+                let tail = if rng.random::<f64>() < 0.04 { 0.15 * rng.random::<f64>() } else { 0.0 };
+                let dice = (top + arm.1 + level + 0.02 * normal(rng) - tail).clamp(0.0, 0.99);
+                let hd95 = 60.0 * (1.0 - dice) * (0.7 + 0.6 * rng.random::<f64>());
+                for (metric, value, unit) in [
+                    ("dice", if missing { 0.0 } else { dice }, ""),
+                    ("hd", if missing { f64::NAN } else { hd95 * 1.4 }, "mm"),
+                    ("hd95", if missing { f64::NAN } else { hd95 }, "mm"),
+                    ("assd", if missing { f64::NAN } else { hd95 * 0.3 }, "mm"),
+                ] {
+                    input.measurements.push(Measurement {
+                        experiment: "fake".into(),
+                        task: "segmentation".into(),
+                        arm: arm.0.into(),
+                        model: "monai-unet".into(),
+                        seed: Some(seed),
+                        split: "test".into(),
+                        patient: format!("patient{p:04}"),
+                        view: view.into(),
+                        phase: phase.into(),
+                        structure: structure.into(),
+                        metric: metric.into(),
+                        value,
+                        unit: unit.into(),
+                        n: Some(1),
+                    });
+                }
+            }
+        }
+    }
+    input.models.push(model);
+}
+
+fn classification(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64), seed: u64, rng: &mut ChaCha8Rng) {
+    let model = model(shape, arm, seed, "classification", 32, shape.epochs / 2 + seed);
+    let steps = model.steps / shape.epochs;
+    let top = 0.82 + 2.0 * arm.1;
+    for epoch in 1..=shape.epochs {
+        let t = 1.0 - (-(epoch as f64) * 0.3).exp();
+        for (split, metric, value) in [
+            ("train", "loss", 0.7 - 0.5 * t + 0.01 * normal(rng)),
+            ("val", "loss", 0.7 - 0.3 * t + 0.02 * normal(rng)),
+            ("val", "accuracy", (0.5 + (top - 0.5) * t + 0.02 * normal(rng)).min(1.0)),
+        ] {
+            input.curves.push(CurvePoint {
+                experiment: "fake".into(),
+                task: "classification".into(),
+                arm: arm.0.into(),
+                model: "resnet18".into(),
+                seed: Some(seed),
+                split: split.into(),
+                step: epoch * steps,
+                epoch,
+                structure: String::new(),
+                metric: metric.into(),
+                value,
+            });
+        }
+    }
+    let mut counts = [[0.0; 2]; 2];
+    let row = |patient: &str, view: &str, phase: &str, structure: &str, metric: &str, value: f64| Measurement {
+        experiment: "fake".into(),
+        task: "classification".into(),
+        arm: arm.0.into(),
+        model: "resnet18".into(),
+        seed: Some(seed),
+        split: "test".into(),
+        patient: patient.into(),
+        view: view.into(),
+        phase: phase.into(),
+        structure: structure.into(),
+        metric: metric.into(),
+        value,
+        unit: if metric == "confusion" { "images" } else { "" }.into(),
+        n: Some(1),
+    };
+    for p in 0..shape.patients {
+        let patient = format!("patient{p:04}");
+        for (view, phase) in [("2CH", "ED"), ("2CH", "ES"), ("4CH", "ED"), ("4CH", "ES")] {
+            let correct = rng.random::<f64>() < top;
+            let truth = usize::from(phase == "ES");
+            counts[truth][if correct { truth } else { 1 - truth }] += 1.0;
+            input.measurements.push(row(&patient, view, phase, "", "correct", f64::from(u8::from(correct))));
+            input.measurements.push(row(&patient, view, phase, "ED", "probability", rng.random()));
+        }
+    }
+    let all: f64 = counts.iter().flatten().sum();
+    let accuracy = (counts[0][0] + counts[1][1]) / all;
+    for (metric, value) in [
+        ("accuracy", accuracy),
+        ("precision", accuracy + 0.003),
+        ("recall", accuracy - 0.002),
+        ("f1", accuracy + 0.001),
+        ("auc", (accuracy + 0.07).min(1.0)),
+        ("accuracy_ci95_low", accuracy - 0.06),
+        ("accuracy_ci95_high", accuracy + 0.06),
+    ] {
+        input.measurements.push(row("", "", "", "", metric, value));
+    }
+    for (t, truth) in ["ED", "ES"].into_iter().enumerate() {
+        for (p, predicted) in ["ED", "ES"].into_iter().enumerate() {
+            input.measurements.push(row("", "", "", &format!("{truth} as {predicted}"), "confusion", counts[t][p]));
+        }
+    }
+    input.models.push(model);
+}
+
+/// A sector of noise with an ellipse of a heart in it; the prediction is a little off.
+fn panel_item(name: &str, i: usize) -> PanelItem {
+    let n = 128;
+    let mut rng = random::rng(5, "panel", &[i as u64]);
+    let (mut image, mut truth, mut prediction) = (Picture::new(n, n), Picture::new(n, n), Picture::new(n, n));
+    let class = |x: f64, y: f64, shift: f64| {
+        let r = ((x - 0.5 - shift) / 0.16).hypot((y - 0.45) / 0.24);
+        let atrium = ((x - 0.5) / 0.15).hypot((y - 0.83 - shift) / 0.11);
+        if r < 1.0 {
+            1
+        } else if r < 1.35 && y < 0.66 {
+            2
+        } else if atrium < 1.0 {
+            3
+        } else {
+            0
+        }
+    };
+    for at in 0..n * n {
+        let (x, y) = ((at % n) as f64 / n as f64, (at / n) as f64 / n as f64);
+        truth.pixels[at] = class(x, y, 0.0);
+        prediction.pixels[at] = class(x, y, 0.02 * (i as f64 + 0.5));
+        let inside = (x - 0.5).abs() < 0.04 + 0.55 * y && x.hypot(y) < 1.2;
+        let bright = [90.0, 25.0, 150.0, 30.0][usize::from(truth.pixels[at])];
+        image.pixels[at] = if inside { (bright * rng.random_range(0.4..1.5)) as u8 } else { 0 };
+    }
+    PanelItem {
+        caption: format!("{name}: patient000{i} 4CH ED, arm real, seed 0"),
+        image,
+        truth,
+        prediction,
+        dice: vec![
+            ("mean".into(), 0.95 - 0.05 * i as f64),
+            ("endo".into(), 0.96 - 0.05 * i as f64),
+            ("myo".into(), 0.91 - 0.05 * i as f64),
+            ("la".into(), if i == 2 { f64::NAN } else { 0.93 }),
+        ],
+    }
+}

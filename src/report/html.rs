@@ -1,0 +1,215 @@
+//! `index.html`: one file that opens offline and holds the whole report.
+
+use super::{Figure, PHANTOM, ReportInput};
+use crate::aggregate::{Cell, Table};
+
+const STYLE: &str = include_str!("style.css");
+
+/// Text for HTML, in elements and in quoted attributes.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn paragraphs(class: &str, lines: &[String]) -> String {
+    lines.iter().map(|line| format!("<p class=\"{class}\">{}</p>\n", escape(line))).collect()
+}
+
+fn list(items: &[String]) -> String {
+    let items: String = items.iter().map(|item| format!("<li>{}</li>", escape(item))).collect();
+    format!("<ul>{items}</ul>\n")
+}
+
+fn pairs(pairs: &[(String, String)]) -> String {
+    let rows: String = pairs
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)))
+        .collect();
+    format!("<dl>\n{rows}</dl>\n")
+}
+
+fn table(table: &Table) -> String {
+    let class = |i: usize| if table.is_numeric(i) { " class=\"num\"" } else { "" };
+    let heads: String = table
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, column)| format!("<th scope=\"col\"{}>{}</th>", class(i), escape(column)))
+        .collect();
+    let rows: String = table
+        .rows
+        .iter()
+        .map(|row| {
+            let cells: String =
+                row.iter().enumerate().map(|(i, cell)| html_cell(cell, table.decimals, class(i))).collect();
+            format!("<tr>{cells}</tr>\n")
+        })
+        .collect();
+    let files: Vec<String> = [("md", "Markdown"), ("csv", "CSV"), ("tex", "LaTeX")]
+        .iter()
+        .map(|(end, name)| format!("<a href=\"tables/{}.{end}\">{name}</a>", escape(&table.name)))
+        .collect();
+    format!(
+        "<section class=\"table\" id=\"table-{}\">\n<h3>{}</h3>\n<p class=\"caption\">{}</p>\n<div class=\"scroll\"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n{}<p class=\"files\">{}</p>\n</section>\n",
+        escape(&table.name),
+        escape(&table.title),
+        escape(&table.caption),
+        paragraphs("note", &table.notes),
+        files.join(" · "),
+    )
+}
+
+fn html_cell(cell: &Cell, decimals: usize, class: &str) -> String {
+    let (first, second) = cell.parts(decimals);
+    let second = if second.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&second)) };
+    format!("<td{class}>{}{second}</td>", escape(&first))
+}
+
+fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
+    let label = escape(&figure.title);
+    // Inside the page the picture scales with the column; the file beside it keeps its size in inches.
+    let (_, inner) = svg.split_once(" viewBox").unwrap_or(("", svg));
+    let svg = format!(
+        "<svg role=\"img\" aria-label=\"{label}\" style=\"max-width:{:.0}px\" viewBox{inner}",
+        figure.scene.width * 1.6
+    );
+    let said = if phantom { format!(" {PHANTOM}") } else { String::new() };
+    format!(
+        "<figure id=\"figure-{name}\">\n<h3>{label}</h3>\n<div class=\"plot\">{svg}</div>\n<figcaption>{}{said}</figcaption>\n<p class=\"files\"><a href=\"figures/{name}.svg\">SVG</a> · <a href=\"figures/{name}.png\">PNG, 300 dpi</a></p>\n</figure>\n",
+        escape(&figure.caption),
+        name = escape(&figure.name),
+    )
+}
+
+/// What was asked, in a table of facts.
+fn asked(input: &ReportInput) -> Vec<(String, String)> {
+    let mut facts = vec![("Data".to_owned(), input.meta.data_description.clone())];
+    for task in ["segmentation", "classification"] {
+        let models: Vec<_> = input.models.iter().filter(|m| m.task == task).collect();
+        let Some(first) = models.first() else { continue };
+        let names = super::distinct(models.iter().map(|m| m.model.as_str())).join(", ");
+        let mut text = format!("{names}, {} parameters", grouped(first.parameters));
+        if first.trainable != first.parameters {
+            text += &format!(" ({} trained)", grouped(first.trainable));
+        }
+        text += &format!(
+            "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested once on {} test patients ({} images)",
+            first.preset,
+            first.precision,
+            first.select_metric,
+            first.val_patients,
+            first.test_patients,
+            first.test_images
+        );
+        facts.push((if task == "segmentation" { "Segmentation" } else { "Classification" }.to_owned(), text));
+    }
+    let arms: Vec<String> = super::arms(input)
+        .iter()
+        .map(|arm| match input.models.iter().find(|m| m.arm == *arm) {
+            Some(m) => format!("{arm}: {} patients, {} images", m.train_patients, m.train_images),
+            None => arm.clone(),
+        })
+        .collect();
+    facts.push(("Arms (trained on)".to_owned(), arms.join("; ")));
+    let seeds: Vec<String> = input.meta.seeds.iter().map(u64::to_string).collect();
+    facts.push(("Seeds".to_owned(), seeds.join(", ")));
+    facts
+}
+
+/// `664 282`, with spaces that do not break.
+fn grouped(n: u64) -> String {
+    super::axes::tick_label(n as f64, 0)
+}
+
+/// The whole page.
+pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &[Table]) -> String {
+    let meta = &input.meta;
+    let title = if meta.title.is_empty() { &meta.name } else { &meta.title };
+    let mut nav = Vec::new();
+    let mut body = String::new();
+    for (task, name) in [("segmentation", "Segmentation"), ("classification", "Classification")] {
+        let own = |stem: &str| stem == task || stem.starts_with(&format!("{task}_"));
+        let tables: Vec<&Table> = tables
+            .iter()
+            .filter(|t| own(&t.name) || (task == "segmentation" && t.name == "failures"))
+            .collect();
+        let figures: Vec<_> = figures.iter().filter(|(f, _)| own(&f.name)).collect();
+        if tables.is_empty() && figures.is_empty() {
+            continue;
+        }
+        nav.push((task, name));
+        body += &format!("<h2 id=\"{task}\">{name}</h2>\n");
+        // The first table and its plots are what one came for; the other distances can wait.
+        let (first, later): (Vec<&Table>, Vec<&Table>) = tables.into_iter().partition(|t| {
+            !["segmentation_hd", "segmentation_assd", "failures"].contains(&t.name.as_str())
+        });
+        first.into_iter().for_each(|t| body += &table(t));
+        if !later.is_empty() {
+            body += "<details><summary>More distances, and undefined values</summary>\n";
+            later.into_iter().for_each(|t| body += &table(t));
+            body += "</details>\n";
+        }
+        figures.into_iter().for_each(|(f, svg)| body += &figure(f, svg, meta.is_phantom));
+    }
+    if body.is_empty() {
+        body += "<p>No results yet.</p>\n";
+    }
+    if let Some(training) = tables.iter().find(|t| t.name == "training") {
+        nav.push(("networks", "Networks"));
+        body += &format!("<h2 id=\"networks\">What was trained on what</h2>\n{}", table(training));
+    }
+    nav.push(("run", "How it was run"));
+    body += "<h2 id=\"run\">How it was run</h2>\n";
+    let mut run = meta.settings.clone();
+    run.push(("Program's commit".to_owned(), meta.commit.clone()));
+    run.extend(meta.versions.iter().cloned());
+    body += &pairs(&run);
+    body += &list(&meta.notes).replace("<ul></ul>\n", "");
+    body += &format!(
+        "<details><summary>The whole spec, every default filled in (<code>resolved.toml</code>)</summary>\n<pre>{}</pre>\n</details>\n",
+        escape(&meta.resolved_toml)
+    );
+    nav.push(("data", "Data files"));
+    body += "<h2 id=\"data\">Data files</h2>\n<ul>\n\
+        <li><a href=\"measurements.csv\">measurements.csv</a>: every value behind the tables, per image, per patient and over all</li>\n\
+        <li><a href=\"curves.csv\">curves.csv</a>: every point of the training curves</li>\n\
+        <li><a href=\"resolved.toml\">resolved.toml</a>: the spec that makes this report again</li>\n</ul>\n";
+    let banner = if meta.is_phantom {
+        format!("<p class=\"banner\" role=\"note\"><strong>Phantom.</strong> {PHANTOM} The numbers show that the machinery works, not how well a network reads echocardiograms.</p>\n")
+    } else {
+        String::new()
+    };
+    let warnings = if meta.warnings.is_empty() {
+        String::new()
+    } else {
+        format!("<aside class=\"warnings\" aria-label=\"Warnings\"><h2>Warnings</h2>{}</aside>\n", list(&meta.warnings))
+    };
+    let nav: String = nav.iter().map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>")).collect();
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<p class=\"kicker\">Synecho report · {name}</p>\n<h1>{title}</h1>\n{banner}</header>\n<nav aria-label=\"Contents\">{nav}</nav>\n<main>\n<h2 id=\"asked\">What was asked</h2>\n{asked}{warnings}{body}</main>\n</body>\n</html>\n",
+        title = escape(title),
+        name = escape(&meta.name),
+        asked = pairs(&asked(input)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped() {
+        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+    }
+}

@@ -1,0 +1,135 @@
+//! Pictures inside figures: PNG bytes, `data:` addresses and outlines of masks.
+
+use std::{collections::BTreeMap, io::Cursor};
+
+use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+
+use crate::{
+    error::{Error, Result},
+    picture::Picture,
+};
+
+/// A grey picture that a figure shows.
+pub(crate) type Grey = Picture;
+
+/// PNG bytes of grey (`L8`) or colour (`Rgb8`) pixels.
+pub(crate) fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedColorType) -> Result<Vec<u8>> {
+    use image::codecs::png::{CompressionType, FilterType};
+    let mut bytes = Cursor::new(Vec::new());
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive)
+        .write_image(pixels, width as u32, height as u32, color)
+        .map_err(|e| Error::failure(format!("cannot encode a figure as PNG: {e}")))?;
+    Ok(bytes.into_inner())
+}
+
+/// RFC 4648.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            let index = word >> (18 - 6 * digit) & 63;
+            text.push(if digit <= chunk.len() { char::from(DIGITS[index as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+/// Closed outlines of the pixels of one class, along pixel edges, in pixels (0, 0 is the top left corner
+/// of the top left pixel), smoothed by cutting corners (Chaikin 1974) `rounds` times.
+pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64, f64)>> {
+    let inside = |x: i64, y: i64| {
+        x >= 0
+            && y >= 0
+            && (x as usize) < mask.width
+            && (y as usize) < mask.height
+            && mask.pixels.get(y as usize * mask.width + x as usize) == Some(&class)
+    };
+    // Every edge between inside and outside, walked with the inside on the right.
+    let mut edges: BTreeMap<(i64, i64), Vec<(i64, i64)>> = BTreeMap::new();
+    for y in 0..mask.height as i64 {
+        for x in (0..mask.width as i64).filter(|&x| inside(x, y)) {
+            let mut edge = |from, to| edges.entry(from).or_default().push(to);
+            if !inside(x, y - 1) {
+                edge((x, y), (x + 1, y));
+            }
+            if !inside(x + 1, y) {
+                edge((x + 1, y), (x + 1, y + 1));
+            }
+            if !inside(x, y + 1) {
+                edge((x + 1, y + 1), (x, y + 1));
+            }
+            if !inside(x - 1, y) {
+                edge((x, y + 1), (x, y));
+            }
+        }
+    }
+    let mut loops = Vec::new();
+    while let Some((&start, _)) = edges.iter().next() {
+        let (mut outline, mut at) = (Vec::new(), start);
+        while let Some(nexts) = edges.get_mut(&at) {
+            outline.push((at.0 as f64, at.1 as f64));
+            let next = nexts.pop();
+            if nexts.is_empty() {
+                edges.remove(&at);
+            }
+            match next {
+                Some(next) if next != start => at = next,
+                _ => break,
+            }
+        }
+        for _ in 0..rounds {
+            outline = cut_corners(&outline);
+        }
+        if let Some(&first) = outline.first() {
+            outline.push(first);
+        }
+        loops.push(outline);
+    }
+    loops
+}
+
+fn cut_corners(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let next = outline.iter().cycle().skip(1);
+    outline
+        .iter()
+        .zip(next)
+        .flat_map(|(a, b)| {
+            [(0.75 * a.0 + 0.25 * b.0, 0.75 * a.1 + 0.25 * b.1), (0.25 * a.0 + 0.75 * b.0, 0.25 * a.1 + 0.75 * b.1)]
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_rfc_4648() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn outlines_go_round_every_part_and_hole() {
+        let mut mask = Picture::new(6, 5);
+        for y in 0..3 {
+            for x in 0..3 {
+                mask.pixels[y * 6 + x] = 1;
+            }
+        }
+        mask.pixels[6 + 1] = 0; // a hole
+        mask.pixels[4 * 6 + 5] = 1; // in the corner of the picture
+        let loops = outlines(&mask, 1, 0);
+        let mut lengths: Vec<usize> = loops.iter().map(|l| l.len() - 1).collect();
+        lengths.sort_unstable();
+        assert_eq!(lengths, [4, 4, 12]);
+        assert!(loops.iter().all(|l| l.first() == l.last()));
+        assert!(outlines(&mask, 2, 0).is_empty());
+        assert_eq!(outlines(&mask, 1, 2).iter().map(Vec::len).max(), Some(12 * 4 + 1));
+    }
+}

@@ -1,0 +1,324 @@
+//! Draws a [`Scene`] with plotters' SVG and bitmap backends.
+
+use plotters::prelude::*;
+
+use super::{
+    picture_data::{base64, png},
+    scene::{Anchor, Point, Rgb, Scene, Shape, Text, outlines},
+};
+use crate::error::{Error, Result};
+
+/// Resolution of a PNG, and of the SVG's whole-numbered coordinates.
+const DPI: f64 = 300.0;
+const SVG_UNITS_PER_POINT: f64 = 20.0;
+/// The bitmap is drawn this many times larger and averaged down: smooth edges.
+const OVERSAMPLING: usize = 3;
+
+fn failure(e: impl std::fmt::Display) -> Error {
+    Error::failure(format!("cannot draw a figure: {e}"))
+}
+
+fn rgb(color: Rgb, alpha: f64) -> RGBAColor {
+    RGBAColor(color.0, color.1, color.2, alpha)
+}
+
+fn whole(point: Point, scale: f64) -> (i32, i32) {
+    ((point.0 * scale).round() as i32, (point.1 * scale).round() as i32)
+}
+
+/// Cuts a line into its dashes (lengths of ink and gap in points).
+fn dashes(points: &[Point], pattern: &[f64]) -> Vec<Vec<Point>> {
+    if pattern.is_empty() {
+        return vec![points.to_vec()];
+    }
+    let (mut pieces, mut piece) = (Vec::new(), Vec::new());
+    let (mut index, mut left) = (0, pattern[0]);
+    for pair in points.windows(2) {
+        let (a, b) = (pair[0], pair[1]);
+        let length = (b.0 - a.0).hypot(b.1 - a.1);
+        let mut done = 0.0;
+        if index % 2 == 0 && piece.is_empty() {
+            piece.push(a);
+        }
+        while length - done > left {
+            done += left;
+            let at = (a.0 + (b.0 - a.0) * done / length, a.1 + (b.1 - a.1) * done / length);
+            if index % 2 == 0 {
+                piece.push(at);
+                pieces.push(std::mem::take(&mut piece));
+            } else {
+                piece = vec![at];
+            }
+            index = (index + 1) % pattern.len();
+            left = pattern[index];
+        }
+        left -= length - done;
+        if index % 2 == 0 {
+            piece.push(b);
+        }
+    }
+    if piece.len() > 1 {
+        pieces.push(piece);
+    }
+    pieces
+}
+
+/// The SVG document, with its size in inches, text as text, and pictures as `data:` addresses.
+pub(crate) fn svg(scene: &Scene) -> Result<String> {
+    let scale = SVG_UNITS_PER_POINT;
+    let size = ((scene.width * scale).round() as u32, (scene.height * scale).round() as u32);
+    let mut text = String::new();
+    let mut pictures = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        for shape in &scene.shapes {
+            match shape {
+                Shape::Line { points, color, width, dash } => {
+                    let style = rgb(*color, 1.0).stroke_width((width * scale).round().max(1.0) as u32);
+                    for piece in dashes(points, dash) {
+                        let path: Vec<(i32, i32)> = piece.iter().map(|p| whole(*p, scale)).collect();
+                        area.draw(&PathElement::new(path, style)).map_err(failure)?;
+                    }
+                }
+                Shape::Polygon { points, color, alpha } => {
+                    let points: Vec<(i32, i32)> = points.iter().map(|p| whole(*p, scale)).collect();
+                    area.draw(&Polygon::new(points, rgb(*color, *alpha))).map_err(failure)?;
+                }
+                Shape::Circle { center, radius, color } => {
+                    let circle =
+                        Circle::new(whole(*center, scale), (radius * scale).round() as i32, rgb(*color, 1.0).filled());
+                    area.draw(&circle).map_err(failure)?;
+                }
+                Shape::Text(t) => svg_text(&area, t, scale)?,
+                Shape::Picture { picture, place: (x, y, width, height) } => {
+                    let bytes =
+                        png(&picture.pixels, picture.width, picture.height, image::ExtendedColorType::L8)?;
+                    pictures += &format!(
+                        "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" href=\"data:image/png;base64,{}\"/>\n",
+                        x * scale,
+                        y * scale,
+                        width * scale,
+                        height * scale,
+                        base64(&bytes)
+                    );
+                }
+            }
+        }
+        area.present().map_err(failure)?;
+    }
+    // plotters writes the size in units, and shifts a text by a part of the viewer's own font; it knows no pictures.
+    let old_head = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
+    let head = format!("<svg width=\"{}in\" height=\"{}in\"", scene.width / 72.0, scene.height / 72.0);
+    let text = text.replacen(&old_head, &head, 1).replace(" dy=\"0.5ex\"", "");
+    let (start, rest) = text.split_once('\n').ok_or_else(|| failure("the SVG has no first line"))?;
+    let paper = format!("<rect width=\"{}\" height=\"{}\" fill=\"#FFFFFF\"/>\n", size.0, size.1);
+    Ok(format!("{start}\n{paper}{pictures}{rest}"))
+}
+
+fn svg_text<B: DrawingBackend>(
+    area: &DrawingArea<B, plotters::coord::Shift>,
+    t: &Text,
+    scale: f64,
+) -> Result<()> {
+    use plotters::style::text_anchor::{HPos, Pos, VPos};
+    let anchor = match t.anchor {
+        Anchor::Start => HPos::Left,
+        Anchor::Middle => HPos::Center,
+        Anchor::End => HPos::Right,
+    };
+    // plotters divides by 1.24 to get the em.
+    let size = t.size * scale * 1.24;
+    let style = if t.bold { FontStyle::Bold } else { FontStyle::Normal };
+    let mut font = FontDesc::new(FontFamily::SansSerif, size, style);
+    if t.upright {
+        font = font.transform(FontTransform::Rotate270);
+    }
+    let color = rgb(t.color, 1.0);
+    let style = TextStyle::from(font).color(&color).pos(Pos::new(anchor, VPos::Center));
+    area.draw(&plotters::element::Text::new(t.text.as_str(), whole(t.at, scale), style)).map_err(failure)
+}
+
+/// The PNG file's bytes, at 300 dots per inch.
+pub(crate) fn bitmap(scene: &Scene) -> Result<Vec<u8>> {
+    let (width, height) =
+        ((scene.width / 72.0 * DPI).round() as usize, (scene.height / 72.0 * DPI).round() as usize);
+    let (wide, high) = (width * OVERSAMPLING, height * OVERSAMPLING);
+    let scale = DPI / 72.0 * OVERSAMPLING as f64;
+    let mut pixels = vec![255u8; wide * high * 3];
+    {
+        let area =
+            BitMapBackend::with_buffer(&mut pixels, (wide as u32, high as u32)).into_drawing_area();
+        for shape in &scene.shapes {
+            match shape {
+                Shape::Line { points, color, width, dash } => {
+                    for piece in dashes(points, dash) {
+                        stroke(&area, &piece, *color, width * scale, scale, dash.is_empty())?;
+                    }
+                }
+                Shape::Polygon { points, color, alpha } => {
+                    let points: Vec<(i32, i32)> = points.iter().map(|p| whole(*p, scale)).collect();
+                    area.draw(&Polygon::new(points, rgb(*color, *alpha))).map_err(failure)?;
+                }
+                Shape::Circle { center, radius, color } => disc(&area, *center, radius * scale, *color, scale)?,
+                Shape::Text(t) => bitmap_text(&area, t, scale)?,
+                Shape::Picture { picture, place } => bitmap_picture(&area, picture, *place, scale)?,
+            }
+        }
+        area.present().map_err(failure)?;
+    }
+    let small = averaged(&pixels, width, height);
+    png(&small, width, height, image::ExtendedColorType::Rgb8)
+}
+
+fn averaged(pixels: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let wide = width * OVERSAMPLING;
+    let area = (OVERSAMPLING * OVERSAMPLING) as u32;
+    let mut small = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let mut sum = [area / 2; 3];
+            for dy in 0..OVERSAMPLING {
+                let row = ((y * OVERSAMPLING + dy) * wide + x * OVERSAMPLING) * 3;
+                for pixel in pixels[row..row + 3 * OVERSAMPLING].chunks_exact(3) {
+                    for (sum, value) in sum.iter_mut().zip(pixel) {
+                        *sum += u32::from(*value);
+                    }
+                }
+            }
+            small.extend(sum.map(|s| (s / area) as u8));
+        }
+    }
+    small
+}
+
+type Area<'a, 'b> = DrawingArea<BitMapBackend<'b>, plotters::coord::Shift>;
+
+fn disc(area: &Area<'_, '_>, center: Point, radius: f64, color: Rgb, scale: f64) -> Result<()> {
+    let circle = Circle::new(whole(center, scale), radius.round() as i32, rgb(color, 1.0).filled());
+    area.draw(&circle).map_err(failure)
+}
+
+/// A line as one rectangle per segment with round joints: plotters' own thick paths throw spikes at sharp turns.
+fn stroke(
+    area: &Area<'_, '_>,
+    points: &[Point],
+    color: Rgb,
+    width: f64,
+    scale: f64,
+    round: bool,
+) -> Result<()> {
+    let half = width.max(1.0) / 2.0;
+    for pair in points.windows(2) {
+        let (a, b) = ((pair[0].0 * scale, pair[0].1 * scale), (pair[1].0 * scale, pair[1].1 * scale));
+        let length = (b.0 - a.0).hypot(b.1 - a.1);
+        if length == 0.0 {
+            continue;
+        }
+        let (nx, ny) = (-(b.1 - a.1) / length * half, (b.0 - a.0) / length * half);
+        let corners =
+            [(a.0 + nx, a.1 + ny), (b.0 + nx, b.1 + ny), (b.0 - nx, b.1 - ny), (a.0 - nx, a.1 - ny)]
+                .map(|p| whole(p, 1.0))
+                .to_vec();
+        area.draw(&Polygon::new(corners, rgb(color, 1.0))).map_err(failure)?;
+    }
+    if round && half >= 2.0 {
+        for joint in points.iter().skip(1).take(points.len().saturating_sub(2)) {
+            disc(area, *joint, half, color, scale)?;
+        }
+    }
+    Ok(())
+}
+
+/// Text from glyph outlines: plotters' own drops each glyph's side bearing.
+fn bitmap_text(area: &Area<'_, '_>, t: &Text, scale: f64) -> Result<()> {
+    let (glyphs, width) = outlines(&t.text, t.size * scale, t.bold);
+    let shift = match t.anchor {
+        Anchor::Start => 0.0,
+        Anchor::Middle => -width / 2.0,
+        Anchor::End => -width,
+    };
+    let (x0, y0) = (t.at.0 * scale, t.at.1 * scale);
+    let mut result = Ok(());
+    for glyph in glyphs {
+        let bounds = glyph.px_bounds();
+        glyph.draw(|x, y, coverage| {
+            let along = shift + f64::from(bounds.min.x) + f64::from(x);
+            let below = f64::from(bounds.min.y) + f64::from(y);
+            let (x, y) = if t.upright { (x0 + below, y0 - along) } else { (x0 + along, y0 + below) };
+            if coverage > 0.0 && result.is_ok() {
+                let at = (x.round() as i32, y.round() as i32);
+                result = area.draw_pixel(at, &rgb(t.color, f64::from(coverage.min(1.0))));
+            }
+        });
+    }
+    result.map_err(failure)
+}
+
+/// Stretched with bilinear interpolation, pixel centres at halves.
+fn bitmap_picture(
+    area: &Area<'_, '_>,
+    picture: &super::picture_data::Grey,
+    place: (f64, f64, f64, f64),
+    scale: f64,
+) -> Result<()> {
+    let (left, top) = whole((place.0, place.1), scale);
+    let (right, bottom) = whole((place.0 + place.2, place.1 + place.3), scale);
+    let (w, h) = (picture.width, picture.height);
+    if w == 0 || h == 0 || picture.pixels.len() < w * h {
+        return Ok(());
+    }
+    let sample = |at: f64, n: usize| {
+        let at = at.clamp(0.0, (n - 1) as f64);
+        (at.floor() as usize, (at.floor() as usize + 1).min(n - 1), at - at.floor())
+    };
+    for y in top..bottom {
+        let (y0, y1, fy) = sample((f64::from(y - top) + 0.5) / f64::from(bottom - top) * h as f64 - 0.5, h);
+        for x in left..right {
+            let (x0, x1, fx) = sample((f64::from(x - left) + 0.5) / f64::from(right - left) * w as f64 - 0.5, w);
+            let at = |x: usize, y: usize| f64::from(picture.pixels[y * w + x]);
+            let above = at(x0, y0) * (1.0 - fx) + at(x1, y0) * fx;
+            let below = at(x0, y1) * (1.0 - fx) + at(x1, y1) * fx;
+            let v = (above * (1.0 - fy) + below * fy).round() as u8;
+            area.draw_pixel((x, y), &RGBColor(v, v, v)).map_err(failure)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dashes_keep_their_lengths_round_corners() {
+        let line = [(0.0, 0.0), (5.0, 0.0), (5.0, 5.0)];
+        let pieces = dashes(&line, &[4.0, 2.0]);
+        let length = |p: &Vec<Point>| -> f64 {
+            p.windows(2).map(|w| (w[1].0 - w[0].0).hypot(w[1].1 - w[0].1)).sum()
+        };
+        let lengths: Vec<f64> = pieces.iter().map(length).collect();
+        assert_eq!(lengths, [4.0, 4.0]);
+        assert_eq!(pieces[1], [(5.0, 1.0), (5.0, 5.0)]);
+        assert_eq!(dashes(&line, &[]).len(), 1);
+    }
+
+    #[test]
+    fn svg_escapes_text_and_has_a_size_in_inches() {
+        let mut scene = Scene::new(252.0, 72.0);
+        scene.text((10.0, 20.0), "<real> & 'more'", 8.0, Anchor::Start);
+        let svg = svg(&scene).unwrap();
+        assert!(svg.starts_with("<svg width=\"3.5in\" height=\"1in\" viewBox=\"0 0 5040 1440\""), "{svg}");
+        assert!(svg.contains("&lt;real&gt; &amp;") && !svg.contains("<real>") && !svg.contains("dy="), "{svg}");
+        assert!(svg.contains("font-size=\"160\""), "{svg}");
+    }
+
+    #[test]
+    fn the_bitmap_has_300_dots_per_inch_and_ink_where_the_text_is() {
+        let mut scene = Scene::new(72.0, 36.0);
+        scene.text((36.0, 24.0), "Dice", 12.0, Anchor::Middle);
+        let decoded = image::load_from_memory(&bitmap(&scene).unwrap()).unwrap().into_rgb8();
+        assert_eq!(decoded.dimensions(), (300, 150));
+        let dark = |x0: u32, x1: u32| (x0..x1).any(|x| (0..150).any(|y| decoded.get_pixel(x, y)[0] < 80));
+        assert!(dark(100, 200) && !dark(0, 90) && !dark(210, 300));
+    }
+}

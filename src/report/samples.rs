@@ -1,0 +1,81 @@
+//! The qualitative panel: image, truth and prediction side by side.
+
+use super::{
+    Figure, PanelItem,
+    axes::{NORMAL, SMALL},
+    picture_data::outlines,
+    scene::{Anchor, DOUBLE, MUTED, Rgb, Scene, Text, text_width},
+};
+use crate::{aggregate::structure_label, picture::Picture};
+
+/// (class, structure, colour, dash): the myocardium first, so that the cavity's line lies on top.
+const CLASSES: [(u8, &str, Rgb, &[f64]); 3] = [
+    (2, "myo", (230, 159, 0), &[4.0, 1.6]),
+    (1, "endo", (86, 180, 233), &[]),
+    (3, "la", (240, 228, 66), &[1.6, 1.2]),
+];
+
+/// None without items.
+pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
+    let first = items.first()?;
+    let (gap, margin) = (8.0, 4.0);
+    let width = (DOUBLE - 2.0 * margin - 2.0 * gap) / 3.0;
+    // Pixels may not be square in millimetres; the panel shows them as the network saw them.
+    let height = |picture: &Picture| width * (picture.height as f64 / picture.width.max(1) as f64).clamp(0.2, 3.0);
+    let head = 30.0;
+    let total = head + items.iter().map(|item| height(&item.image) + 22.0).sum::<f64>();
+    let mut scene = Scene::new(DOUBLE, total);
+    let mut x = margin;
+    for (_, structure, color, dash) in [CLASSES[1], CLASSES[0], CLASSES[2]] {
+        let name = structure_label(structure);
+        scene.rect((x, 2.0), (24.0, 9.0), (40, 40, 40), 1.0);
+        scene.line(vec![(x + 3.0, 6.5), (x + 21.0, 6.5)], color, 1.2, dash);
+        scene.text((x + 28.0, 6.5 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
+        x += 28.0 + text_width(name, NORMAL, false) + 14.0;
+    }
+    for (i, name) in ["Image", "Truth", "Prediction"].into_iter().enumerate() {
+        let middle = margin + i as f64 * (width + gap) + width / 2.0;
+        scene.add(Text::new((middle, head - 4.0), name, NORMAL, Anchor::Middle).bold());
+    }
+    let mut top = head;
+    for item in items {
+        let high = height(&item.image);
+        for (i, mask) in [None, Some(&item.truth), Some(&item.prediction)].into_iter().enumerate() {
+            let left = margin + i as f64 * (width + gap);
+            scene.shapes.push(super::scene::Shape::Picture {
+                picture: item.image.clone(),
+                place: (left, top, width, high),
+            });
+            let Some(mask) = mask else { continue };
+            let (sx, sy) = (width / mask.width.max(1) as f64, high / mask.height.max(1) as f64);
+            for (class, _, color, dash) in CLASSES {
+                for outline in outlines(mask, class, 2) {
+                    let points = outline.iter().map(|p| (left + p.0 * sx, top + p.1 * sy)).collect();
+                    scene.line(points, color, 0.9, dash);
+                }
+            }
+        }
+        let dice: Vec<String> = item
+            .dice
+            .iter()
+            .map(|(structure, value)| {
+                format!("{} {}", structure_label(structure), crate::aggregate::number(*value, 3))
+            })
+            .collect();
+        let baseline = top + high + 10.0;
+        scene.add(Text::new((margin, baseline), item.caption.as_str(), NORMAL, Anchor::Start).bold());
+        let after = margin + text_width(&item.caption, NORMAL, true) + 10.0;
+        let dice = format!("Dice: {}", dice.join(", "));
+        scene.add(Text::new((after, baseline), dice, SMALL, Anchor::Start).color(MUTED));
+        top += high + 22.0;
+    }
+    let size = format!("{} x {} pixels", first.image.width, first.image.height);
+    Some(Figure {
+        name: "segmentation_samples".to_owned(),
+        title: "Segmentation: examples".to_owned(),
+        caption: format!(
+            "Test images with the best, the median and the worst mean Dice, chosen by that number alone ({size}). Outlines: truth in the middle, prediction on the right."
+        ),
+        scene,
+    })
+}
