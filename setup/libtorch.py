@@ -242,11 +242,11 @@ def pip_problem(name, said):
         ("DO NOT MATCH THE HASHES", "the file is not the pinned one: a damaged download (run this again, after "
          "`python3 -m pip cache purge`) or another index (see `python3 -m pip config list`)"),
         ("No space left|Disk quota", "free some disk space; TMPDIR says where pip puts its temporary files"),
-        ("NewConnection|Name or service|name resolution|Connect|unreachable|Proxy|timed out|Timeout|SSL|Retrying",
-         "is the network there? Behind a proxy set HTTPS_PROXY; without a network put the wheels of "
+        ("from versions: none|NewConnection|Name or service|name resolution|Connect|unreachable|Proxy|timed out|Timeout|SSL|Retrying",
+         "is the package index within reach? Behind a proxy set HTTPS_PROXY; without a network put the wheels of "
          "setup/libtorch-*.txt into a folder and set SYNECHO_LIBTORCH_CACHE to it"),
-        ("No matching distribution|Could not find a version", "the package index does not offer it, or pip is too "
-         "old (python3 -m pip install --upgrade pip)"),
+        ("No matching distribution", "the package index does not offer it, or pip is too old "
+         "(python3 -m pip install --upgrade pip)"),
         ("MemoryError|Killed", "pip ran out of memory: set PIP_NO_CACHE_DIR=1 and run this again"),
     ]  # fmt: skip
     remedy = next((help for words, help in cases if re.search(words, said)), "see what pip says above")
@@ -329,7 +329,7 @@ def downloadable():
 def set_up(level):
     own = os.environ.get("LIBTORCH")
     torch = HOME / "torch"
-    if own and Path(own).resolve() != torch.resolve():
+    if own and os.path.abspath(own) not in (os.path.abspath(torch), str(HOME.resolve() / "torch")):
         # cargo will link against it whatever is set up here, so a wrong one ends the set-up.
         problem = trial(Path(own).resolve(), level)
         if problem:
