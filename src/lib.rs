@@ -9,6 +9,7 @@
 pub mod aggregate;
 pub mod cli;
 pub mod data;
+pub mod doctor;
 pub mod error;
 pub mod execute;
 pub mod manifest;
