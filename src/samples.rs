@@ -64,8 +64,11 @@ impl Samples {
             if (picture.width, picture.height) == (size, size) {
                 return Ok(());
             }
-            Err(Error::input(format!("{} x {} pixels, expected {size} x {size}", picture.width, picture.height))
-                .at(manifest.image_path(row)))
+            Err(Error::input(format!(
+                "{} x {} pixels, expected {size} x {size}",
+                picture.width, picture.height
+            ))
+            .at(manifest.image_path(row)))
         };
         let mut images = Vec::with_capacity(pictures.len() * size * size);
         for (picture, (_, row)) in pictures.iter().zip(&chosen) {
@@ -78,7 +81,8 @@ impl Samples {
                 .par_iter()
                 .map(|(_, row)| {
                     let path = manifest.mask_path(row).ok_or_else(|| {
-                        Error::input(format!("{} has no mask", row.name())).at(manifest.root.join(crate::manifest::FILE))
+                        Error::input(format!("{} has no mask", row.name()))
+                            .at(manifest.root.join(crate::manifest::FILE))
                     })?;
                     let mask = Picture::read_mask(&path)?;
                     square(&mask, row)?;

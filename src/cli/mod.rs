@@ -1,2 +1,197 @@
-//! cli
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! The command line: what can be asked, and with which words. No logic.
+
+mod commands;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Do synthetic echocardiograms help? Generates, trains, measures and reports from one TOML spec.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Examples:\n  synecho run experiments/quickstart.toml            everything, on the built-in phantom\n  synecho plan experiments/camus-real.toml           what would run, and what is there already\n  synecho data import --from camus CAMUS --to data/camus\n\nResults go to standard output, progress to standard error. Exit codes: 0 done, 1 a stage failed, 2 the request was wrong."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Carry out a spec: what the store has is taken, the rest is done, then the report is drawn
+    Run {
+        #[command(flatten)]
+        spec: SpecArgs,
+        /// cpu, cuda or cuda:N
+        #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+        device: String,
+        /// Processes that share the work (each gets its part of the cores)
+        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: u16,
+        /// Stop at the first stage that fails
+        #[arg(long)]
+        fail_fast: bool,
+        /// Folder for the finished report (a folder named after the experiment is made in it)
+        #[arg(long, default_value = "reports", value_name = "DIR")]
+        reports: PathBuf,
+        /// No progress on standard error
+        #[arg(long)]
+        quiet: bool,
+        /// This process is one of several that share the work: the report is the first one's.
+        #[arg(long, hide = true)]
+        helper: bool,
+    },
+    /// What would run, what the store has already, and about how long it would take
+    Plan {
+        #[command(flatten)]
+        spec: SpecArgs,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is running, done, failed
+    Status {
+        /// The spec; without it the whole store is counted
+        spec: Option<PathBuf>,
+        #[command(flatten)]
+        set: SetArgs,
+        #[command(flatten)]
+        store: StoreArgs,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw the report again from what the store holds; trains nothing
+    Report {
+        #[command(flatten)]
+        spec: SpecArgs,
+        /// Folder of the report
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// What this machine offers: libtorch, CUDA, threads, precision, store
+    Doctor {
+        #[command(flatten)]
+        store: StoreArgs,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring data sets into shape, check them, draw the phantom
+    #[command(subcommand)]
+    Data(Data),
+    /// Measure folders of images or masks
+    #[command(subcommand)]
+    Measure(Measure),
+}
+
+#[derive(Debug, Args)]
+struct SpecArgs {
+    /// The experiment's TOML file
+    spec: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// Override a field of the spec, such as tasks.segmentation.epochs=20 (may be given again)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Where finished work is kept
+    #[arg(long, default_value = "runs", value_name = "DIR")]
+    store: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Data {
+    /// Make a manifest folder (manifest.csv, 8-bit PNG) from a data set as it is distributed
+    Import {
+        /// How the data set is laid out
+        #[arg(long, value_name = "LAYOUT")]
+        from: Layout,
+        /// The data set's folder (or HDF5 file)
+        source: PathBuf,
+        /// The folder to make
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Draw echocardiogram-like pictures with masks, in the layout of CAMUS
+    Phantom {
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(3..=9999))]
+        patients: u64,
+        /// Height of the pictures, pixels
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(64..=1024))]
+        size: u64,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// The folder to make
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Read every file of a manifest folder and tell all that is wrong with it
+    Check {
+        folder: PathBuf,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Layout {
+    /// CAMUS: database_nifti (or the older mhd/raw)
+    Camus,
+    /// The PNG folders of the DiffEcho repository
+    Diffecho,
+    /// The Kaggle copy: one HDF5 file
+    KaggleH5,
+    /// A folder with manifest.csv
+    Folder,
+}
+
+#[derive(Debug, Subcommand)]
+enum Measure {
+    /// Dice, HD, HD95 and ASSD of predicted masks, paired by file name
+    Dice {
+        /// Folder of true masks (PNG, class indices 0 to 3)
+        #[arg(long, value_name = "DIR")]
+        truth: PathBuf,
+        /// Folder of predicted masks
+        #[arg(long, value_name = "DIR")]
+        prediction: PathBuf,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Parses, runs, and turns an error into its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match commands::carry_out(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

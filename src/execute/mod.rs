@@ -73,7 +73,13 @@ impl Ran {
 const WAIT: Duration = Duration::from_millis(200);
 
 /// Does every stage that the store lacks.
-pub fn run(plan: &Plan, store: &Store, digests: &Digests, options: &Options, progress: &Progress) -> Result<Ran> {
+pub fn run(
+    plan: &Plan,
+    store: &Store,
+    digests: &Digests,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Ran> {
     let place = plan.by_key();
     let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.stages.len()];
     let mut told_to_wait = false;
@@ -84,7 +90,11 @@ pub fn run(plan: &Plan, store: &Store, digests: &Digests, options: &Options, pro
                 continue;
             }
             let needs = |wanted: fn(&Outcome) -> bool| {
-                stage.inputs.iter().filter_map(|input| place.get(input.key.as_str())).map(move |&j| (j, wanted))
+                stage
+                    .inputs
+                    .iter()
+                    .filter_map(|input| place.get(input.key.as_str()))
+                    .map(move |&j| (j, wanted))
             };
             let lost = |o: &Outcome| matches!(o, Outcome::Failed(_) | Outcome::Blocked);
             if needs(lost).any(|(j, lost)| outcomes[j].as_ref().is_some_and(lost)) {

@@ -60,8 +60,11 @@ impl Place<'_> {
 pub(super) fn perform(place: &Place) -> Result<()> {
     match &place.stage.work {
         Work::Phantom(phantom) => {
-            let spec =
-                data::phantom::PhantomSpec { patients: phantom.patients, size: phantom.size, seed: phantom.seed };
+            let spec = data::phantom::PhantomSpec {
+                patients: phantom.patients,
+                size: phantom.size,
+                seed: phantom.seed,
+            };
             with_bar(place, "images", |p| data::phantom::write(&spec, &place.out.join(DATA), p))
         }
         Work::Import { format } => {
@@ -70,7 +73,9 @@ pub(super) fn perform(place: &Place) -> Result<()> {
                 None => place.artifact("source")?.join(DATA),
             };
             let format = import_format(*format);
-            with_bar(place, "images", |p| data::import::import(format, &source, &place.out.join(DATA), p).map(|_| ()))
+            with_bar(place, "images", |p| {
+                data::import::import(format, &source, &place.out.join(DATA), p).map(|_| ())
+            })
         }
         Work::Prepare { image_size, split } => prepare(place, *image_size, split),
         Work::TrainSegmentation { settings, real_fraction, seed } => {
@@ -286,7 +291,9 @@ fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<Panel
             let dice: Vec<(String, f64)> = rows
                 .iter()
                 .filter(|m| m.metric == "dice" && m.structure != "epi")
-                .filter(|m| m.patient == row.patient && m.view == row.view.as_str() && m.phase == row.phase.as_str())
+                .filter(|m| {
+                    m.patient == row.patient && m.view == row.view.as_str() && m.phase == row.phase.as_str()
+                })
                 .map(|m| (m.structure.clone(), m.value))
                 .collect();
             let defined: Vec<f64> = dice.iter().map(|d| d.1).filter(|d| !d.is_nan()).collect();
@@ -305,7 +312,9 @@ fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<Panel
             caption: format!("{word}: {} (arm {arm}, seed {seed}, mean Dice {mean:.3})", row.name()),
             image: Picture::read(&manifest.image_path(row))?,
             truth: Picture::read_mask(&mask)?,
-            prediction: Picture::read_mask(&measured.join(networks::PREDICTIONS).join(format!("{}.png", row.name())))?,
+            prediction: Picture::read_mask(
+                &measured.join(networks::PREDICTIONS).join(format!("{}.png", row.name())),
+            )?,
             dice: dice.clone(),
         });
     }
@@ -353,7 +362,10 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         ));
     }
     if spec.report.pictures && spec.data.source != Source::Phantom {
-        warnings.push("This report shows pictures of patients: mind the data set's terms before it is passed on.".into());
+        warnings.push(
+            "This report shows pictures of patients: mind the data set's terms before it is passed on."
+                .into(),
+        );
     }
     Ok(ReportMeta {
         name: spec.experiment.name.clone(),
@@ -397,7 +409,9 @@ fn split_words(split: &spec::Split) -> String {
         SplitScheme::Random => "at random".to_owned(),
     };
     match split.val_patients {
-        Some(n) => format!("{scheme}; its validation patients are held out as test, and {n} training patients validate"),
+        Some(n) => format!(
+            "{scheme}; its validation patients are held out as test, and {n} training patients validate"
+        ),
         None => scheme,
     }
 }

@@ -1,8 +1,10 @@
-//! What is measured, as functions of arrays: no tensors, and no files but in [`folder`].
+//! What is measured: functions of arrays, and around them [`folder`] (masks in two folders) and
+//! [`networks`] (trained networks on held-out patients).
 
 pub mod classification;
 pub mod dice;
 pub mod folder;
+pub mod networks;
 pub mod surface_distance;
 
 use serde::Serialize;

@@ -42,7 +42,14 @@ fn row_of(row: &Row) -> Measurement {
 }
 
 /// Images `from..to` as the network takes them: (n, `channels`, size, size), channels last.
-fn batch(samples: &Samples, from: usize, to: usize, mean: &[f32], std: &[f32], device: Device) -> Result<Tensor> {
+fn batch(
+    samples: &Samples,
+    from: usize,
+    to: usize,
+    mean: &[f32],
+    std: &[f32],
+    device: Device,
+) -> Result<Tensor> {
     let (pixels, size) = (samples.size * samples.size, samples.size as i64);
     let grey = Tensor::f_from_slice(&samples.images[from * pixels..to * pixels])?
         .to_device(device)
@@ -147,7 +154,10 @@ pub fn classification(
     let scores = classification::scores(&truth, &probabilities, classes.len())?;
     let mut rows = Vec::new();
     for ((row, &class), p) in samples.rows.iter().zip(&truth).zip(probabilities.chunks_exact(classes.len())) {
-        let (best, _) = p.iter().enumerate().fold((0, f64::NEG_INFINITY), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
+        let (best, _) = p
+            .iter()
+            .enumerate()
+            .fold((0, f64::NEG_INFINITY), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
         let value = f64::from(best == class);
         rows.push(Measurement { metric: "correct".into(), value, ..row_of(row) });
         for (name, &value) in classes.iter().zip(p) {

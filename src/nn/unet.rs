@@ -144,7 +144,8 @@ impl UNet {
                 "a U-Net needs at least two levels and one stride fewer than channels; got {channels:?} and {strides:?}"
             )));
         }
-        let top = Level::new(&(vs / "model"), config.in_channels, config.out_channels, channels, strides, true)?;
+        let top =
+            Level::new(&(vs / "model"), config.in_channels, config.out_channels, channels, strides, true)?;
         Ok(Self { top, negative_slope: config.negative_slope })
     }
 

@@ -50,7 +50,9 @@ pub fn to_bytes(tensors: &[(String, Tensor)], metadata: Vec<(String, String)>) -
     let fail = |e: safetensors::SafeTensorError| Error::failure(format!("cannot write safetensors: {e}"));
     let views = bytes
         .iter()
-        .map(|(name, dtype, shape, data)| Ok((name, TensorView::new(*dtype, shape.clone(), data).map_err(fail)?)))
+        .map(|(name, dtype, shape, data)| {
+            Ok((name, TensorView::new(*dtype, shape.clone(), data).map_err(fail)?))
+        })
         .collect::<Result<Vec<_>>>()?;
     // One entry at most: a map of more has no order of its own.
     let metadata = (!metadata.is_empty()).then(|| metadata.into_iter().collect::<HashMap<_, _>>());
@@ -116,7 +118,9 @@ pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Resu
     }
     let mut surplus: Vec<_> = tensors
         .keys()
-        .filter(|name| !variables.contains_key(*name) && !name.ends_with("num_batches_tracked") && !optional(name))
+        .filter(|name| {
+            !variables.contains_key(*name) && !name.ends_with("num_batches_tracked") && !optional(name)
+        })
         .collect();
     surplus.sort();
     match surplus.first() {

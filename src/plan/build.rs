@@ -61,7 +61,11 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
         for &seed in &spec.experiment.seeds {
             if let (Some(task), Some(data)) = (&spec.tasks.segmentation, &seg_data) {
                 let label = format!("segmentation {}, {}, seed {seed}", task.model, arm.name);
-                let work = Work::TrainSegmentation { settings: task.clone(), real_fraction: arm.real_fraction, seed };
+                let work = Work::TrainSegmentation {
+                    settings: task.clone(),
+                    real_fraction: arm.real_fraction,
+                    seed,
+                };
                 let train = b.add(format!("train {label}"), work, vec![input("data", data)], vec![]);
                 let work = Work::MeasureSegmentation { settings: task.clone(), on: task.report_on };
                 let inputs = vec![input("network", &train), input("data", data)];

@@ -30,10 +30,32 @@ pub fn params(work: &Work) -> Value {
             &["preset", "report_on", "models", "weights"]
         }
         Work::MeasureSegmentation { .. } | Work::MeasureClassification { .. } => &[
-            "preset", "report_on", "models", "weights", "epochs", "learning_rate", "final_learning_rate", "schedule",
-            "class_weights", "validate_every", "shuffle", "pairing", "mask_decoding", "augment",
-            "rotate", "translate", "translate_unit", "scale", "shear", "brightness", "contrast", "nearest_images",
-            "val_loss_starts_from_train", "nan_poisons_dice", "momentum", "weight_decay",
+            "preset",
+            "report_on",
+            "models",
+            "weights",
+            "epochs",
+            "learning_rate",
+            "final_learning_rate",
+            "schedule",
+            "class_weights",
+            "validate_every",
+            "shuffle",
+            "pairing",
+            "mask_decoding",
+            "augment",
+            "rotate",
+            "translate",
+            "translate_unit",
+            "scale",
+            "shear",
+            "brightness",
+            "contrast",
+            "nearest_images",
+            "val_loss_starts_from_train",
+            "nan_poisons_dice",
+            "momentum",
+            "weight_decay",
         ],
         _ => &[],
     };
@@ -62,7 +84,6 @@ fn canonical(value: &Value) -> String {
         other => other.to_string(),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -50,14 +50,37 @@ pub enum Work {
     /// Draws the phantom in CAMUS's own layout.
     Phantom(Phantom),
     /// Makes a manifest folder at native size.
-    Import { format: Source },
+    Import {
+        format: Source,
+    },
     /// Resizes and assigns the split.
-    Prepare { image_size: usize, split: Split },
-    TrainSegmentation { settings: Segmentation, real_fraction: f64, seed: u64 },
-    TrainClassification { settings: Classification, model: String, real_fraction: f64, seed: u64 },
-    MeasureSegmentation { settings: Segmentation, on: ReportOn },
-    MeasureClassification { settings: Classification, model: String, on: ReportOn },
-    Report { spec: Box<ResolvedSpec> },
+    Prepare {
+        image_size: usize,
+        split: Split,
+    },
+    TrainSegmentation {
+        settings: Segmentation,
+        real_fraction: f64,
+        seed: u64,
+    },
+    TrainClassification {
+        settings: Classification,
+        model: String,
+        real_fraction: f64,
+        seed: u64,
+    },
+    MeasureSegmentation {
+        settings: Segmentation,
+        on: ReportOn,
+    },
+    MeasureClassification {
+        settings: Classification,
+        model: String,
+        on: ReportOn,
+    },
+    Report {
+        spec: Box<ResolvedSpec>,
+    },
 }
 
 impl Work {
@@ -98,7 +121,9 @@ impl Work {
                 format!("classification {model} {} {:?}", s.image_size, s.precision),
                 s.epochs as f64 * real_fraction,
             ),
-            Self::MeasureSegmentation { settings: s, .. } => (format!("measure segmentation {}", s.image_size), 1.0),
+            Self::MeasureSegmentation { settings: s, .. } => {
+                (format!("measure segmentation {}", s.image_size), 1.0)
+            }
             Self::MeasureClassification { model, .. } => (format!("measure {model}"), 1.0),
             Self::Report { .. } => ("report".into(), 1.0),
         }

@@ -61,7 +61,8 @@ pub(crate) fn ticks(low: f64, high: f64, count: usize) -> (Vec<f64>, usize) {
     }
     let rough = span / count.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = power * [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= rough * 0.999).unwrap_or(10.0);
+    let step =
+        power * [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= rough * 0.999).unwrap_or(10.0);
     let decimals = (0..9).find(|&d| {
         let scaled = step * 10f64.powi(d);
         (scaled - scaled.round()).abs() < 1e-6 * scaled.abs()
@@ -130,9 +131,7 @@ impl Frame {
         scene.line(vec![(self.left, self.top), (self.left, self.bottom())], INK, 0.6, &[]);
         let middle = self.top + self.height / 2.0;
         if !label.is_empty() {
-            scene.add(
-                Text::new((self.left - widest - 8.0, middle), label, NORMAL, Anchor::Middle).upright(),
-            );
+            scene.add(Text::new((self.left - widest - 8.0, middle), label, NORMAL, Anchor::Middle).upright());
         }
     }
 

@@ -10,6 +10,7 @@ mod convergence;
 pub(crate) mod fake;
 mod html;
 mod picture_data;
+mod publish;
 mod render;
 mod samples;
 mod scene;
@@ -25,6 +26,10 @@ use crate::{
     picture::Picture,
     results::{self, CurvePoint, Measurement},
 };
+pub use publish::publish;
+
+/// The page that holds everything.
+pub const PAGE: &str = "index.html";
 
 /// What the page says about the experiment besides its results.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -100,8 +105,11 @@ impl Of<'_> {
         if !self.several {
             return format!("{}_{what}", self.task);
         }
-        let model: String =
-            self.model.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        let model: String = self
+            .model
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .collect();
         format!("{}_{model}_{what}", self.task)
     }
 
@@ -116,12 +124,14 @@ impl Of<'_> {
             .arms
             .iter()
             .map(|arm| {
-                let rows = input.measurements.iter().filter(|r| {
-                    r.task == self.task && r.model == self.model && r.arm == *arm
-                });
-                let points = input.curves.iter().filter(|p| {
-                    p.task == self.task && p.model == self.model && p.arm == *arm
-                });
+                let rows = input
+                    .measurements
+                    .iter()
+                    .filter(|r| r.task == self.task && r.model == self.model && r.arm == *arm);
+                let points = input
+                    .curves
+                    .iter()
+                    .filter(|p| p.task == self.task && p.model == self.model && p.arm == *arm);
                 let seeds: BTreeSet<u64> =
                     rows.filter_map(|r| r.seed).chain(points.filter_map(|p| p.seed)).collect();
                 seeds.len()
@@ -239,7 +249,7 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     save(to.join("resolved.toml"), input.meta.resolved_toml.as_bytes())?;
     save(to.join("measurements.csv"), results::to_csv(&rows)?.as_bytes())?;
     save(to.join("curves.csv"), results::to_csv(&aggregate::sorted_curves(&input.curves))?.as_bytes())?;
-    save(to.join("index.html"), html::page(input, &drawn, &tables).as_bytes())
+    save(to.join(PAGE), html::page(input, &drawn, &tables).as_bytes())
 }
 
 /// Removes what an earlier report left, by the names that reports give; a user's own files stay.
@@ -279,7 +289,10 @@ mod tests {
             for entry in fs::read_dir(dir.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_file() {
-                    found.push((path.strip_prefix(dir).unwrap().display().to_string(), fs::read(&path).unwrap()));
+                    found.push((
+                        path.strip_prefix(dir).unwrap().display().to_string(),
+                        fs::read(&path).unwrap(),
+                    ));
                 }
             }
         }
@@ -343,7 +356,8 @@ mod tests {
 
     #[test]
     fn names_are_escaped_everywhere() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input =
+            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
         let evil = "<script>alert(\"1\")</script> & 'real'";
         for row in &mut input.measurements {
             row.arm = evil.into();
@@ -365,7 +379,8 @@ mod tests {
 
     #[test]
     fn real_patients_are_not_shown_unless_asked_for() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input =
+            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
         input.meta.is_phantom = false;
         let (dir, page) = written(&input);
         assert!(!dir.path().join("figures/segmentation_samples.svg").exists());
@@ -379,7 +394,8 @@ mod tests {
     fn nothing_at_all_and_nothing_defined_still_make_a_page() {
         let (_dir, page) = written(&ReportInput::default());
         assert!(page.contains("No results"));
-        let mut input = fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
+        let mut input =
+            fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
         input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
         let (_dir, page) = written(&input);

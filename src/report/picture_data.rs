@@ -27,7 +27,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
         for digit in 0..4 {
             let index = word >> (18 - 6 * digit) & 63;
             text.push(if digit <= chunk.len() { char::from(DIGITS[index as usize]) } else { '=' });
@@ -96,7 +97,10 @@ fn cut_corners(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .iter()
         .zip(next)
         .flat_map(|(a, b)| {
-            [(0.75 * a.0 + 0.25 * b.0, 0.75 * a.1 + 0.25 * b.1), (0.25 * a.0 + 0.75 * b.0, 0.25 * a.1 + 0.75 * b.1)]
+            [
+                (0.75 * a.0 + 0.25 * b.0, 0.75 * a.1 + 0.25 * b.1),
+                (0.25 * a.0 + 0.75 * b.0, 0.25 * a.1 + 0.75 * b.1),
+            ]
         })
         .collect()
 }
@@ -107,9 +111,14 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
-        {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

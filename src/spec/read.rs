@@ -43,7 +43,8 @@ pub fn parse(text: &str, file: &Path, sets: &[String]) -> Result<ExperimentSpec>
 
 fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
     let place = format!("--set {set}");
-    let bad = |problem: String| Error::input(problem).at(&place).help("write --set tasks.segmentation.epochs=20");
+    let bad =
+        |problem: String| Error::input(problem).at(&place).help("write --set tasks.segmentation.epochs=20");
     let (key, value) = set.split_once('=').ok_or_else(|| bad("expected KEY=VALUE".into()))?;
     // A bare word is a string, so that quotes need not be quoted twice.
     let value: toml::Value = format!("v = {}", value.trim())
@@ -122,7 +123,9 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 impl Origin<'_> {
     /// Puts the place of a dotted key (`arms.0.real_fraction`) on an error about it.
     pub fn place(&self, key: &str, error: Error) -> Error {
-        if let Some(set) = self.sets.iter().rev().find(|s| s.split('=').next().is_some_and(|k| k.trim() == key)) {
+        if let Some(set) =
+            self.sets.iter().rev().find(|s| s.split('=').next().is_some_and(|k| k.trim() == key))
+        {
             return error.at(format!("--set {set}"));
         }
         let parts: Vec<&str> = key.split('.').collect();

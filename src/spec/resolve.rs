@@ -3,8 +3,9 @@
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, OneOrMany, Phantom,
-    Report, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit, read::Origin,
+    Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, OneOrMany,
+    Phantom, Report, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
+    read::Origin,
 };
 use crate::error::{Error, Result};
 
@@ -206,7 +207,11 @@ fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Spli
         let val = fraction("data.val_fraction", typed.val_fraction)?;
         let test = fraction("data.test_fraction", typed.test_fraction)?;
         if val + test >= 1.0 {
-            return Err(check.fault("data.test_fraction", "nothing is left to train on", "choose less than 1 together"));
+            return Err(check.fault(
+                "data.test_fraction",
+                "nothing is left to train on",
+                "choose less than 1 together",
+            ));
         }
         (Some(val), Some(test))
     } else {
@@ -326,7 +331,12 @@ fn check_common(t: &Common, check: &Check) -> Result<()> {
     range("final_learning_rate", t.final_learning_rate, 0.0, 10.0)?;
     range("validate_every", t.validate_every as f64, 1.0, 1e6)?;
     range("rotate", t.rotate, 0.0, 180.0)?;
-    range("translate", t.translate, 0.0, if t.translate_unit == TranslateUnit::Fraction { 1.0 } else { 1024.0 })?;
+    range(
+        "translate",
+        t.translate,
+        0.0,
+        if t.translate_unit == TranslateUnit::Fraction { 1.0 } else { 1024.0 },
+    )?;
     range("scale", t.scale, 0.0, 0.9)?;
     range("shear", t.shear, 0.0, 80.0)?;
     range("brightness", t.brightness, 0.0, 1.0)?;
@@ -352,7 +362,11 @@ fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation>
         );
     }
     if task.channels.len() < 2 || task.channels.iter().any(|c| !(1..=4096).contains(c)) {
-        return fault("channels", "at least two levels of 1 to 4096 channels are needed", "[16, 32, 64, 128]");
+        return fault(
+            "channels",
+            "at least two levels of 1 to 4096 channels are needed",
+            "[16, 32, 64, 128]",
+        );
     }
     let factor = 1usize.checked_shl(task.channels.len() as u32 - 1).unwrap_or(usize::MAX);
     if !task.image_size.is_multiple_of(factor) || task.image_size / factor < 2 {
@@ -419,7 +433,8 @@ mod tests {
         let spec = resolve(parse(SMALL, Path::new("s"), &[]).unwrap()).unwrap();
         let task = spec.tasks.segmentation.unwrap();
         assert_eq!((task.epochs, task.batch_size, task.shuffle), (3, 4, true));
-        let sets = ["tasks.segmentation.preset=paper-code".to_owned(), "tasks.segmentation.shuffle=true".into()];
+        let sets =
+            ["tasks.segmentation.preset=paper-code".to_owned(), "tasks.segmentation.shuffle=true".into()];
         let spec = resolve(parse(SMALL, Path::new("s"), &sets).unwrap()).unwrap();
         let task = spec.tasks.segmentation.unwrap();
         assert!(task.shuffle && task.nearest_images && task.epochs == 3);
@@ -433,7 +448,8 @@ mod tests {
 
     #[test]
     fn a_list_sweeps() {
-        let text = format!("{SMALL}\n[[arms]]\nname = \"few {{real_fraction}}\"\nreal_fraction = [0.05, 0.5]\n");
+        let text =
+            format!("{SMALL}\n[[arms]]\nname = \"few {{real_fraction}}\"\nreal_fraction = [0.05, 0.5]\n");
         let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
         let names: Vec<_> = spec.arms.iter().map(|a| a.name.as_str()).collect();
         assert_eq!(names, ["real", "few 5%", "few 50%"]);
@@ -442,19 +458,55 @@ mod tests {
     #[test]
     fn faults_name_file_line_and_remedy() {
         for (text, sets, expected) in [
-            (SMALL.replace("epochs", "epoks"), vec![], vec!["spec.toml:10: unknown field `epoks`", "did you mean `epochs`?"]),
+            (
+                SMALL.replace("epochs", "epoks"),
+                vec![],
+                vec!["spec.toml:10: unknown field `epoks`", "did you mean `epochs`?"],
+            ),
             (SMALL.replace("= 3", "= \"three\""), vec![], vec!["spec.toml:10: invalid type: string"]),
-            (SMALL.replace("= 3", "= 0"), vec![], vec!["spec.toml:10: `tasks.segmentation.epochs`: 0 is out of range", "choose a value from 1"]),
-            (SMALL.replace("phantom", "fantom"), vec![], vec!["spec.toml:5: unknown variant `fantom`", "did you mean `phantom`?"]),
+            (
+                SMALL.replace("= 3", "= 0"),
+                vec![],
+                vec!["spec.toml:10: `tasks.segmentation.epochs`: 0 is out of range", "choose a value from 1"],
+            ),
+            (
+                SMALL.replace("phantom", "fantom"),
+                vec![],
+                vec!["spec.toml:5: unknown variant `fantom`", "did you mean `phantom`?"],
+            ),
             (SMALL.replace("phantom", "camus"), vec![], vec!["spec.toml:4: `data.root`: is missing"]),
-            (SMALL.to_owned(), vec!["tasks.segmentation.epoks=4"], vec!["--set tasks.segmentation.epoks=4: unknown field", "did you mean `epochs`?"]),
-            (SMALL.to_owned(), vec!["tasks.segmentation.epochs=-1"], vec!["--set tasks.segmentation.epochs=-1: "]),
-            (SMALL.to_owned(), vec!["tasks.segmentation.batch_size=0"], vec!["--set tasks.segmentation.batch_size=0: ", "out of range"]),
-            (SMALL.to_owned(), vec!["data.source=camus", "data.root=nowhere"], vec!["--set data.root=nowhere: ", "there is no nowhere"]),
+            (
+                SMALL.to_owned(),
+                vec!["tasks.segmentation.epoks=4"],
+                vec!["--set tasks.segmentation.epoks=4: unknown field", "did you mean `epochs`?"],
+            ),
+            (
+                SMALL.to_owned(),
+                vec!["tasks.segmentation.epochs=-1"],
+                vec!["--set tasks.segmentation.epochs=-1: "],
+            ),
+            (
+                SMALL.to_owned(),
+                vec!["tasks.segmentation.batch_size=0"],
+                vec!["--set tasks.segmentation.batch_size=0: ", "out of range"],
+            ),
+            (
+                SMALL.to_owned(),
+                vec!["data.source=camus", "data.root=nowhere"],
+                vec!["--set data.root=nowhere: ", "there is no nowhere"],
+            ),
             (SMALL.to_owned(), vec!["arms.3.name=x"], vec!["the list has no item `3`"]),
             (SMALL.to_owned(), vec!["tasks.segmentation.image_size=200"], vec!["cannot be halved 7 times"]),
-            (format!("{SMALL}[[arms]]\n"), vec![], vec!["spec.toml:11: `arms.1`: there are two arms named \"real\""]),
-            (format!("{SMALL}[[arms]]\nreal_fraction = 1.5\n"), vec![], vec!["spec.toml:12: `arms.1.real_fraction`: 1.5 is out of range"]),
+            (
+                format!("{SMALL}[[arms]]\n"),
+                vec![],
+                vec!["spec.toml:11: `arms.1`: there are two arms named \"real\""],
+            ),
+            (
+                format!("{SMALL}[[arms]]\nreal_fraction = 1.5\n"),
+                vec![],
+                vec!["spec.toml:12: `arms.1.real_fraction`: 1.5 is out of range"],
+            ),
             ("[experiment\n".to_owned(), vec![], vec!["spec.toml:1: "]),
         ] {
             let message = message(&text, &sets);

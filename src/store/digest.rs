@@ -38,7 +38,8 @@ impl Digests {
     /// A cache that cannot be read is an empty one.
     pub fn open(store: &Path) -> Self {
         let file = store.join(CACHE);
-        let seen = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let seen =
+            fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         Self { file, seen: Mutex::new(seen), changed: Mutex::new(false) }
     }
 

@@ -75,6 +75,16 @@ pub enum StageStatus {
     Missing,
 }
 
+/// Artifacts of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Count {
+    pub kind: StageKind,
+    pub done: usize,
+    /// Interrupted, failed or under way.
+    pub begun: usize,
+    pub bytes: u64,
+}
+
 /// Held while a stage is worked on; the system lets go of it when the process ends, however it ends.
 pub struct Lock {
     _file: File,
@@ -234,6 +244,27 @@ impl Store {
         } else {
             StageStatus::Missing
         }
+    }
+
+    /// What the store holds of each kind.
+    pub fn counts(&self) -> Result<Vec<Count>> {
+        StageKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let mut count = Count { kind, done: 0, begun: 0, bytes: 0 };
+                let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { return Ok(count) };
+                for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+                    if let Ok(text) = fs::read_to_string(entry.path().join(RECORD)) {
+                        let record: Option<StageRecord> = serde_json::from_str(&text).ok();
+                        count.done += 1;
+                        count.bytes += record.map_or(0, |r| r.outputs.iter().map(|o| o.bytes).sum());
+                    } else {
+                        count.begun += 1;
+                    }
+                }
+                Ok(count)
+            })
+            .collect()
     }
 
     /// Seconds per unit of each cost class, from the records of one kind (the last one read counts).

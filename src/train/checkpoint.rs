@@ -43,7 +43,9 @@ pub struct Checkpoint {
 
 fn put(tensors: &mut Vec<(String, Tensor)>, prefix: &str, snapshot: &Snapshot) {
     tensors.push((format!("{prefix}.master"), snapshot.master.shallow_clone()));
-    tensors.extend(snapshot.buffers.iter().map(|(name, b)| (format!("{prefix}.buffer.{name}"), b.shallow_clone())));
+    tensors.extend(
+        snapshot.buffers.iter().map(|(name, b)| (format!("{prefix}.buffer.{name}"), b.shallow_clone())),
+    );
 }
 
 fn take(tensors: &mut HashMap<String, Tensor>, prefix: &str) -> Option<Snapshot> {
@@ -66,7 +68,8 @@ impl Checkpoint {
         if let Some(best) = &self.best {
             put(&mut tensors, "best", best);
         }
-        tensors.extend(self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.shallow_clone())));
+        tensors
+            .extend(self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.shallow_clone())));
         let standing = serde_json::to_string(&self.standing)
             .map_err(|e| Error::failure(format!("cannot write the checkpoint: {e}")))?;
         let metadata =
@@ -81,11 +84,14 @@ impl Checkpoint {
             return Ok(None);
         }
         let damaged = || {
-            Error::failure("the checkpoint is damaged").at(&file).help("remove this file: the stage then starts afresh")
+            Error::failure("the checkpoint is damaged")
+                .at(&file)
+                .help("remove this file: the stage then starts afresh")
         };
         let bytes = std::fs::read(&file).at_path(&file, "cannot read the checkpoint")?;
         let (mut tensors, metadata) = weights::from_bytes(&bytes, &file)?;
-        let standing = metadata.get("standing").and_then(|t| serde_json::from_str(t).ok()).ok_or_else(damaged)?;
+        let standing =
+            metadata.get("standing").and_then(|t| serde_json::from_str(t).ok()).ok_or_else(damaged)?;
         let curves = crate::results::parse_csv(metadata.get("curves").ok_or_else(damaged)?, &file)?;
         let now = take(&mut tensors, "now").ok_or_else(damaged)?;
         let best = take(&mut tensors, "best");

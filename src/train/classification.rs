@@ -5,7 +5,8 @@ use std::path::Path;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit, schedule::LearningRate,
+    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit,
+    schedule::LearningRate,
 };
 use crate::{
     error::Result,

@@ -138,7 +138,8 @@ impl Loader<'_> {
         let target = match self.target {
             Target::Masks => Tensor::from_slice(&masks).view([n, s, s]),
             Target::Labels(labels) => {
-                let labels: Option<Vec<i64>> = chosen.iter().map(|&i| labels.get(i).map(|&l| l as i64)).collect();
+                let labels: Option<Vec<i64>> =
+                    chosen.iter().map(|&i| labels.get(i).map(|&l| l as i64)).collect();
                 Tensor::from_slice(&labels.ok_or_else(|| Error::failure("an image has no label"))?)
             }
         };

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Training: one loop, one optimizer, one checkpoint format.
 
 pub mod augment;
@@ -165,7 +164,8 @@ fn fit(
     if select_metric.is_empty() {
         // Killed between the last checkpoint and the end: only the files are left to write.
         let (_, scores) = validate(task, val, parameters.kind())?;
-        select_metric = scores.first().map(|(s, m, _)| format!("{s} {m}").trim().to_owned()).unwrap_or_default();
+        select_metric =
+            scores.first().map(|(s, m, _)| format!("{s} {m}").trim().to_owned()).unwrap_or_default();
     }
     let chosen = best.unwrap_or_else(|| parameters.snapshot());
     let bytes = weights::to_bytes(&parameters.named(&chosen), vec![])?;
@@ -245,8 +245,3 @@ pub struct TaskData {
     pub train: Samples,
     pub val: Samples,
 }
-=======
-//! train
-
-pub mod augment;
->>>>>>> measure

@@ -53,7 +53,7 @@ impl Optimizer {
                 let mut denominator = second.sqrt();
                 denominator /= (1.0 - beta2.powi(t)).sqrt();
                 denominator += eps;
-                let mut update = first / denominator;
+                let mut update = &*first / denominator;
                 update *= rate / (1.0 - beta1.powi(t));
                 *master -= update;
             }

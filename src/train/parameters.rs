@@ -47,7 +47,8 @@ impl Parameters {
         if variables.is_empty() {
             return Err(Error::failure("the network has no trainable weights"));
         }
-        let flat: Vec<Tensor> = variables.iter().map(|(_, v)| v.detach().to_kind(Kind::Float).flatten(0, -1)).collect();
+        let flat: Vec<Tensor> =
+            variables.iter().map(|(_, v)| v.detach().to_kind(Kind::Float).flatten(0, -1)).collect();
         let master = Tensor::cat(&flat, 0);
         let low_count: i64 =
             variables.iter().filter(|(name, _)| !is_norm(name)).map(|(_, v)| v.numel() as i64).sum();
@@ -103,7 +104,10 @@ impl Parameters {
         tch::no_grad(|| {
             self.master.f_copy_(&snapshot.master)?;
             for (name, buffer) in &mut self.buffers {
-                let saved = snapshot.buffers.get(name).ok_or_else(|| Error::failure(format!("{name} is not in the snapshot")))?;
+                let saved = snapshot
+                    .buffers
+                    .get(name)
+                    .ok_or_else(|| Error::failure(format!("{name} is not in the snapshot")))?;
                 buffer.f_copy_(saved)?;
             }
             Ok::<_, Error>(())

@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn the_faulty_schedule_ends_at_the_highest_rate_and_the_right_one_at_the_lowest() {
         // 400 steps an epoch, 300 epochs: the last step is an even number of half periods in.
-        let rate = |schedule| LearningRate { schedule, start: 1e-3, end: 1e-4, epochs: 300, steps_per_epoch: 400 };
+        let rate =
+            |schedule| LearningRate { schedule, start: 1e-3, end: 1e-4, epochs: 300, steps_per_epoch: 400 };
         let last = 300 * 400;
         assert!((rate(Schedule::CosinePeriodInEpochsSteppedPerBatch).at(last) - 1e-3).abs() < 1e-12);
         assert!((rate(Schedule::Cosine).at(last) - 1e-4).abs() < 1e-12);

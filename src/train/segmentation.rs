@@ -3,7 +3,8 @@
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit, schedule::LearningRate,
+    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit,
+    schedule::LearningRate,
 };
 use crate::{
     error::Result,
@@ -62,7 +63,8 @@ impl Task for SegmentationTask<'_> {
 
 impl SegmentationTask<'_> {
     fn mean(&self, means: &[f64; 4]) -> f64 {
-        let classes = dice::Structure::ALL.iter().zip(means).filter(|(s, _)| dice::Structure::CLASSES.contains(s));
+        let classes =
+            dice::Structure::ALL.iter().zip(means).filter(|(s, _)| dice::Structure::CLASSES.contains(s));
         if self.nan_poisons {
             return classes.map(|(_, v)| v).sum::<f64>() / dice::Structure::CLASSES.len() as f64;
         }

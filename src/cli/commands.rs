@@ -1,0 +1,389 @@
+//! What each command does, by the modules that know how.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command as Process, Stdio},
+};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Command, Data, Layout, Measure, SpecArgs};
+use crate::{
+    data, doctor,
+    error::{Error, Result},
+    execute::{self, Options, Outcome},
+    measure,
+    plan::{self, Plan, Stage, StageKind},
+    progress::Progress,
+    report,
+    spec::{self, ResolvedSpec},
+    store::{Digests, StageStatus, Store},
+};
+
+pub(super) fn carry_out(command: Command) -> Result<u8> {
+    match command {
+        Command::Run { spec, device, jobs, fail_fast, reports, quiet, helper } => {
+            run(&spec, &Run { device, jobs, fail_fast, reports, quiet, helper })
+        }
+        Command::Plan { spec, json } => show_plan(&spec, json),
+        Command::Status { spec, set, store, json } => status(spec.as_deref(), &set.sets, &store.store, json),
+        Command::Report { spec, out } => draw_again(&spec, out),
+        Command::Doctor { store, json } => {
+            let found = doctor::inspect(&store.store);
+            if json { print_json(&found) } else { print(&found.to_string()) }
+        }
+        Command::Data(command) => data_command(command),
+        Command::Measure(Measure::Dice { truth, prediction, json }) => {
+            let found = measure::folder::compare(&truth, &prediction)?;
+            if json { print_json(&found) } else { print(&found.to_string()) }
+        }
+    }
+}
+
+/// To standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    let _ = out
+        .write_all(text.as_bytes())
+        .and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") });
+    Ok(0)
+}
+
+fn print_json<T: Serialize>(value: &T) -> Result<u8> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Error::failure(format!("cannot write JSON: {e}")))?;
+    print(&text)
+}
+
+/// A spec with its plan and the store's memory of digests.
+struct Asked {
+    spec: ResolvedSpec,
+    plan: Plan,
+    digests: Digests,
+}
+
+fn ask(file: &Path, sets: &[String], store: &Path) -> Result<Asked> {
+    let spec = spec::load(file, sets)?;
+    let digests = Digests::open(store);
+    let outside = execute::outside_digests(&spec, &digests)?;
+    Ok(Asked { plan: plan::build(&spec, &outside), spec, digests })
+}
+
+struct Run {
+    device: String,
+    jobs: u16,
+    fail_fast: bool,
+    reports: PathBuf,
+    quiet: bool,
+    helper: bool,
+}
+
+fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
+    let device = doctor::choose_device(&how.device)?;
+    // The spec before the store: a spec that is wrong leaves nothing behind.
+    spec::load(&args.spec, &args.set.sets)?;
+    let store = Store::open(&args.store.store)?;
+    let asked = ask(&args.spec, &args.set.sets, store.root())?;
+    let threads = share_cores(how.jobs);
+    let helpers = (!how.helper).then(|| start_helpers(how.jobs)).transpose()?.unwrap_or_default();
+    let progress = Progress::new(how.quiet || how.helper);
+    let options = Options {
+        device,
+        threads,
+        fail_fast: how.fail_fast,
+        versions: doctor::versions(),
+        commit: env!("SYNECHO_COMMIT").to_owned(),
+    };
+    let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &progress)?;
+    for mut helper in helpers {
+        let _ = helper.wait();
+    }
+    if how.helper {
+        return Ok(ran.exit_code());
+    }
+    for (i, error) in ran.failures() {
+        eprintln!("error: {}: {error}", asked.plan.stages[i].label);
+    }
+    let blocked = ran.outcomes.iter().filter(|o| matches!(o, Outcome::Blocked)).count();
+    if blocked > 0 {
+        eprintln!("{blocked} stage(s) need what failed and were not begun");
+    }
+    if ran.exit_code() == 0 {
+        let to = how.reports.join(&asked.spec.experiment.name);
+        publish(&asked.plan, &store, &to)?;
+        print(&format!(
+            "{} of {} stages were done now, {} were there; the report is {}\n",
+            ran.done(),
+            asked.plan.stages.len(),
+            asked.plan.stages.len() - ran.done(),
+            to.join(report::PAGE).display()
+        ))?;
+    }
+    Ok(ran.exit_code())
+}
+
+/// libtorch and rayon would both take every core of every process: each process gets its part.
+fn share_cores(jobs: u16) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = (cores / usize::from(jobs)).max(1);
+    tch::set_num_threads(threads as i32);
+    // A pool that is there already keeps its size.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    threads
+}
+
+/// The other processes of `--jobs N`: the same command, sharing the store.
+fn start_helpers(jobs: u16) -> Result<Vec<Child>> {
+    let program =
+        std::env::current_exe().map_err(|e| Error::failure(format!("cannot find this program: {e}")))?;
+    (1..jobs)
+        .map(|_| {
+            Process::new(&program)
+                .args(std::env::args_os().skip(1))
+                .arg("--helper")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(|e| Error::failure(format!("cannot start another process: {e}")))
+        })
+        .collect()
+}
+
+fn report_stage(plan: &Plan) -> Result<&Stage> {
+    let found = plan.stages.iter().find(|stage| stage.kind() == StageKind::Report);
+    found.ok_or_else(|| Error::failure("the plan has no report"))
+}
+
+/// Copies the report's artifact to where people look for it.
+fn publish(plan: &Plan, store: &Store, to: &Path) -> Result<()> {
+    let stage = report_stage(plan)?;
+    report::publish(&store.artifact(stage.kind(), &stage.key), to)
+}
+
+fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
+    let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
+    let store = Store::look(&args.store.store);
+    let missing: Vec<&Stage> = asked
+        .plan
+        .stages
+        .iter()
+        .filter(|s| s.kind() != StageKind::Report && store.status(s.kind(), &s.key) != StageStatus::Done)
+        .collect();
+    if let Some(first) = missing.first() {
+        return Err(Error::input(format!(
+            "{} of {} stages are not done yet, the first is: {}",
+            missing.len(),
+            asked.plan.stages.len() - 1,
+            first.label
+        ))
+        .help(format!("synecho run {}", args.spec.display())));
+    }
+    let store = Store::open(&args.store.store)?;
+    let stage = report_stage(&asked.plan)?;
+    {
+        let _lock = store.try_lock(stage.kind(), &stage.key)?;
+        store.discard(stage.kind(), &stage.key)?;
+    }
+    let options = Options {
+        device: tch::Device::Cpu,
+        threads: share_cores(1),
+        fail_fast: true,
+        versions: doctor::versions(),
+        commit: env!("SYNECHO_COMMIT").to_owned(),
+    };
+    let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &Progress::new(false))?;
+    if let Some((_, error)) = ran.failures().next() {
+        return Err(error.clone());
+    }
+    let to = out.unwrap_or_else(|| Path::new("reports").join(&asked.spec.experiment.name));
+    publish(&asked.plan, &store, &to)?;
+    print(&format!("{}\n", to.join(report::PAGE).display()))
+}
+
+/// `1 h 05 min`, `3 min 20 s`, `12 s`.
+fn duration(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+    }
+}
+
+fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
+    let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
+    let store = Store::look(&args.store.store);
+    let rates = store.rates();
+    let rows: Vec<_> = asked
+        .plan
+        .stages
+        .iter()
+        .map(|stage| {
+            let there = matches!(store.lookup(stage.kind(), &stage.key, &asked.digests), Ok(Some(_)));
+            let (class, units) = stage.work.cost();
+            let seconds = (!there).then(|| rates.get(&class).map(|rate| rate * units)).flatten();
+            (stage, there, seconds)
+        })
+        .collect();
+    asked.digests.save();
+    let misses: Vec<_> = rows.iter().filter(|(_, there, _)| !there).collect();
+    let known: f64 = misses.iter().filter_map(|(_, _, s)| *s).sum();
+    let unknown = misses.iter().filter(|(_, _, s)| s.is_none()).count();
+    if as_json {
+        let stages: Vec<_> = rows
+            .iter()
+            .map(|(stage, there, seconds)| {
+                json!({
+                    "key": stage.key,
+                    "kind": stage.kind(),
+                    "label": stage.label,
+                    "hit": there,
+                    "estimated_seconds": seconds,
+                    "inputs": stage.inputs,
+                    "params": plan::params(&stage.work),
+                })
+            })
+            .collect();
+        return print_json(&json!({
+            "experiment": asked.spec.experiment.name,
+            "stages": stages,
+            "to_do": misses.len(),
+            "estimated_seconds": known,
+            "without_estimate": unknown,
+        }));
+    }
+    let mut text = format!("{}: {} stages\n", asked.spec.experiment.title, rows.len());
+    for (stage, there, seconds) in &rows {
+        let state = if *there { "there" } else { "to do" };
+        let cost = seconds.map(|s| format!("about {}", duration(s))).unwrap_or_default();
+        text += &format!(
+            "  {state}  {}  {:<9} {}  {cost}\n",
+            &stage.key[..12],
+            stage.kind().as_str(),
+            stage.label
+        );
+    }
+    text += &match misses.len() {
+        0 => "everything is there: a run only looks\n".to_owned(),
+        n if known > 0.0 && unknown == 0 => {
+            format!("{n} to do, about {} (from earlier runs)\n", duration(known))
+        }
+        n if known > 0.0 => {
+            format!(
+                "{n} to do: about {} for some (from earlier runs), {unknown} of unknown length\n",
+                duration(known)
+            )
+        }
+        n => {
+            format!("{n} to do; nothing like them was run in this store yet, so their length is not known\n")
+        }
+    };
+    print(&text)
+}
+
+fn status(file: Option<&Path>, sets: &[String], root: &Path, as_json: bool) -> Result<u8> {
+    let store = Store::look(root);
+    let Some(file) = file else { return store_status(&store, as_json) };
+    let asked = ask(file, sets, root)?;
+    let rows: Vec<_> = asked
+        .plan
+        .stages
+        .iter()
+        .map(|stage| (stage, store.status(stage.kind(), &stage.key), store.failure(stage.kind(), &stage.key)))
+        .collect();
+    if as_json {
+        let stages: Vec<_> = rows
+            .iter()
+            .map(|(stage, status, failure)| {
+                let error = failure.as_ref().filter(|_| *status == StageStatus::Failed).map(|f| &f.error);
+                json!({"key": stage.key, "kind": stage.kind(), "label": stage.label, "status": status, "error": error})
+            })
+            .collect();
+        return print_json(&json!({"experiment": asked.spec.experiment.name, "stages": stages}));
+    }
+    let mut text = String::new();
+    for (stage, status, failure) in &rows {
+        text += &format!("  {:<11}  {}  {}\n", words(status), &stage.key[..12], stage.label);
+        if let Some(failure) = failure.as_ref().filter(|_| *status == StageStatus::Failed) {
+            text += &format!("               {}\n", failure.error.replace('\n', "\n               "));
+        }
+    }
+    let count = |wanted: StageStatus| rows.iter().filter(|(_, s, _)| *s == wanted).count();
+    text += &format!(
+        "{} done, {} running, {} failed, {} interrupted, {} not begun\n",
+        count(StageStatus::Done),
+        count(StageStatus::Running),
+        count(StageStatus::Failed),
+        count(StageStatus::Interrupted),
+        count(StageStatus::Missing)
+    );
+    print(&text)
+}
+
+fn words(status: &StageStatus) -> &'static str {
+    match status {
+        StageStatus::Done => "done",
+        StageStatus::Running => "running",
+        StageStatus::Failed => "failed",
+        StageStatus::Interrupted => "interrupted",
+        StageStatus::Missing => "not begun",
+    }
+}
+
+fn store_status(store: &Store, as_json: bool) -> Result<u8> {
+    let counts = store.counts()?;
+    if as_json {
+        return print_json(&counts);
+    }
+    let mut text = format!("{}\n", store.root().display());
+    for count in &counts {
+        text += &format!(
+            "  {:<9} {} done, {} begun, {:.1} MB\n",
+            count.kind.as_str(),
+            count.done,
+            count.begun,
+            count.bytes as f64 / 1e6
+        );
+    }
+    print(&text)
+}
+
+fn data_command(command: Data) -> Result<u8> {
+    let progress = Progress::new(false);
+    let bar = progress.bar(0, "data", "images");
+    let show = |done: usize, total: usize| {
+        bar.total(total as u64);
+        bar.set(done as u64);
+    };
+    match command {
+        Data::Import { from, source, to } => {
+            let format = match from {
+                Layout::Camus => data::import::Format::Camus,
+                Layout::Diffecho => data::import::Format::Diffecho,
+                Layout::KaggleH5 => data::import::Format::KaggleH5,
+                Layout::Folder => data::import::Format::Folder,
+            };
+            let manifest = data::import::import(format, &source, &to, &show)?;
+            print(&format!(
+                "{} images of {} patients are in {}\n",
+                manifest.rows.len(),
+                manifest.patients().len(),
+                to.display()
+            ))
+        }
+        Data::Phantom { patients, size, seed, to } => {
+            let spec = data::phantom::PhantomSpec { patients: patients as usize, size: size as usize, seed };
+            data::phantom::write(&spec, &to, &show)?;
+            print(&format!(
+                "{patients} phantoms are in {} (synecho data import --from camus reads them)\n",
+                to.display()
+            ))
+        }
+        Data::Check { folder, json } => {
+            let summary = data::check::check(&folder, &show)?;
+            if json { print_json(&summary) } else { print(&summary.to_string()) }
+        }
+    }
+}
