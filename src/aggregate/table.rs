@@ -96,7 +96,8 @@ impl Table {
         let heads: Vec<String> = self.columns.iter().map(|c| escape_markdown(c)).collect();
         let rules: Vec<String> =
             (0..heads.len()).map(|i| if self.is_numeric(i) { "---:" } else { ":---" }.to_owned()).collect();
-        let mut text = format!("**{}.** {}\n\n", escape_markdown(&self.title), escape_markdown(&self.caption));
+        let mut text =
+            format!("**{}.** {}\n\n", escape_markdown(&self.title), escape_markdown(&self.caption));
         text += &line(&heads);
         text += &line(&rules);
         for row in &self.rows {
@@ -294,6 +295,9 @@ mod tests {
         assert!(text.contains(row), "{text}");
         assert!(text.contains("\\begin{tabular}{lrr}") && text.contains("50 \\% of R\\&D"), "{text}");
         assert!(text.contains("\\textless{}x\\textgreater{} &  & "), "{text}");
-        assert_eq!(escape_latex("a\\b~^{}#$"), "a\\textbackslash{}b\\textasciitilde{}\\textasciicircum{}\\{\\}\\#\\$");
+        assert_eq!(
+            escape_latex("a\\b~^{}#$"),
+            "a\\textbackslash{}b\\textasciitilde{}\\textasciicircum{}\\{\\}\\#\\$"
+        );
     }
 }

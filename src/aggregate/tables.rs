@@ -1,7 +1,8 @@
 //! The tables of a report.
 
 use super::{
-    Cell, Estimate, Means, TrainedModel, arms, estimate, metric_label, overall_mean, reported_split, structure_label,
+    Cell, Estimate, Means, TrainedModel, arms, estimate, metric_label, overall_mean, reported_split,
+    structure_label,
     table::{Table, number},
 };
 use crate::results::Measurement;
@@ -204,7 +205,7 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
     notes.push("Precision, recall and F1: unweighted mean over classes, per seed.".to_owned());
     vec![Table {
         name: "classification".to_owned(),
-        title: "Classification".to_owned(),
+        title: "Classification: scores".to_owned(),
         caption: format!(
             "On the {split} patients: {}. The higher the better.",
             test_size(rows, task, &split)
@@ -245,7 +246,8 @@ pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
                 size(m.train_patients, m.train_images).into(),
                 size(m.val_patients, m.val_images).into(),
                 size(m.test_patients, m.test_images).into(),
-                format!("{} ({})", plural(m.epochs, "epoch", "epochs"), plural(m.steps, "step", "steps")).into(),
+                format!("{} ({})", plural(m.epochs, "epoch", "epochs"), plural(m.steps, "step", "steps"))
+                    .into(),
                 format!("epoch {} (step {})", m.best_epoch, m.best_step).into(),
                 format!("{} {}", number(m.best_value, 3), m.select_metric).into(),
                 m.precision.as_str().into(),
@@ -300,7 +302,6 @@ pub fn failures_table(rows: &[Measurement]) -> Option<Table> {
     })
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,7 +317,8 @@ mod tests {
         assert!(tables[0].columns.iter().any(|c| c == "Left atrium"));
         assert!(tables[1].title.ends_with("HD95 in mm"));
         assert!(tables[0].caption.contains("40 patients (160 images)"), "{}", tables[0].caption);
-        let Cell::Estimate { mean, sd: Some(sd), interval: Some((low, high)), .. } = tables[0].rows[0][2] else {
+        let Cell::Estimate { mean, sd: Some(sd), interval: Some((low, high)), .. } = tables[0].rows[0][2]
+        else {
             panic!("{:?}", tables[0].rows[0])
         };
         assert!(low < mean && mean < high && high - low < 0.1 && sd > 0.0 && sd < 0.05);

@@ -61,7 +61,11 @@ pub(crate) fn ticks(low: f64, high: f64, count: usize) -> (Vec<f64>, usize) {
     }
     let rough = span / count.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = power * [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= rough * 0.999).unwrap_or(10.0);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .map(|s| s * power)
+        .into_iter()
+        .min_by(|a, b| (span / a - count as f64).abs().total_cmp(&(span / b - count as f64).abs()))
+        .unwrap_or(rough);
     let decimals = (0..9).find(|&d| {
         let scaled = step * 10f64.powi(d);
         (scaled - scaled.round()).abs() < 1e-6 * scaled.abs()
@@ -130,9 +134,7 @@ impl Frame {
         scene.line(vec![(self.left, self.top), (self.left, self.bottom())], INK, 0.6, &[]);
         let middle = self.top + self.height / 2.0;
         if !label.is_empty() {
-            scene.add(
-                Text::new((self.left - widest - 8.0, middle), label, NORMAL, Anchor::Middle).upright(),
-            );
+            scene.add(Text::new((self.left - widest - 8.0, middle), label, NORMAL, Anchor::Middle).upright());
         }
     }
 
@@ -140,7 +142,7 @@ impl Frame {
     pub fn draw_x(&self, scene: &mut Scene, label: &str) {
         let y = self.bottom();
         scene.line(vec![(self.left, y), (self.left + self.width, y)], INK, 0.6, &[]);
-        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 38.0).clamp(2.0, 8.0) as usize);
+        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 34.0).clamp(2.0, 8.0) as usize);
         for value in values {
             let x = self.at_x(value);
             scene.line(vec![(x, y), (x, y + 2.5)], INK, 0.6, &[]);
@@ -229,7 +231,8 @@ pub(crate) enum Key {
     Box,
 }
 
-/// A legend in rows across `width` points from `at`; returns its height. With `draw` false only measures.
+/// A legend from `at` across `width` points: in one row where it fits, else in columns. Returns its height;
+/// without a scene it only measures.
 pub(crate) fn legend(
     scene: Option<&mut Scene>,
     (left, top): Point,
@@ -238,14 +241,20 @@ pub(crate) fn legend(
     key: Key,
 ) -> f64 {
     const ROW: f64 = 11.5;
+    const GAP: f64 = 16.0;
     let key_width = if key == Key::Line { 26.0 } else { 13.0 };
-    let widest = names.iter().map(|(name, _)| text_width(name, NORMAL, false)).fold(0.0, f64::max);
-    let cell = (widest + key_width + 16.0).min(width);
-    let columns = ((width / cell).floor() as usize).clamp(1, names.len().max(1));
+    let widths: Vec<f64> =
+        names.iter().map(|(name, _)| key_width + text_width(name, NORMAL, false) + GAP).collect();
+    let one_row = widths.iter().sum::<f64>() <= width + GAP;
+    let cell = widths.iter().copied().fold(1.0, f64::max).min(width);
+    let columns = if one_row { names.len() } else { (width / cell).floor() as usize }.max(1);
     let rows = names.len().div_ceil(columns);
     let Some(scene) = scene else { return rows as f64 * ROW };
-    for (i, (name, look)) in names.iter().enumerate() {
-        let (x, y) = (left + (i % columns) as f64 * cell, top + (i / columns) as f64 * ROW + 6.0);
+    let mut flow = left;
+    for (i, ((name, look), own)) in names.iter().zip(&widths).enumerate() {
+        let x = if one_row { flow } else { left + (i % columns) as f64 * cell };
+        flow += own;
+        let y = top + (i / columns) as f64 * ROW + 6.0;
         match key {
             Key::Line => {
                 scene.line(vec![(x, y), (x + 22.0, y)], look.color, 1.4, look.dash);
@@ -257,8 +266,8 @@ pub(crate) fn legend(
                 look.draw_marker(scene, (x + 4.5, y), 2.0);
             }
         }
-        let text = fitted(name, NORMAL, cell - key_width - 4.0);
-        scene.text((x + key_width, y + 0.36 * NORMAL), text, NORMAL, Anchor::Start);
+        let room = if one_row { width } else { cell - key_width };
+        scene.text((x + key_width, y + 0.36 * NORMAL), fitted(name, NORMAL, room), NORMAL, Anchor::Start);
     }
     rows as f64 * ROW
 }
@@ -287,7 +296,7 @@ mod tests {
         assert_eq!(ticks(0.0, 1.0, 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
         assert_eq!(ticks(0.0, 8000.0, 4), (vec![0.0, 2000.0, 4000.0, 6000.0, 8000.0], 0));
         let (values, decimals) = ticks(0.843, 0.912, 4);
-        assert_eq!((values.len(), decimals), (3, 2));
+        assert_eq!((values.len(), decimals), (3, 2)); // 0.86, 0.88, 0.90
         assert_eq!(ticks(1.0, 1.0, 4).0, [1.0]);
         assert_eq!(ticks(f64::NAN, 1.0, 4).0.len(), 1);
         assert_eq!(tick_label(12000.0, 0), "12\u{a0}000");

@@ -37,10 +37,8 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
         .collect();
     let arms: Vec<(usize, &String)> =
         of.arms.iter().enumerate().filter(|(_, arm)| rows.iter().any(|r| r.arm == **arm)).collect();
-    let structures: Vec<&str> = ["endo", "myo", "epi", "la"]
-        .into_iter()
-        .filter(|s| rows.iter().any(|r| r.structure == *s))
-        .collect();
+    let structures: Vec<&str> =
+        ["endo", "myo", "epi", "la"].into_iter().filter(|s| rows.iter().any(|r| r.structure == *s)).collect();
     if structures.is_empty() || arms.is_empty() {
         return None;
     }
@@ -82,13 +80,11 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
         y,
     };
     let label = metric_label(metric);
-    frame.draw_y(&mut scene, &if unit.is_empty() { format!("{label} ({split})") } else { format!("{label} in {unit} ({split})") });
-    scene.line(
-        vec![(frame.left, frame.bottom()), (frame.left + frame.width, frame.bottom())],
-        INK,
-        0.6,
-        &[],
+    frame.draw_y(
+        &mut scene,
+        &if unit.is_empty() { format!("{label} ({split})") } else { format!("{label} in {unit} ({split})") },
     );
+    scene.line(vec![(frame.left, frame.bottom()), (frame.left + frame.width, frame.bottom())], INK, 0.6, &[]);
     let group = frame.width / structures.len() as f64;
     let pitch = (group * 0.86 / arms.len() as f64).min(34.0);
     let mut undefined = 0;
@@ -131,14 +127,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
     })
 }
 
-fn draw(
-    scene: &mut Scene,
-    frame: &Frame,
-    x: f64,
-    pitch: f64,
-    stats: &BoxStats,
-    look: super::axes::Look,
-) {
+fn draw(scene: &mut Scene, frame: &Frame, x: f64, pitch: f64, stats: &BoxStats, look: super::axes::Look) {
     let half = (pitch * 0.36).min(10.0);
     let y = |v: f64| frame.at_y(v);
     for (end, near) in [(stats.whiskers.0, stats.q1), (stats.whiskers.1, stats.q3)] {

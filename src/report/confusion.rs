@@ -78,7 +78,9 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
         let top = (i / across) as f64 * step + 24.0;
         scene.add(Text::new((left, top - 7.0), fitted(arm, NORMAL, room), NORMAL, Anchor::Start).bold());
         let across = side * classes.len() as f64;
-        scene.add(Text::new((left - longest - 12.0, top + across / 2.0), "Truth", NORMAL, Anchor::Middle).upright());
+        scene.add(
+            Text::new((left - longest - 12.0, top + across / 2.0), "Truth", NORMAL, Anchor::Middle).upright(),
+        );
         scene.text((left + across / 2.0, top + across + 22.0), "Predicted", NORMAL, Anchor::Middle);
         for (t, truth) in classes.iter().enumerate() {
             let y = top + t as f64 * side;
@@ -91,8 +93,10 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
                 scene.rect((x, y), (side, side), shade(fraction), 1.0);
                 let color = if fraction > 0.5 { WHITE } else { INK };
                 let middle = (x + side / 2.0, y + side / 2.0);
-                let percent = if total > 0.0 { format!("{:.1} %", 100.0 * fraction) } else { "–".to_owned() };
-                let number = Text::new((middle.0, middle.1 - 1.0), format!("{count:.0}"), NORMAL, Anchor::Middle);
+                let percent =
+                    if total > 0.0 { format!("{:.1} %", 100.0 * fraction) } else { "–".to_owned() };
+                let number =
+                    Text::new((middle.0, middle.1 - 1.0), format!("{count:.0}"), NORMAL, Anchor::Middle);
                 scene.add(number.color(color).bold());
                 scene.add(Text::new((middle.0, middle.1 + 9.0), percent, SMALL, Anchor::Middle).color(color));
             }
@@ -115,8 +119,10 @@ mod tests {
 
     #[test]
     fn counts_are_summed_by_truth_and_prediction() {
-        let row = |structure: &str, value| Measurement { structure: structure.into(), value, ..Default::default() };
-        let rows = [row("ES as ED", 2.0), row("ED as ED", 5.0), row("ED as ED", 4.0), row("ED as ES", f64::NAN)];
+        let row =
+            |structure: &str, value| Measurement { structure: structure.into(), value, ..Default::default() };
+        let rows =
+            [row("ES as ED", 2.0), row("ED as ED", 5.0), row("ED as ED", 4.0), row("ED as ES", f64::NAN)];
         let (classes, counts) = matrix(&rows.iter().collect::<Vec<_>>());
         assert_eq!(classes, ["ED", "ES"]);
         assert_eq!(counts, [[9.0, 0.0], [2.0, 0.0]]);

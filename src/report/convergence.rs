@@ -8,7 +8,7 @@ use super::{
     scene::{DOUBLE, Point, Scene},
 };
 use crate::{
-    aggregate::{metric_label, stats, structure_label},
+    aggregate::{stats, structure_label},
     results::CurvePoint,
 };
 
@@ -151,7 +151,9 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
     let curves: Vec<&CurvePoint> =
         input.curves.iter().filter(|p| p.task == of.task && p.model == of.model).collect();
     let present = |panel: &Panel| {
-        curves.iter().any(|p| p.split == panel.split && p.metric == panel.metric && p.structure == panel.structure)
+        curves
+            .iter()
+            .any(|p| p.split == panel.split && p.metric == panel.metric && p.structure == panel.structure)
     };
     let panels: Vec<Panel> = panels(of.task).into_iter().filter(|panel| present(panel)).collect();
     if panels.is_empty() {
@@ -189,7 +191,8 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
                 .collect();
             over_seeds(&points, axis)
         };
-        let series: Vec<(usize, &str, Vec<At>)> = arms.iter().map(|(i, arm)| (*i, *arm, of_arm(arm))).collect();
+        let series: Vec<(usize, &str, Vec<At>)> =
+            arms.iter().map(|(i, arm)| (*i, *arm, of_arm(arm))).collect();
         let all: Vec<Vec<At>> = series.iter().map(|s| s.2.clone()).collect();
         let falling = panel.metric == "loss";
         let (y, cut) = y_range(&all, falling, !falling);
@@ -224,12 +227,16 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
     let select = input.models.iter().find(|m| m.task == of.task && m.model == of.model);
     let mut caption = format!(
         "{} over {over}. Line: mean over seeds ({seeds}); band: from the lowest to the highest seed.",
-        if of.task == "segmentation" { "Dice on the validation patients, and losses," } else { "Accuracy on the validation patients, and losses," }
+        if of.task == "segmentation" {
+            "Dice on the validation patients, and losses,"
+        } else {
+            "Accuracy on the validation patients, and losses,"
+        }
     );
     if let Some(model) = select {
         caption += &format!(
             " Marker: where the tested checkpoints were chosen (mean over seeds; by {} on the validation patients).",
-            metric_label(&model.select_metric)
+            if model.select_metric == "dice" { "mean Dice" } else { &model.select_metric }
         );
     }
     if axis == Axis::Epochs {
@@ -295,7 +302,8 @@ mod tests {
         let curve = |values: &[f64]| {
             vec![values.iter().map(|&v| At { x: 0.0, mean: v, low: v, high: v }).collect::<Vec<_>>()]
         };
-        let plateau: Vec<f64> = std::iter::once(0.1).chain((0..20).map(|i| 0.85 + 0.002 * f64::from(i))).collect();
+        let plateau: Vec<f64> =
+            std::iter::once(0.1).chain((0..20).map(|i| 0.85 + 0.002 * f64::from(i))).collect();
         let ((low, high), cut) = y_range(&curve(&plateau), false, true);
         assert!(cut && low > 0.8 && high < 0.9);
         let ((low, _), cut) = y_range(&curve(&[0.1, 0.3, 0.5, 0.7, 0.9]), false, true);

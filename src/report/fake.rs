@@ -72,7 +72,14 @@ pub(crate) fn input(shape: &Shape) -> ReportInput {
     input
 }
 
-fn model(shape: &Shape, arm: (&str, f64, u64), seed: u64, task: &str, batch: u64, best_epoch: u64) -> TrainedModel {
+fn model(
+    shape: &Shape,
+    arm: (&str, f64, u64),
+    seed: u64,
+    task: &str,
+    batch: u64,
+    best_epoch: u64,
+) -> TrainedModel {
     let steps = arm.2.div_ceil(batch);
     let segmentation = task == "segmentation";
     TrainedModel {
@@ -99,7 +106,13 @@ fn model(shape: &Shape, arm: (&str, f64, u64), seed: u64, task: &str, batch: u64
     }
 }
 
-fn segmentation(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64), seed: u64, rng: &mut ChaCha8Rng) {
+fn segmentation(
+    input: &mut ReportInput,
+    shape: &Shape,
+    arm: (&str, f64, u64),
+    seed: u64,
+    rng: &mut ChaCha8Rng,
+) {
     let model = model(shape, arm, seed, "segmentation", 4, shape.epochs - seed.min(2));
     let steps = model.steps / shape.epochs;
     let point = |epoch: u64, split: &str, structure: &str, metric: &str, value: f64| CurvePoint {
@@ -122,7 +135,13 @@ fn segmentation(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64), s
             input.curves.push(point(epoch, "val", structure, "dice", (top + arm.1) * t.powf(0.6) + noise));
         }
         input.curves.push(point(epoch, "train", "", "loss", 1.1 * (1.0 - t) + 0.16 + 0.01 * normal(rng)));
-        input.curves.push(point(epoch, "val", "", "loss", 1.1 * (1.0 - t) + 0.2 - arm.1 + 0.012 * normal(rng)));
+        input.curves.push(point(
+            epoch,
+            "val",
+            "",
+            "loss",
+            1.1 * (1.0 - t) + 0.2 - arm.1 + 0.012 * normal(rng),
+        ));
     }
     for p in 0..shape.patients {
         let mut own = random::rng(3, "patient", &[p]);
@@ -162,7 +181,13 @@ fn segmentation(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64), s
     input.models.push(model);
 }
 
-fn classification(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64), seed: u64, rng: &mut ChaCha8Rng) {
+fn classification(
+    input: &mut ReportInput,
+    shape: &Shape,
+    arm: (&str, f64, u64),
+    seed: u64,
+    rng: &mut ChaCha8Rng,
+) {
     let model = model(shape, arm, seed, "classification", 32, shape.epochs / 2 + seed);
     let steps = model.steps / shape.epochs;
     let top = 0.82 + 2.0 * arm.1;
@@ -189,22 +214,23 @@ fn classification(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64),
         }
     }
     let mut counts = [[0.0; 2]; 2];
-    let row = |patient: &str, view: &str, phase: &str, structure: &str, metric: &str, value: f64| Measurement {
-        experiment: "fake".into(),
-        task: "classification".into(),
-        arm: arm.0.into(),
-        model: "resnet18".into(),
-        seed: Some(seed),
-        split: "test".into(),
-        patient: patient.into(),
-        view: view.into(),
-        phase: phase.into(),
-        structure: structure.into(),
-        metric: metric.into(),
-        value,
-        unit: if metric == "confusion" { "images" } else { "" }.into(),
-        n: Some(1),
-    };
+    let row =
+        |patient: &str, view: &str, phase: &str, structure: &str, metric: &str, value: f64| Measurement {
+            experiment: "fake".into(),
+            task: "classification".into(),
+            arm: arm.0.into(),
+            model: "resnet18".into(),
+            seed: Some(seed),
+            split: "test".into(),
+            patient: patient.into(),
+            view: view.into(),
+            phase: phase.into(),
+            structure: structure.into(),
+            metric: metric.into(),
+            value,
+            unit: if metric == "confusion" { "images" } else { "" }.into(),
+            n: Some(1),
+        };
     for p in 0..shape.patients {
         let patient = format!("patient{p:04}");
         for (view, phase) in [("2CH", "ED"), ("2CH", "ES"), ("4CH", "ED"), ("4CH", "ES")] {
@@ -230,7 +256,14 @@ fn classification(input: &mut ReportInput, shape: &Shape, arm: (&str, f64, u64),
     }
     for (t, truth) in ["ED", "ES"].into_iter().enumerate() {
         for (p, predicted) in ["ED", "ES"].into_iter().enumerate() {
-            input.measurements.push(row("", "", "", &format!("{truth} as {predicted}"), "confusion", counts[t][p]));
+            input.measurements.push(row(
+                "",
+                "",
+                "",
+                &format!("{truth} as {predicted}"),
+                "confusion",
+                counts[t][p],
+            ));
         }
     }
     input.models.push(model);

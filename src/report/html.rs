@@ -72,7 +72,8 @@ fn table(table: &Table) -> String {
 
 fn html_cell(cell: &Cell, decimals: usize, class: &str) -> String {
     let (first, second) = cell.parts(decimals);
-    let second = if second.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&second)) };
+    let second =
+        if second.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&second)) };
     format!("<td{class}>{}{second}</td>", escape(&first))
 }
 
@@ -82,7 +83,7 @@ fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
     let (_, inner) = svg.split_once(" viewBox").unwrap_or(("", svg));
     let svg = format!(
         "<svg role=\"img\" aria-label=\"{label}\" style=\"max-width:{:.0}px\" viewBox{inner}",
-        figure.scene.width * 1.6
+        figure.scene.width * 1.78
     );
     let said = if phantom { format!(" {PHANTOM}") } else { String::new() };
     format!(
@@ -151,9 +152,9 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
         nav.push((task, name));
         body += &format!("<h2 id=\"{task}\">{name}</h2>\n");
         // The first table and its plots are what one came for; the other distances can wait.
-        let (first, later): (Vec<&Table>, Vec<&Table>) = tables.into_iter().partition(|t| {
-            !["segmentation_hd", "segmentation_assd", "failures"].contains(&t.name.as_str())
-        });
+        let (first, later): (Vec<&Table>, Vec<&Table>) = tables
+            .into_iter()
+            .partition(|t| !["segmentation_hd", "segmentation_assd", "failures"].contains(&t.name.as_str()));
         first.into_iter().for_each(|t| body += &table(t));
         if !later.is_empty() {
             body += "<details><summary>More distances, and undefined values</summary>\n";
@@ -186,14 +187,19 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
         <li><a href=\"curves.csv\">curves.csv</a>: every point of the training curves</li>\n\
         <li><a href=\"resolved.toml\">resolved.toml</a>: the spec that makes this report again</li>\n</ul>\n";
     let banner = if meta.is_phantom {
-        format!("<p class=\"banner\" role=\"note\"><strong>Phantom.</strong> {PHANTOM} The numbers show that the machinery works, not how well a network reads echocardiograms.</p>\n")
+        format!(
+            "<p class=\"banner\" role=\"note\"><strong>Phantom.</strong> {PHANTOM} The numbers show that the machinery works, not how well a network reads echocardiograms.</p>\n"
+        )
     } else {
         String::new()
     };
     let warnings = if meta.warnings.is_empty() {
         String::new()
     } else {
-        format!("<aside class=\"warnings\" aria-label=\"Warnings\"><h2>Warnings</h2>{}</aside>\n", list(&meta.warnings))
+        format!(
+            "<aside class=\"warnings\" aria-label=\"Warnings\"><h2>Warnings</h2>{}</aside>\n",
+            list(&meta.warnings)
+        )
     };
     let nav: String = nav.iter().map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>")).collect();
     format!(

@@ -16,6 +16,7 @@ mod scene;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use crate::aggregate::TrainedModel;
@@ -100,8 +101,11 @@ impl Of<'_> {
         if !self.several {
             return format!("{}_{what}", self.task);
         }
-        let model: String =
-            self.model.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+        let model: String = self
+            .model
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .collect();
         format!("{}_{model}_{what}", self.task)
     }
 
@@ -116,12 +120,14 @@ impl Of<'_> {
             .arms
             .iter()
             .map(|arm| {
-                let rows = input.measurements.iter().filter(|r| {
-                    r.task == self.task && r.model == self.model && r.arm == *arm
-                });
-                let points = input.curves.iter().filter(|p| {
-                    p.task == self.task && p.model == self.model && p.arm == *arm
-                });
+                let rows = input
+                    .measurements
+                    .iter()
+                    .filter(|r| r.task == self.task && r.model == self.model && r.arm == *arm);
+                let points = input
+                    .curves
+                    .iter()
+                    .filter(|p| p.task == self.task && p.model == self.model && p.arm == *arm);
                 let seeds: BTreeSet<u64> =
                     rows.filter_map(|r| r.seed).chain(points.filter_map(|p| p.seed)).collect();
                 seeds.len()
@@ -224,13 +230,15 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     let save = |path: std::path::PathBuf, bytes: &[u8]| {
         fs::write(&path, bytes).at_path(&path, "cannot write the report")
     };
-    let mut drawn = Vec::new();
-    for figure in &figures {
-        let svg = render::svg(&figure.scene)?;
-        save(figure_folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-        save(figure_folder.join(format!("{}.png", figure.name)), &render::bitmap(&figure.scene)?)?;
-        drawn.push((figure, svg));
-    }
+    let drawn: Vec<(&Figure, String)> = figures
+        .par_iter()
+        .map(|figure| {
+            let svg = render::svg(&figure.scene)?;
+            save(figure_folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
+            save(figure_folder.join(format!("{}.png", figure.name)), &render::bitmap(&figure.scene)?)?;
+            Ok((figure, svg))
+        })
+        .collect::<Result<_>>()?;
     for table in &tables {
         save(table_folder.join(format!("{}.md", table.name)), table.to_markdown().as_bytes())?;
         save(table_folder.join(format!("{}.csv", table.name)), table.to_csv()?.as_bytes())?;
@@ -279,7 +287,10 @@ mod tests {
             for entry in fs::read_dir(dir.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.is_file() {
-                    found.push((path.strip_prefix(dir).unwrap().display().to_string(), fs::read(&path).unwrap()));
+                    found.push((
+                        path.strip_prefix(dir).unwrap().display().to_string(),
+                        fs::read(&path).unwrap(),
+                    ));
                 }
             }
         }
@@ -343,7 +354,8 @@ mod tests {
 
     #[test]
     fn names_are_escaped_everywhere() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input =
+            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
         let evil = "<script>alert(\"1\")</script> & 'real'";
         for row in &mut input.measurements {
             row.arm = evil.into();
@@ -365,7 +377,8 @@ mod tests {
 
     #[test]
     fn real_patients_are_not_shown_unless_asked_for() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input =
+            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
         input.meta.is_phantom = false;
         let (dir, page) = written(&input);
         assert!(!dir.path().join("figures/segmentation_samples.svg").exists());
@@ -379,7 +392,8 @@ mod tests {
     fn nothing_at_all_and_nothing_defined_still_make_a_page() {
         let (_dir, page) = written(&ReportInput::default());
         assert!(page.contains("No results"));
-        let mut input = fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
+        let mut input =
+            fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
         input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
         let (_dir, page) = written(&input);

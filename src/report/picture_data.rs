@@ -16,7 +16,7 @@ pub(crate) type Grey = Picture;
 pub(crate) fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedColorType) -> Result<Vec<u8>> {
     use image::codecs::png::{CompressionType, FilterType};
     let mut bytes = Cursor::new(Vec::new());
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive)
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive)
         .write_image(pixels, width as u32, height as u32, color)
         .map_err(|e| Error::failure(format!("cannot encode a figure as PNG: {e}")))?;
     Ok(bytes.into_inner())
@@ -27,7 +27,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        let word =
+            chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
         for digit in 0..4 {
             let index = word >> (18 - 6 * digit) & 63;
             text.push(if digit <= chunk.len() { char::from(DIGITS[index as usize]) } else { '=' });
@@ -37,7 +38,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 }
 
 /// Closed outlines of the pixels of one class, along pixel edges, in pixels (0, 0 is the top left corner
-/// of the top left pixel), smoothed by cutting corners (Chaikin 1974) `rounds` times.
+/// of the top left pixel). With `rounds` above 0 stairs become slopes (edge midpoints are joined), whose
+/// corners are then cut (Chaikin 1974) that many times: at most half a pixel is moved.
 pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64, f64)>> {
     let inside = |x: i64, y: i64| {
         x >= 0
@@ -79,6 +81,9 @@ pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64
                 _ => break,
             }
         }
+        if rounds > 0 {
+            outline = midpoints(&outline);
+        }
         for _ in 0..rounds {
             outline = cut_corners(&outline);
         }
@@ -90,13 +95,21 @@ pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64
     loops
 }
 
+fn midpoints(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let next = outline.iter().cycle().skip(1);
+    outline.iter().zip(next).map(|(a, b)| ((a.0 + b.0) / 2.0, (a.1 + b.1) / 2.0)).collect()
+}
+
 fn cut_corners(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let next = outline.iter().cycle().skip(1);
     outline
         .iter()
         .zip(next)
         .flat_map(|(a, b)| {
-            [(0.75 * a.0 + 0.25 * b.0, 0.75 * a.1 + 0.25 * b.1), (0.25 * a.0 + 0.75 * b.0, 0.25 * a.1 + 0.75 * b.1)]
+            [
+                (0.75 * a.0 + 0.25 * b.0, 0.75 * a.1 + 0.25 * b.1),
+                (0.25 * a.0 + 0.75 * b.0, 0.25 * a.1 + 0.75 * b.1),
+            ]
         })
         .collect()
 }
@@ -107,9 +120,14 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
-        {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

@@ -85,8 +85,11 @@ pub(crate) fn svg(scene: &Scene) -> Result<String> {
                     area.draw(&Polygon::new(points, rgb(*color, *alpha))).map_err(failure)?;
                 }
                 Shape::Circle { center, radius, color } => {
-                    let circle =
-                        Circle::new(whole(*center, scale), (radius * scale).round() as i32, rgb(*color, 1.0).filled());
+                    let circle = Circle::new(
+                        whole(*center, scale),
+                        (radius * scale).round() as i32,
+                        rgb(*color, 1.0).filled(),
+                    );
                     area.draw(&circle).map_err(failure)?;
                 }
                 Shape::Text(t) => svg_text(&area, t, scale)?,
@@ -146,8 +149,7 @@ pub(crate) fn bitmap(scene: &Scene) -> Result<Vec<u8>> {
     let scale = DPI / 72.0 * OVERSAMPLING as f64;
     let mut pixels = vec![255u8; wide * high * 3];
     {
-        let area =
-            BitMapBackend::with_buffer(&mut pixels, (wide as u32, high as u32)).into_drawing_area();
+        let area = BitMapBackend::with_buffer(&mut pixels, (wide as u32, high as u32)).into_drawing_area();
         for shape in &scene.shapes {
             match shape {
                 Shape::Line { points, color, width, dash } => {
@@ -159,7 +161,9 @@ pub(crate) fn bitmap(scene: &Scene) -> Result<Vec<u8>> {
                     let points: Vec<(i32, i32)> = points.iter().map(|p| whole(*p, scale)).collect();
                     area.draw(&Polygon::new(points, rgb(*color, *alpha))).map_err(failure)?;
                 }
-                Shape::Circle { center, radius, color } => disc(&area, *center, radius * scale, *color, scale)?,
+                Shape::Circle { center, radius, color } => {
+                    disc(&area, *center, radius * scale, *color, scale)?
+                }
                 Shape::Text(t) => bitmap_text(&area, t, scale)?,
                 Shape::Picture { picture, place } => bitmap_picture(&area, picture, *place, scale)?,
             }
@@ -271,18 +275,22 @@ fn bitmap_picture(
         let at = at.clamp(0.0, (n - 1) as f64);
         (at.floor() as usize, (at.floor() as usize + 1).min(n - 1), at - at.floor())
     };
+    let mut pixels = Vec::new();
     for y in top..bottom {
         let (y0, y1, fy) = sample((f64::from(y - top) + 0.5) / f64::from(bottom - top) * h as f64 - 0.5, h);
         for x in left..right {
-            let (x0, x1, fx) = sample((f64::from(x - left) + 0.5) / f64::from(right - left) * w as f64 - 0.5, w);
+            let (x0, x1, fx) =
+                sample((f64::from(x - left) + 0.5) / f64::from(right - left) * w as f64 - 0.5, w);
             let at = |x: usize, y: usize| f64::from(picture.pixels[y * w + x]);
             let above = at(x0, y0) * (1.0 - fx) + at(x1, y0) * fx;
             let below = at(x0, y1) * (1.0 - fx) + at(x1, y1) * fx;
-            let v = (above * (1.0 - fy) + below * fy).round() as u8;
-            area.draw_pixel((x, y), &RGBColor(v, v, v)).map_err(failure)?;
+            pixels.extend([(above * (1.0 - fy) + below * fy).round() as u8; 3]);
         }
     }
-    Ok(())
+    let size = ((right - left).max(0) as u32, (bottom - top).max(0) as u32);
+    // None only where the buffer is smaller than the size.
+    BitMapElement::with_owned_buffer((left, top), size, pixels)
+        .map_or(Ok(()), |element| area.draw(&element).map_err(failure))
 }
 
 #[cfg(test)]
@@ -293,9 +301,8 @@ mod tests {
     fn dashes_keep_their_lengths_round_corners() {
         let line = [(0.0, 0.0), (5.0, 0.0), (5.0, 5.0)];
         let pieces = dashes(&line, &[4.0, 2.0]);
-        let length = |p: &Vec<Point>| -> f64 {
-            p.windows(2).map(|w| (w[1].0 - w[0].0).hypot(w[1].1 - w[0].1)).sum()
-        };
+        let length =
+            |p: &Vec<Point>| -> f64 { p.windows(2).map(|w| (w[1].0 - w[0].0).hypot(w[1].1 - w[0].1)).sum() };
         let lengths: Vec<f64> = pieces.iter().map(length).collect();
         assert_eq!(lengths, [4.0, 4.0]);
         assert_eq!(pieces[1], [(5.0, 1.0), (5.0, 5.0)]);
@@ -308,7 +315,10 @@ mod tests {
         scene.text((10.0, 20.0), "<real> & 'more'", 8.0, Anchor::Start);
         let svg = svg(&scene).unwrap();
         assert!(svg.starts_with("<svg width=\"3.5in\" height=\"1in\" viewBox=\"0 0 5040 1440\""), "{svg}");
-        assert!(svg.contains("&lt;real&gt; &amp;") && !svg.contains("<real>") && !svg.contains("dy="), "{svg}");
+        assert!(
+            svg.contains("&lt;real&gt; &amp;") && !svg.contains("<real>") && !svg.contains("dy="),
+            "{svg}"
+        );
         assert!(svg.contains("font-size=\"160\""), "{svg}");
     }
 

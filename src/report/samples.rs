@@ -21,7 +21,8 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
     let (gap, margin) = (8.0, 4.0);
     let width = (DOUBLE - 2.0 * margin - 2.0 * gap) / 3.0;
     // Pixels may not be square in millimetres; the panel shows them as the network saw them.
-    let height = |picture: &Picture| width * (picture.height as f64 / picture.width.max(1) as f64).clamp(0.2, 3.0);
+    let height =
+        |picture: &Picture| width * (picture.height as f64 / picture.width.max(1) as f64).clamp(0.2, 3.0);
     let head = 30.0;
     let total = head + items.iter().map(|item| height(&item.image) + 22.0).sum::<f64>();
     let mut scene = Scene::new(DOUBLE, total);
