@@ -2,13 +2,15 @@
 
 use super::{
     Figure, Of, ReportInput,
-    axes::{NORMAL, SMALL, columns, note, outline},
+    axes::{NORMAL, SMALL, columns, outline},
     scene::{Anchor, DOUBLE, INK, Rgb, SINGLE, Scene, Text, WHITE, fitted},
 };
 use crate::results::Measurement;
 
-/// Classes in order of appearance, and counts [truth][predicted] summed over seeds.
-fn matrix(rows: &[&Measurement]) -> (Vec<String>, Vec<Vec<f64>>) {
+/// Classes by name, and counts `[truth][predicted]` summed over seeds.
+type Matrix = (Vec<String>, Vec<Vec<f64>>);
+
+fn matrix(rows: &[&Measurement]) -> Matrix {
     let pairs: Vec<(&str, &str, f64)> = rows
         .iter()
         .filter_map(|r| r.structure.split_once(" as ").map(|(truth, predicted)| (truth, predicted, r.value)))
@@ -41,7 +43,7 @@ fn shade(fraction: f64) -> Rgb {
 /// None where the model has no confusion rows.
 pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> Option<Figure> {
     let split = crate::aggregate::reported_split(rows, of.task)?;
-    let panels: Vec<(&String, Vec<String>, Vec<Vec<f64>>)> = of
+    let panels: Vec<(&String, Matrix)> = of
         .arms
         .iter()
         .filter_map(|arm| {
@@ -56,14 +58,14 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
                         && r.seed.is_some()
                 })
                 .collect();
-            let (classes, counts) = matrix(&rows);
-            (!classes.is_empty()).then_some((arm, classes, counts))
+            let matrix = matrix(&rows);
+            (!matrix.0.is_empty()).then_some((arm, matrix))
         })
         .collect();
-    let classes = panels.iter().map(|p| p.1.len()).max()?;
+    let classes = panels.iter().map(|(_, (classes, _))| classes.len()).max()?;
     let longest = panels
         .iter()
-        .flat_map(|p| &p.1)
+        .flat_map(|(_, (classes, _))| classes)
         .map(|name| super::scene::text_width(name, SMALL, false))
         .fold(0.0, f64::max);
     let gap = longest + 26.0;
@@ -73,7 +75,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
     let side = (places[0].1 / classes as f64).min(46.0);
     let step = side * classes as f64 + 58.0;
     let mut scene = Scene::new(width, step * panels.len().div_ceil(across) as f64);
-    for (i, (arm, classes, counts)) in panels.iter().enumerate() {
+    for (i, (arm, (classes, counts))) in panels.iter().enumerate() {
         let (left, room) = places[i % across];
         let top = (i / across) as f64 * step + 24.0;
         scene.add(Text::new((left, top - 7.0), fitted(arm, NORMAL, room), NORMAL, Anchor::Start).bold());
@@ -102,9 +104,6 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
             }
         }
         outline(&mut scene, (left, top), (across, across), INK, 0.6);
-    }
-    if panels.is_empty() {
-        note(&mut scene, (width / 2.0, 12.0), "no predictions");
     }
     let caption = format!(
         "Images of the {split} patients, summed over seeds ({}), with the percentage of the row (of the images that truly are of the class).",

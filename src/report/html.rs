@@ -105,7 +105,7 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
             text += &format!(" ({} trained)", grouped(first.trainable));
         }
         text += &format!(
-            "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested once on {} test patients ({} images)",
+            "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested on {} test patients ({} images)",
             first.preset,
             first.precision,
             first.select_metric,

@@ -354,8 +354,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_everywhere() {
-        let mut input =
-            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
         let evil = "<script>alert(\"1\")</script> & 'real'";
         for row in &mut input.measurements {
             row.arm = evil.into();
@@ -377,8 +376,7 @@ mod tests {
 
     #[test]
     fn real_patients_are_not_shown_unless_asked_for() {
-        let mut input =
-            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
         input.meta.is_phantom = false;
         let (dir, page) = written(&input);
         assert!(!dir.path().join("figures/segmentation_samples.svg").exists());
@@ -392,8 +390,7 @@ mod tests {
     fn nothing_at_all_and_nothing_defined_still_make_a_page() {
         let (_dir, page) = written(&ReportInput::default());
         assert!(page.contains("No results"));
-        let mut input =
-            fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
+        let mut input = fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3 });
         input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
         let (_dir, page) = written(&input);
@@ -402,8 +399,7 @@ mod tests {
 
     #[test]
     fn ten_arms_fit() {
-        let input =
-            fake::input(&Shape { arms: 10, seeds: 2, patients: 12, epochs: 12, ..Default::default() });
+        let input = fake::input(&Shape { arms: 10, seeds: 2, patients: 12, epochs: 12 });
         let (dir, _) = written(&input);
         let svg = fs::read_to_string(dir.path().join("figures/segmentation_convergence_steps.svg")).unwrap();
         for model in &input.models {
