@@ -181,12 +181,28 @@ impl Frame {
     /// The area between two curves over the same x.
     pub fn band(&self, scene: &mut Scene, data: &[(f64, f64, f64)], color: Rgb) {
         for piece in data.split(|p| !p.0.is_finite() || !p.1.is_finite() || !p.2.is_finite()) {
-            let y = |v: f64| self.at_y(v).clamp(self.top, self.bottom());
-            let mut points: Vec<Point> = piece.iter().map(|p| (self.at_x(p.0), y(p.1))).collect();
-            points.extend(piece.iter().rev().map(|p| (self.at_x(p.0), y(p.2))));
+            let at = |x: f64, y: f64| (self.at_x(x), self.at_y(y));
+            let mut points: Vec<Point> = piece.iter().map(|p| at(p.0, p.1)).collect();
+            points.extend(piece.iter().rev().map(|p| at(p.0, p.2)));
+            let points = below(&below(&points, self.top, 1.0), self.bottom(), -1.0);
             scene.polygon(points, color, 0.18);
         }
     }
+}
+
+/// The part of a polygon below a height (`sign` 1) or above it (-1): one side of Sutherland and Hodgman (1974).
+fn below(polygon: &[Point], height: f64, sign: f64) -> Vec<Point> {
+    let inside = |p: &Point| (p.1 - height) * sign >= 0.0;
+    let mut kept = Vec::new();
+    for (a, b) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+        if inside(a) {
+            kept.push(*a);
+        }
+        if inside(a) != inside(b) {
+            kept.push((a.0 + (b.0 - a.0) * (height - a.1) / (b.1 - a.1), height));
+        }
+    }
+    kept
 }
 
 /// The parts of a line between two heights.
@@ -310,6 +326,14 @@ mod tests {
         let pieces = clipped(&[(0.0, 0.0), (10.0, 20.0), (20.0, 0.0)], 5.0, 10.0);
         assert_eq!(pieces, [vec![(2.5, 5.0), (5.0, 10.0)], vec![(15.0, 10.0), (17.5, 5.0)]]);
         assert!(clipped(&[(0.0, 0.0), (9.0, 0.0)], 5.0, 10.0).is_empty());
+    }
+
+    #[test]
+    fn a_polygon_is_cut_at_a_height() {
+        let triangle = [(0.0, 0.0), (10.0, 10.0), (0.0, 10.0)];
+        assert_eq!(below(&triangle, 5.0, 1.0), [(5.0, 5.0), (10.0, 10.0), (0.0, 10.0), (0.0, 5.0)]);
+        assert!(below(&triangle, 11.0, 1.0).is_empty());
+        assert_eq!(below(&triangle, 11.0, -1.0), triangle);
     }
 
     #[test]

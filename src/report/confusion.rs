@@ -40,6 +40,15 @@ fn shade(fraction: f64) -> Rgb {
     (mix(0), mix(90), mix(150))
 }
 
+/// WCAG 2's relative luminance, 0 to 1.
+fn luminance(color: Rgb) -> f64 {
+    let linear = |v: u8| {
+        let v = f64::from(v) / 255.0;
+        if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * linear(color.0) + 0.7152 * linear(color.1) + 0.0722 * linear(color.2)
+}
+
 /// None where the model has no confusion rows.
 pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> Option<Figure> {
     let split = crate::aggregate::reported_split(rows, of.task)?;
@@ -93,7 +102,11 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
                 let x = left + p as f64 * side;
                 let fraction = if total > 0.0 { count / total } else { 0.0 };
                 scene.rect((x, y), (side, side), shade(fraction), 1.0);
-                let color = if fraction > 0.5 { WHITE } else { INK };
+                let paper = luminance(shade(fraction));
+                // WCAG's contrast ratio, whichever of the two is higher.
+                let white = (luminance(WHITE) + 0.05) / (paper + 0.05);
+                let dark = (paper + 0.05) / (luminance(INK) + 0.05);
+                let color = if white > dark { WHITE } else { INK };
                 let middle = (x + side / 2.0, y + side / 2.0);
                 let percent =
                     if total > 0.0 { format!("{:.1} %", 100.0 * fraction) } else { "–".to_owned() };
@@ -115,6 +128,15 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_on_every_shade_can_be_read() {
+        for i in 0..=100 {
+            let paper = luminance(shade(f64::from(i) / 100.0)) + 0.05;
+            let best = ((luminance(WHITE) + 0.05) / paper).max(paper / (luminance(INK) + 0.05));
+            assert!(best > 4.0, "{i} % has a contrast of {best}");
+        }
+    }
 
     #[test]
     fn counts_are_summed_by_truth_and_prediction() {

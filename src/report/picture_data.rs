@@ -22,6 +22,30 @@ pub(crate) fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedCol
     Ok(bytes.into_inner())
 }
 
+/// Writes the size in print into a PNG: a `pHYs` chunk after the header, in dots per inch.
+pub(crate) fn with_resolution(png: &[u8], dpi: f64) -> Vec<u8> {
+    // Signature (8 bytes) and IHDR (4 length, 4 type, 13 data, 4 check) come first in every PNG.
+    const HEAD: usize = 33;
+    let Some((head, rest)) = png.split_at_checked(HEAD) else { return png.to_vec() };
+    let per_metre = ((dpi / 0.0254).round() as u32).to_be_bytes();
+    let mut chunk = b"pHYs".to_vec();
+    chunk.extend(per_metre);
+    chunk.extend(per_metre);
+    chunk.push(1); // the unit is the metre
+    let check = crc32(&chunk).to_be_bytes();
+    [head, &9u32.to_be_bytes(), &chunk, &check, rest].concat()
+}
+
+/// The PNG specification's check sum (annex D).
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
+    })
+}
+
 /// RFC 4648.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -117,6 +141,17 @@ fn cut_corners(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_png_with_its_resolution_is_still_one() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        let plain = png(&[0, 50, 100, 150], 2, 2, ExtendedColorType::L8).unwrap();
+        let sized = with_resolution(&plain, 300.0);
+        assert_eq!(sized.len(), plain.len() + 21);
+        assert_eq!(&sized[37..46], b"pHYs\x00\x00\x2e\x23\x00");
+        let pixels = image::load_from_memory(&sized).unwrap().into_luma8().into_raw();
+        assert_eq!(pixels, [0, 50, 100, 150]);
+    }
 
     #[test]
     fn base64_of_rfc_4648() {

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::{
-    picture_data::{base64, png},
+    picture_data::{base64, png, with_resolution},
     scene::{Anchor, Point, Rgb, Scene, Shape, Text, outlines},
 };
 use crate::error::{Error, Result};
@@ -171,7 +171,7 @@ pub(crate) fn bitmap(scene: &Scene) -> Result<Vec<u8>> {
         area.present().map_err(failure)?;
     }
     let small = averaged(&pixels, width, height);
-    png(&small, width, height, image::ExtendedColorType::Rgb8)
+    Ok(with_resolution(&png(&small, width, height, image::ExtendedColorType::Rgb8)?, DPI))
 }
 
 fn averaged(pixels: &[u8], width: usize, height: usize) -> Vec<u8> {
