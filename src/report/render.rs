@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const DPI: f64 = 300.0;
 const SVG_UNITS_PER_POINT: f64 = 20.0;
 /// The bitmap is drawn this many times larger and averaged down: smooth edges.
-const OVERSAMPLING: usize = 3;
+const OVERSAMPLING: usize = 2;
 
 fn failure(e: impl std::fmt::Display) -> Error {
     Error::failure(format!("cannot draw a figure: {e}"))
