@@ -12,6 +12,7 @@ mod table;
 mod tables;
 
 pub use groups::{arms, group};
+pub(crate) use rows::is_image;
 pub use rows::{Estimate, Means, estimate, measurements_table, overall_mean, reported_split, sorted_curves};
 pub use stats::{BoxStats, RESAMPLES, box_stats};
 pub use table::{Cell, Table, number};

@@ -19,8 +19,9 @@ const DISTANCES: [&str; 3] = ["hd", "hd95", "assd"];
 /// Structures whose Dice the mean is made of (`epi` overlaps them).
 const MEAN_OF: [&str; 3] = ["endo", "myo", "la"];
 
-fn is_image(row: &Measurement) -> bool {
-    !row.patient.is_empty() && !(row.view.is_empty() && row.phase.is_empty())
+/// A row of one image, not of a patient or over all.
+pub(crate) fn is_image(row: &Measurement) -> bool {
+    !(row.patient.is_empty() || row.view.is_empty() && row.phase.is_empty())
 }
 
 fn averaged(row: &Measurement) -> bool {

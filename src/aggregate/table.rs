@@ -227,7 +227,7 @@ pub fn escape_latex(text: &str) -> String {
             '^' => out += "\\textasciicircum{}",
             '<' => out += "\\textless{}",
             '>' => out += "\\textgreater{}",
-            '"' => out += "\\textquotedbl{}",
+            '"' => out += "''",
             '±' => out += "$\\pm$",
             '×' => out += "$\\times$",
             '≤' => out += "$\\leq$",

@@ -29,7 +29,7 @@ fn reading_notes(estimates: &[Estimate]) -> Vec<String> {
     let seeds: Vec<u64> = estimates.iter().map(|e| e.seeds).collect();
     let (low, high) =
         (seeds.iter().min().copied().unwrap_or_default(), seeds.iter().max().copied().unwrap_or_default());
-    let mut notes = Vec::new();
+    let mut notes = vec!["Trained on: patients / images.".to_owned()];
     if high <= 1 {
         notes.push(
             "One seed: the spread over seeds is unknown, and small differences between arms mean nothing."
@@ -89,7 +89,7 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
             continue;
         }
         let unit = rows.iter().find(|r| r.metric == metric && r.split == split).map_or("", |r| &r.unit);
-        let mut columns = vec!["Arm".to_owned(), "Training patients / images".to_owned()];
+        let mut columns = vec!["Arm".to_owned(), "Trained on".to_owned()];
         columns.extend(structures.iter().map(|s| structure_label(s).to_owned()));
         let mut estimates = Vec::new();
         let body = arms
@@ -147,7 +147,7 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
     let task = "classification";
     let Some(split) = reported_split(rows, task) else { return Vec::new() };
     let arms = arms(rows, task);
-    let mut columns = vec!["Arm".to_owned(), "Training patients / images".to_owned(), "Accuracy".to_owned()];
+    let mut columns = vec!["Arm".to_owned(), "Trained on".to_owned(), "Accuracy".to_owned()];
     let overall = |arm: &str, model: &str, metric: &str| {
         let found: Vec<&Measurement> = rows
             .iter()
@@ -205,7 +205,7 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
     notes.push("Precision, recall and F1: unweighted mean over classes, per seed.".to_owned());
     vec![Table {
         name: "classification".to_owned(),
-        title: "Classification".to_owned(),
+        title: "Classification: scores".to_owned(),
         caption: format!(
             "On the {split} patients: {}. The higher the better.",
             test_size(rows, task, &split)
@@ -332,7 +332,7 @@ mod tests {
     fn one_seed_says_so_and_no_rows_make_no_table() {
         let input = fake::input(&fake::Shape { seeds: 1, ..Default::default() });
         let tables = segmentation_tables(&input.measurements, &input.models);
-        assert!(tables[0].notes[0].starts_with("One seed"));
+        assert!(tables[0].notes[1].starts_with("One seed"));
         assert!(!tables[0].to_markdown().contains('±'));
         assert!(segmentation_tables(&[], &[]).is_empty() && classification_tables(&[], &[]).is_empty());
         assert!(training_table(&[]).is_none() && failures_table(&[]).is_none());

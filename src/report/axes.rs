@@ -61,8 +61,11 @@ pub(crate) fn ticks(low: f64, high: f64, count: usize) -> (Vec<f64>, usize) {
     }
     let rough = span / count.max(1) as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step =
-        power * [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= rough * 0.999).unwrap_or(10.0);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .map(|s| s * power)
+        .into_iter()
+        .min_by(|a, b| (span / a - count as f64).abs().total_cmp(&(span / b - count as f64).abs()))
+        .unwrap_or(rough);
     let decimals = (0..9).find(|&d| {
         let scaled = step * 10f64.powi(d);
         (scaled - scaled.round()).abs() < 1e-6 * scaled.abs()
@@ -139,7 +142,7 @@ impl Frame {
     pub fn draw_x(&self, scene: &mut Scene, label: &str) {
         let y = self.bottom();
         scene.line(vec![(self.left, y), (self.left + self.width, y)], INK, 0.6, &[]);
-        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 38.0).clamp(2.0, 8.0) as usize);
+        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 34.0).clamp(2.0, 8.0) as usize);
         for value in values {
             let x = self.at_x(value);
             scene.line(vec![(x, y), (x, y + 2.5)], INK, 0.6, &[]);
@@ -178,12 +181,28 @@ impl Frame {
     /// The area between two curves over the same x.
     pub fn band(&self, scene: &mut Scene, data: &[(f64, f64, f64)], color: Rgb) {
         for piece in data.split(|p| !p.0.is_finite() || !p.1.is_finite() || !p.2.is_finite()) {
-            let y = |v: f64| self.at_y(v).clamp(self.top, self.bottom());
-            let mut points: Vec<Point> = piece.iter().map(|p| (self.at_x(p.0), y(p.1))).collect();
-            points.extend(piece.iter().rev().map(|p| (self.at_x(p.0), y(p.2))));
+            let at = |x: f64, y: f64| (self.at_x(x), self.at_y(y));
+            let mut points: Vec<Point> = piece.iter().map(|p| at(p.0, p.1)).collect();
+            points.extend(piece.iter().rev().map(|p| at(p.0, p.2)));
+            let points = below(&below(&points, self.top, 1.0), self.bottom(), -1.0);
             scene.polygon(points, color, 0.18);
         }
     }
+}
+
+/// The part of a polygon below a height (`sign` 1) or above it (-1): one side of Sutherland and Hodgman (1974).
+fn below(polygon: &[Point], height: f64, sign: f64) -> Vec<Point> {
+    let inside = |p: &Point| (p.1 - height) * sign >= 0.0;
+    let mut kept = Vec::new();
+    for (a, b) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+        if inside(a) {
+            kept.push(*a);
+        }
+        if inside(a) != inside(b) {
+            kept.push((a.0 + (b.0 - a.0) * (height - a.1) / (b.1 - a.1), height));
+        }
+    }
+    kept
 }
 
 /// The parts of a line between two heights.
@@ -228,7 +247,8 @@ pub(crate) enum Key {
     Box,
 }
 
-/// A legend in rows across `width` points from `at`; returns its height. With `draw` false only measures.
+/// A legend from `at` across `width` points: in one row where it fits, else in columns. Returns its height;
+/// without a scene it only measures.
 pub(crate) fn legend(
     scene: Option<&mut Scene>,
     (left, top): Point,
@@ -237,14 +257,20 @@ pub(crate) fn legend(
     key: Key,
 ) -> f64 {
     const ROW: f64 = 11.5;
+    const GAP: f64 = 16.0;
     let key_width = if key == Key::Line { 26.0 } else { 13.0 };
-    let widest = names.iter().map(|(name, _)| text_width(name, NORMAL, false)).fold(0.0, f64::max);
-    let cell = (widest + key_width + 16.0).min(width);
-    let columns = ((width / cell).floor() as usize).clamp(1, names.len().max(1));
+    let widths: Vec<f64> =
+        names.iter().map(|(name, _)| key_width + text_width(name, NORMAL, false) + GAP).collect();
+    let one_row = widths.iter().sum::<f64>() <= width + GAP;
+    let cell = widths.iter().copied().fold(1.0, f64::max).min(width);
+    let columns = if one_row { names.len() } else { (width / cell).floor() as usize }.max(1);
     let rows = names.len().div_ceil(columns);
     let Some(scene) = scene else { return rows as f64 * ROW };
-    for (i, (name, look)) in names.iter().enumerate() {
-        let (x, y) = (left + (i % columns) as f64 * cell, top + (i / columns) as f64 * ROW + 6.0);
+    let mut flow = left;
+    for (i, ((name, look), own)) in names.iter().zip(&widths).enumerate() {
+        let x = if one_row { flow } else { left + (i % columns) as f64 * cell };
+        flow += own;
+        let y = top + (i / columns) as f64 * ROW + 6.0;
         match key {
             Key::Line => {
                 scene.line(vec![(x, y), (x + 22.0, y)], look.color, 1.4, look.dash);
@@ -256,8 +282,8 @@ pub(crate) fn legend(
                 look.draw_marker(scene, (x + 4.5, y), 2.0);
             }
         }
-        let text = fitted(name, NORMAL, cell - key_width - 4.0);
-        scene.text((x + key_width, y + 0.36 * NORMAL), text, NORMAL, Anchor::Start);
+        let room = if one_row { width } else { cell - key_width };
+        scene.text((x + key_width, y + 0.36 * NORMAL), fitted(name, NORMAL, room), NORMAL, Anchor::Start);
     }
     rows as f64 * ROW
 }
@@ -286,7 +312,7 @@ mod tests {
         assert_eq!(ticks(0.0, 1.0, 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
         assert_eq!(ticks(0.0, 8000.0, 4), (vec![0.0, 2000.0, 4000.0, 6000.0, 8000.0], 0));
         let (values, decimals) = ticks(0.843, 0.912, 4);
-        assert_eq!((values.len(), decimals), (3, 2));
+        assert_eq!((values.len(), decimals), (3, 2)); // 0.86, 0.88, 0.90
         assert_eq!(ticks(1.0, 1.0, 4).0, [1.0]);
         assert_eq!(ticks(f64::NAN, 1.0, 4).0.len(), 1);
         assert_eq!(tick_label(12000.0, 0), "12\u{a0}000");
@@ -300,6 +326,14 @@ mod tests {
         let pieces = clipped(&[(0.0, 0.0), (10.0, 20.0), (20.0, 0.0)], 5.0, 10.0);
         assert_eq!(pieces, [vec![(2.5, 5.0), (5.0, 10.0)], vec![(15.0, 10.0), (17.5, 5.0)]]);
         assert!(clipped(&[(0.0, 0.0), (9.0, 0.0)], 5.0, 10.0).is_empty());
+    }
+
+    #[test]
+    fn a_polygon_is_cut_at_a_height() {
+        let triangle = [(0.0, 0.0), (10.0, 10.0), (0.0, 10.0)];
+        assert_eq!(below(&triangle, 5.0, 1.0), [(5.0, 5.0), (10.0, 10.0), (0.0, 10.0), (0.0, 5.0)]);
+        assert!(below(&triangle, 11.0, 1.0).is_empty());
+        assert_eq!(below(&triangle, 11.0, -1.0), triangle);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     scene::{Anchor, DOUBLE, INK, Scene, Text},
 };
 use crate::{
-    aggregate::{BoxStats, box_stats, metric_label, stats, structure_label},
+    aggregate::{BoxStats, box_stats, is_image, metric_label, stats, structure_label},
     results::Measurement,
 };
 
@@ -27,12 +27,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
     let rows: Vec<&Measurement> = rows
         .iter()
         .filter(|r| {
-            r.task == of.task
-                && r.model == of.model
-                && r.split == split
-                && r.metric == metric
-                && !r.patient.is_empty()
-                && !(r.view.is_empty() && r.phase.is_empty())
+            r.task == of.task && r.model == of.model && r.split == split && r.metric == metric && is_image(r)
         })
         .collect();
     let arms: Vec<(usize, &String)> =

@@ -2,13 +2,15 @@
 
 use super::{
     Figure, Of, ReportInput,
-    axes::{NORMAL, SMALL, columns, note, outline},
+    axes::{NORMAL, SMALL, columns, outline},
     scene::{Anchor, DOUBLE, INK, Rgb, SINGLE, Scene, Text, WHITE, fitted},
 };
 use crate::results::Measurement;
 
-/// Classes in order of appearance, and counts [truth][predicted] summed over seeds.
-fn matrix(rows: &[&Measurement]) -> (Vec<String>, Vec<Vec<f64>>) {
+/// Classes by name, and counts `[truth][predicted]` summed over seeds.
+type Matrix = (Vec<String>, Vec<Vec<f64>>);
+
+fn matrix(rows: &[&Measurement]) -> Matrix {
     let pairs: Vec<(&str, &str, f64)> = rows
         .iter()
         .filter_map(|r| r.structure.split_once(" as ").map(|(truth, predicted)| (truth, predicted, r.value)))
@@ -38,10 +40,19 @@ fn shade(fraction: f64) -> Rgb {
     (mix(0), mix(90), mix(150))
 }
 
+/// WCAG 2's relative luminance, 0 to 1.
+fn luminance(color: Rgb) -> f64 {
+    let linear = |v: u8| {
+        let v = f64::from(v) / 255.0;
+        if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * linear(color.0) + 0.7152 * linear(color.1) + 0.0722 * linear(color.2)
+}
+
 /// None where the model has no confusion rows.
 pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> Option<Figure> {
     let split = crate::aggregate::reported_split(rows, of.task)?;
-    let panels: Vec<(&String, Vec<String>, Vec<Vec<f64>>)> = of
+    let panels: Vec<(&String, Matrix)> = of
         .arms
         .iter()
         .filter_map(|arm| {
@@ -56,14 +67,14 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
                         && r.seed.is_some()
                 })
                 .collect();
-            let (classes, counts) = matrix(&rows);
-            (!classes.is_empty()).then_some((arm, classes, counts))
+            let matrix = matrix(&rows);
+            (!matrix.0.is_empty()).then_some((arm, matrix))
         })
         .collect();
-    let classes = panels.iter().map(|p| p.1.len()).max()?;
+    let classes = panels.iter().map(|(_, (classes, _))| classes.len()).max()?;
     let longest = panels
         .iter()
-        .flat_map(|p| &p.1)
+        .flat_map(|(_, (classes, _))| classes)
         .map(|name| super::scene::text_width(name, SMALL, false))
         .fold(0.0, f64::max);
     let gap = longest + 26.0;
@@ -73,7 +84,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
     let side = (places[0].1 / classes as f64).min(46.0);
     let step = side * classes as f64 + 58.0;
     let mut scene = Scene::new(width, step * panels.len().div_ceil(across) as f64);
-    for (i, (arm, classes, counts)) in panels.iter().enumerate() {
+    for (i, (arm, (classes, counts))) in panels.iter().enumerate() {
         let (left, room) = places[i % across];
         let top = (i / across) as f64 * step + 24.0;
         scene.add(Text::new((left, top - 7.0), fitted(arm, NORMAL, room), NORMAL, Anchor::Start).bold());
@@ -91,7 +102,11 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
                 let x = left + p as f64 * side;
                 let fraction = if total > 0.0 { count / total } else { 0.0 };
                 scene.rect((x, y), (side, side), shade(fraction), 1.0);
-                let color = if fraction > 0.5 { WHITE } else { INK };
+                let paper = luminance(shade(fraction));
+                // WCAG's contrast ratio, whichever of the two is higher.
+                let white = (luminance(WHITE) + 0.05) / (paper + 0.05);
+                let dark = (paper + 0.05) / (luminance(INK) + 0.05);
+                let color = if white > dark { WHITE } else { INK };
                 let middle = (x + side / 2.0, y + side / 2.0);
                 let percent =
                     if total > 0.0 { format!("{:.1} %", 100.0 * fraction) } else { "–".to_owned() };
@@ -103,9 +118,6 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
         }
         outline(&mut scene, (left, top), (across, across), INK, 0.6);
     }
-    if panels.is_empty() {
-        note(&mut scene, (width / 2.0, 12.0), "no predictions");
-    }
     let caption = format!(
         "Images of the {split} patients, summed over seeds ({}), with the percentage of the row (of the images that truly are of the class).",
         of.seed_counts(input)
@@ -116,6 +128,15 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_on_every_shade_can_be_read() {
+        for i in 0..=100 {
+            let paper = luminance(shade(f64::from(i) / 100.0)) + 0.05;
+            let best = ((luminance(WHITE) + 0.05) / paper).max(paper / (luminance(INK) + 0.05));
+            assert!(best > 4.0, "{i} % has a contrast of {best}");
+        }
+    }
 
     #[test]
     fn counts_are_summed_by_truth_and_prediction() {

@@ -8,7 +8,7 @@ use super::{
     scene::{DOUBLE, Point, Scene},
 };
 use crate::{
-    aggregate::{metric_label, stats, structure_label},
+    aggregate::{stats, structure_label},
     results::CurvePoint,
 };
 
@@ -236,7 +236,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
     if let Some(model) = select {
         caption += &format!(
             " Marker: where the tested checkpoints were chosen (mean over seeds; by {} on the validation patients).",
-            metric_label(&model.select_metric)
+            if model.select_metric == "dice" { "mean Dice" } else { &model.select_metric }
         );
     }
     if axis == Axis::Epochs {

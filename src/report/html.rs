@@ -83,7 +83,7 @@ fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
     let (_, inner) = svg.split_once(" viewBox").unwrap_or(("", svg));
     let svg = format!(
         "<svg role=\"img\" aria-label=\"{label}\" style=\"max-width:{:.0}px\" viewBox{inner}",
-        figure.scene.width * 1.6
+        figure.scene.width * 1.78
     );
     let said = if phantom { format!(" {PHANTOM}") } else { String::new() };
     format!(
@@ -105,7 +105,7 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
             text += &format!(" ({} trained)", grouped(first.trainable));
         }
         text += &format!(
-            "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested once on {} test patients ({} images)",
+            "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested on {} test patients ({} images)",
             first.preset,
             first.precision,
             first.select_metric,

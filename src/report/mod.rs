@@ -2,6 +2,7 @@
 //!
 //! A figure is laid out once as a list of shapes ([`scene`]) and drawn as SVG and as PNG ([`render`]).
 
+mod publish;
 mod axes;
 mod boxes;
 mod confusion;
@@ -10,23 +11,23 @@ mod convergence;
 pub(crate) mod fake;
 mod html;
 mod picture_data;
-mod publish;
 mod render;
 mod samples;
 mod scene;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use crate::aggregate::TrainedModel;
+pub use publish::publish;
 use crate::{
     aggregate::{self, Table},
     error::{AtPath, Result},
     picture::Picture,
     results::{self, CurvePoint, Measurement},
 };
-pub use publish::publish;
 
 /// The page that holds everything.
 pub const PAGE: &str = "index.html";
@@ -234,13 +235,15 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     let save = |path: std::path::PathBuf, bytes: &[u8]| {
         fs::write(&path, bytes).at_path(&path, "cannot write the report")
     };
-    let mut drawn = Vec::new();
-    for figure in &figures {
-        let svg = render::svg(&figure.scene)?;
-        save(figure_folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-        save(figure_folder.join(format!("{}.png", figure.name)), &render::bitmap(&figure.scene)?)?;
-        drawn.push((figure, svg));
-    }
+    let drawn: Vec<(&Figure, String)> = figures
+        .par_iter()
+        .map(|figure| {
+            let svg = render::svg(&figure.scene)?;
+            save(figure_folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
+            save(figure_folder.join(format!("{}.png", figure.name)), &render::bitmap(&figure.scene)?)?;
+            Ok((figure, svg))
+        })
+        .collect::<Result<_>>()?;
     for table in &tables {
         save(table_folder.join(format!("{}.md", table.name)), table.to_markdown().as_bytes())?;
         save(table_folder.join(format!("{}.csv", table.name)), table.to_csv()?.as_bytes())?;
@@ -356,8 +359,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_everywhere() {
-        let mut input =
-            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
         let evil = "<script>alert(\"1\")</script> & 'real'";
         for row in &mut input.measurements {
             row.arm = evil.into();
@@ -379,8 +381,7 @@ mod tests {
 
     #[test]
     fn real_patients_are_not_shown_unless_asked_for() {
-        let mut input =
-            fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3, ..Default::default() });
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
         input.meta.is_phantom = false;
         let (dir, page) = written(&input);
         assert!(!dir.path().join("figures/segmentation_samples.svg").exists());
@@ -394,8 +395,7 @@ mod tests {
     fn nothing_at_all_and_nothing_defined_still_make_a_page() {
         let (_dir, page) = written(&ReportInput::default());
         assert!(page.contains("No results"));
-        let mut input =
-            fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3, ..Default::default() });
+        let mut input = fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3 });
         input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
         let (_dir, page) = written(&input);
@@ -404,8 +404,7 @@ mod tests {
 
     #[test]
     fn ten_arms_fit() {
-        let input =
-            fake::input(&Shape { arms: 10, seeds: 2, patients: 12, epochs: 12, ..Default::default() });
+        let input = fake::input(&Shape { arms: 10, seeds: 2, patients: 12, epochs: 12 });
         let (dir, _) = written(&input);
         let svg = fs::read_to_string(dir.path().join("figures/segmentation_convergence_steps.svg")).unwrap();
         for model in &input.models {

@@ -16,10 +16,34 @@ pub(crate) type Grey = Picture;
 pub(crate) fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedColorType) -> Result<Vec<u8>> {
     use image::codecs::png::{CompressionType, FilterType};
     let mut bytes = Cursor::new(Vec::new());
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive)
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive)
         .write_image(pixels, width as u32, height as u32, color)
         .map_err(|e| Error::failure(format!("cannot encode a figure as PNG: {e}")))?;
     Ok(bytes.into_inner())
+}
+
+/// Writes the size in print into a PNG: a `pHYs` chunk after the header, in dots per inch.
+pub(crate) fn with_resolution(png: &[u8], dpi: f64) -> Vec<u8> {
+    // Signature (8 bytes) and IHDR (4 length, 4 type, 13 data, 4 check) come first in every PNG.
+    const HEAD: usize = 33;
+    let Some((head, rest)) = png.split_at_checked(HEAD) else { return png.to_vec() };
+    let per_metre = ((dpi / 0.0254).round() as u32).to_be_bytes();
+    let mut chunk = b"pHYs".to_vec();
+    chunk.extend(per_metre);
+    chunk.extend(per_metre);
+    chunk.push(1); // the unit is the metre
+    let check = crc32(&chunk).to_be_bytes();
+    [head, &9u32.to_be_bytes(), &chunk, &check, rest].concat()
+}
+
+/// The PNG specification's check sum (annex D).
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
+    })
 }
 
 /// RFC 4648.
@@ -38,7 +62,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 }
 
 /// Closed outlines of the pixels of one class, along pixel edges, in pixels (0, 0 is the top left corner
-/// of the top left pixel), smoothed by cutting corners (Chaikin 1974) `rounds` times.
+/// of the top left pixel). With `rounds` above 0 stairs become slopes (edge midpoints are joined), whose
+/// corners are then cut (Chaikin 1974) that many times: at most half a pixel is moved.
 pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64, f64)>> {
     let inside = |x: i64, y: i64| {
         x >= 0
@@ -80,6 +105,9 @@ pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64
                 _ => break,
             }
         }
+        if rounds > 0 {
+            outline = midpoints(&outline);
+        }
         for _ in 0..rounds {
             outline = cut_corners(&outline);
         }
@@ -89,6 +117,11 @@ pub(crate) fn outlines(mask: &Picture, class: u8, rounds: usize) -> Vec<Vec<(f64
         loops.push(outline);
     }
     loops
+}
+
+fn midpoints(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let next = outline.iter().cycle().skip(1);
+    outline.iter().zip(next).map(|(a, b)| ((a.0 + b.0) / 2.0, (a.1 + b.1) / 2.0)).collect()
 }
 
 fn cut_corners(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
@@ -108,6 +141,17 @@ fn cut_corners(outline: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_png_with_its_resolution_is_still_one() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        let plain = png(&[0, 50, 100, 150], 2, 2, ExtendedColorType::L8).unwrap();
+        let sized = with_resolution(&plain, 300.0);
+        assert_eq!(sized.len(), plain.len() + 21);
+        assert_eq!(&sized[37..46], b"pHYs\x00\x00\x2e\x23\x00");
+        let pixels = image::load_from_memory(&sized).unwrap().into_luma8().into_raw();
+        assert_eq!(pixels, [0, 50, 100, 150]);
+    }
 
     #[test]
     fn base64_of_rfc_4648() {

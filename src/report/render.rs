@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::{
-    picture_data::{base64, png},
+    picture_data::{base64, png, with_resolution},
     scene::{Anchor, Point, Rgb, Scene, Shape, Text, outlines},
 };
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const DPI: f64 = 300.0;
 const SVG_UNITS_PER_POINT: f64 = 20.0;
 /// The bitmap is drawn this many times larger and averaged down: smooth edges.
-const OVERSAMPLING: usize = 3;
+const OVERSAMPLING: usize = 2;
 
 fn failure(e: impl std::fmt::Display) -> Error {
     Error::failure(format!("cannot draw a figure: {e}"))
@@ -171,7 +171,7 @@ pub(crate) fn bitmap(scene: &Scene) -> Result<Vec<u8>> {
         area.present().map_err(failure)?;
     }
     let small = averaged(&pixels, width, height);
-    png(&small, width, height, image::ExtendedColorType::Rgb8)
+    Ok(with_resolution(&png(&small, width, height, image::ExtendedColorType::Rgb8)?, DPI))
 }
 
 fn averaged(pixels: &[u8], width: usize, height: usize) -> Vec<u8> {
@@ -275,6 +275,7 @@ fn bitmap_picture(
         let at = at.clamp(0.0, (n - 1) as f64);
         (at.floor() as usize, (at.floor() as usize + 1).min(n - 1), at - at.floor())
     };
+    let mut pixels = Vec::new();
     for y in top..bottom {
         let (y0, y1, fy) = sample((f64::from(y - top) + 0.5) / f64::from(bottom - top) * h as f64 - 0.5, h);
         for x in left..right {
@@ -283,11 +284,13 @@ fn bitmap_picture(
             let at = |x: usize, y: usize| f64::from(picture.pixels[y * w + x]);
             let above = at(x0, y0) * (1.0 - fx) + at(x1, y0) * fx;
             let below = at(x0, y1) * (1.0 - fx) + at(x1, y1) * fx;
-            let v = (above * (1.0 - fy) + below * fy).round() as u8;
-            area.draw_pixel((x, y), &RGBColor(v, v, v)).map_err(failure)?;
+            pixels.extend([(above * (1.0 - fy) + below * fy).round() as u8; 3]);
         }
     }
-    Ok(())
+    let size = ((right - left).max(0) as u32, (bottom - top).max(0) as u32);
+    // None only where the buffer is smaller than the size.
+    BitMapElement::with_owned_buffer((left, top), size, pixels)
+        .map_or(Ok(()), |element| area.draw(&element).map_err(failure))
 }
 
 #[cfg(test)]
