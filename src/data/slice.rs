@@ -21,10 +21,13 @@ impl Slice {
     /// An 8-bit picture. Fractions (of a copy that was resampled) are rounded; a value outside
     /// 0..=255 is refused, because guessing a window would change the data.
     pub fn to_image(&self) -> Result<Picture> {
-        self.convert(|v| (v.is_finite() && (-0.5..255.5).contains(&v)).then(|| v.round() as u8), |v, place| {
-            Error::input(format!("the image holds {v} at {place}; grey values are 0 to 255"))
-                .help("export the image as 8-bit grey")
-        })
+        self.convert(
+            |v| (v.is_finite() && (-0.5..255.5).contains(&v)).then(|| v.round() as u8),
+            |v, place| {
+                Error::input(format!("the image holds {v} at {place}; grey values are 0 to 255"))
+                    .help("export the image as 8-bit grey")
+            },
+        )
     }
 
     /// A mask of class indices; anything but exactly 0, 1, 2 or 3 is refused.

@@ -71,10 +71,7 @@ pub fn assign(manifest: &mut Manifest, spec: &SplitSpec) -> Result<()> {
     }
     for (part, remedy) in [
         (Split::Train, "leave some patients to train: take fewer for the other parts"),
-        (
-            Split::Val,
-            "set data.val_patients = N to draw N validation patients from the training patients",
-        ),
+        (Split::Val, "set data.val_patients = N to draw N validation patients from the training patients"),
         (
             Split::Test,
             "set data.test_from = \"val\" to make the validation patients the test patients (and data.val_patients = N to draw new ones), or choose split = \"folds\"",

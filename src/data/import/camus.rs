@@ -35,7 +35,9 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
                     if mask.is_none() && !testing {
                         return Err(Error::input(format!("there is no mask {stem}_gt beside this image"))
                             .at(&image)
-                            .help("copy the missing file; only the older release's testing set has no masks"));
+                            .help(
+                                "copy the missing file; only the older release's testing set has no masks",
+                            ));
                     }
                     let prefix = if testing { TESTING_PREFIX } else { "" };
                     let mut row = bare_row(format!("{prefix}{patient}"), view, phase);
@@ -190,9 +192,8 @@ fn read_splits(src: &Path) -> Result<BTreeMap<String, Split>> {
     if let Some(parent) = src.parent() {
         places.extend([parent.to_owned(), parent.join("database_split")]);
     }
-    let has_lists = |place: &PathBuf| {
-        LISTS.iter().any(|(name, _)| place.join(format!("subgroup_{name}.txt")).is_file())
-    };
+    let has_lists =
+        |place: &PathBuf| LISTS.iter().any(|(name, _)| place.join(format!("subgroup_{name}.txt")).is_file());
     let Some(place) = places.into_iter().find(has_lists) else { return Ok(splits) };
     for (name, split) in LISTS {
         let file = place.join(format!("subgroup_{name}.txt"));
@@ -205,9 +206,11 @@ fn read_splits(src: &Path) -> Result<BTreeMap<String, Split>> {
                 continue;
             }
             if let Some(other) = splits.insert(patient.to_owned(), split).filter(|&other| other != split) {
-                return Err(Error::input(format!("{patient} is in two splits: {split} here, {other} as well"))
-                    .at_line(&file, line)
-                    .help("a patient belongs to one of the subgroup files"));
+                return Err(Error::input(format!(
+                    "{patient} is in two splits: {split} here, {other} as well"
+                ))
+                .at_line(&file, line)
+                .help("a patient belongs to one of the subgroup files"));
             }
         }
     }

@@ -47,7 +47,9 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
                     other.display()
                 ))
                 .at(&image)
-                .help("numbers count people over both folders; if these are two people, renumber one of them"));
+                .help(
+                    "numbers count people over both folders; if these are two people, renumber one of them",
+                ));
             }
             let mask = masks.join(format!("{}.png", stem.replace("frame", "mask")));
             if !mask.is_file() {

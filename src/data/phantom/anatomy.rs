@@ -88,8 +88,7 @@ impl Patient {
         };
         let sex = if rng.random_bool(0.34) { Sex::Female } else { Sex::Male };
         let ef = normal(rng, 0.50, 0.11, 0.20, 0.72);
-        let scale =
-            if sex == Sex::Female { 0.95 } else { 1.0 } * normal(rng, 1.0, 0.07, 0.84, 1.18);
+        let scale = if sex == Sex::Female { 0.95 } else { 1.0 } * normal(rng, 1.0, 0.07, 0.84, 1.18);
         let length = 86.0 * scale;
         // A failing ventricle dilates.
         let width = scale * (1.0 + 0.45 * (0.52 - ef)) * normal(rng, 1.0, 0.08, 0.82, 1.2);
@@ -104,7 +103,10 @@ impl Patient {
             let width = width * normal(rng, 1.0, 0.05, 0.88, 1.12);
             let length = length * normal(rng, 1.0, 0.015, 0.96, 1.04);
             Shape {
-                apex: (normal(rng, if two { -9.0 } else { -7.0 }, 3.5, -18.0, 3.0), normal(rng, 21.0, 3.0, 15.0, 28.0)),
+                apex: (
+                    normal(rng, if two { -9.0 } else { -7.0 }, 3.5, -18.0, 3.0),
+                    normal(rng, 23.0, 3.0, 17.0, 30.0),
+                ),
                 tilt: lean + normal(rng, if two { 0.21 } else { 0.25 }, 0.06, 0.05, 0.42),
                 length,
                 left: width * normal(rng, if two { 21.0 } else { 20.5 }, 1.2, 15.0, 26.0),
@@ -243,10 +245,7 @@ impl Heart {
 
     /// Back from the heart's coordinates.
     pub fn global(&self, u: f64, v: f64) -> (f64, f64) {
-        (
-            self.apex.0 + u * self.axis.0 + v * self.axis.1,
-            self.apex.1 + u * self.axis.1 - v * self.axis.0,
-        )
+        (self.apex.0 + u * self.axis.0 + v * self.axis.1, self.apex.1 + u * self.axis.1 - v * self.axis.0)
     }
 
     /// Where the leaflets hang: (u, v) of the left and right end of the mitral plane.

@@ -70,7 +70,12 @@ impl Acquisition {
                 // Drop-out of a wall.
                 let centre = side * patient.half_angle * rng.random_range(0.25..0.7);
                 let from = rng.random_range(10.0..45.0);
-                gaps.push([centre, rng.random_range(0.04..0.10), gap_loss * rng.random_range(0.4..0.9), from]);
+                gaps.push([
+                    centre,
+                    rng.random_range(0.04..0.10),
+                    gap_loss * rng.random_range(0.4..0.9),
+                    from,
+                ]);
             }
         }
         Self {
@@ -86,7 +91,11 @@ impl Acquisition {
             lateral_loss: rng.random_range(0.0..4.5),
             pericardium: rng.random_range(8.0..17.0),
             right_heart: rng.random_range(24.0..34.0),
-            papillary: [rng.random_range(0.42..0.6), rng.random_range(3.0..6.5), rng.random_range(-9.0..-1.0)],
+            papillary: [
+                rng.random_range(0.42..0.6),
+                rng.random_range(3.0..6.5),
+                rng.random_range(-9.0..-1.0),
+            ],
             coarse: Noise::new(rng, 24.0),
             medium: Noise::new(rng, 7.0),
             wall_coarse: Noise::new(rng, 17.0),
@@ -215,7 +224,9 @@ impl<'a> Scene<'a> {
         if self.heart.view == View::FourChamber {
             let (cavity, wall) = self.right_side(&p);
             let free_wall = soft(cavity + 4.5 + 0.8 * medium) * (1.0 - soft(cavity));
-            tissue += free_wall * wall * power(-3.0 + 2.5 * medium + 4.0 * a.coarse.at(p.u * 1.3 + 900.0, p.v + 900.0));
+            tissue += free_wall
+                * wall
+                * power(-3.0 + 2.5 * medium + 4.0 * a.coarse.at(p.u * 1.3 + 900.0, p.v + 900.0));
             tissue += (blood * 1.2 - tissue) * soft(cavity + 0.7 * medium);
         }
 
@@ -279,7 +290,8 @@ impl<'a> Scene<'a> {
         // Pericardium beyond the right wall, brighter deep down, where it faces the probe.
         if p.v > 0.0 && s > 0.2 {
             let line = bell(p.outer + 2.0 + 0.8 * medium, 1.3) * soft(p.above + 8.0);
-            sum += line * power(self.acquisition.pericardium * (0.25 + 0.75 * s.min(1.0)) - 3.0 + 3.5 * segments);
+            sum += line
+                * power(self.acquisition.pericardium * (0.25 + 0.75 * s.min(1.0)) - 3.0 + 3.5 * segments);
         }
         // The atrium's wall: thin at the sides, bright at the roof.
         if p.above < 0.0 {
