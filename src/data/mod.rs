@@ -1,1 +1,19 @@
-//! data
+//! Data sets in, one shape out: importers, checks, splits by patient, resizing, and the phantom.
+//!
+//! Everything here ends in a folder with a [`crate::manifest::Manifest`]; no other part of Synecho
+//! knows how a data set looked before.
+
+pub mod check;
+pub mod import;
+pub mod phantom;
+pub mod prepare;
+pub mod resize;
+pub mod split;
+
+mod metaimage;
+mod nifti;
+mod slice;
+mod stage;
+
+/// Told (done, total) from worker threads while long work goes on.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);

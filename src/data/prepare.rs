@@ -1,0 +1,45 @@
+//! Bringing a data folder to one square size.
+
+use std::path::Path;
+
+use super::Progress;
+use super::resize::{bilinear, nearest};
+use super::stage::{Loaded, size_mismatch, write_folder};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::picture::Picture;
+
+/// Writes `source` into the existing, empty folder `to` with every image and mask
+/// `image_size` x `image_size`: images bilinear with antialiasing, masks by nearest neighbour, pixel
+/// spacing scaled along. A picture of that size already keeps its pixels.
+///
+/// # Errors
+/// What cannot be read, a mask of another size than its image, or an unknown class: with the file.
+pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: Progress) -> Result<Manifest> {
+    if image_size == 0 {
+        return Err(Error::input("an image size of 0").help("256 is usual"));
+    }
+    let load = |i: usize, _: &crate::manifest::Row| {
+        // The original row: `write_folder` gives the new ones their new paths only at the end.
+        let row = source.rows.get(i).ok_or_else(|| Error::failure("a row is missing"))?;
+        let image = Picture::read(&source.image_path(row))?;
+        let mask = match source.mask_path(row) {
+            None => None,
+            Some(file) => {
+                let mask = Picture::read_mask(&file)?;
+                if (mask.width, mask.height) != (image.width, image.height) {
+                    return Err(size_mismatch(&image, &mask).at(file));
+                }
+                Some(square(mask, image_size, nearest))
+            }
+        };
+        let scale = |n: usize| n as f64 / image_size as f64;
+        let spacing = row.spacing().map(|(x, y)| (x * scale(image.width), y * scale(image.height)));
+        Ok(Loaded { image: square(image, image_size, bilinear), mask, spacing })
+    };
+    write_folder(to, source.rows.clone(), load, progress)
+}
+
+fn square(picture: Picture, size: usize, resize: fn(&Picture, usize, usize) -> Picture) -> Picture {
+    if (picture.width, picture.height) == (size, size) { picture } else { resize(&picture, size, size) }
+}
