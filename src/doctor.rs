@@ -83,7 +83,7 @@ pub struct Cuda {
     /// The highest CUDA version that the NVIDIA driver serves, such as "13.0"; none without a driver.
     pub driver: Option<String>,
     pub devices: Vec<CudaDevice>,
-    /// Why `devices` is empty.
+    /// Why `devices` is empty, or shorter than what the driver names.
     pub no_device: Option<String>,
 }
 
@@ -351,10 +351,8 @@ fn cpu_info(field: &str) -> Option<String> {
 
 /// Tries to write a file in the store's folder, and removes whatever that made.
 fn inspect_store(store: &Path) -> Store {
-    let missing: Vec<&Path> = store
-        .ancestors()
-        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
-        .collect();
+    let missing: Vec<&Path> =
+        store.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     let probe = store.join(format!(".probe-{}", std::process::id()));
     let tried = fs::create_dir_all(store).and_then(|()| fs::write(&probe, b"synecho"));
     // Best effort: what cannot be removed was not written. Never more than empty folders go.
@@ -415,7 +413,10 @@ impl Doctor {
             lines.push(("", format!("the driver serves CUDA {version}")));
         }
         if let Some(reason) = &self.cuda.no_device {
-            lines.push(("", if self.cuda.devices.is_empty() { format!("no device: {reason}") } else { reason.clone() }));
+            lines.push((
+                "",
+                if self.cuda.devices.is_empty() { format!("no device: {reason}") } else { reason.clone() },
+            ));
         }
         lines.push(("devices", "cpu".to_owned()));
         for device in &self.cuda.devices {
@@ -503,7 +504,11 @@ mod tests {
         assert_eq!(state == "loaded", matches!(load_cuda(), CudaState::Loaded { .. }));
         let text = found.to_string();
         for label in ["synecho", "libtorch", "CPU", "threads", "bf16", "CUDA", "devices", "store"] {
-            assert_eq!(text.lines().filter(|line| line.split(' ').next() == Some(label)).count(), 1, "{label}");
+            assert_eq!(
+                text.lines().filter(|line| line.split(' ').next() == Some(label)).count(),
+                1,
+                "{label}"
+            );
         }
     }
 }
