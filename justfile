@@ -5,7 +5,7 @@ camus := env("CAMUS_DIR", "data/camus")
 
 # Lists the recipes
 _list:
-    @just --list --unsorted
+    @{{ just_executable() }} --list --unsorted
 
 # Puts libtorch into .libtorch/ (`just setup cuda`: the CUDA libraries as well)
 setup level="cpu":

@@ -14,11 +14,11 @@ def tree(pid):
     while todo:
         pid = todo.pop()
         found.append(pid)
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
+        try:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 todo.extend(map(int, children.read_text().split()))
-            except OSError:  # it has ended meanwhile
-                pass
+        except OSError:  # it has ended meanwhile
+            pass
     return found
 
 

@@ -83,7 +83,7 @@ pub struct Cuda {
     /// The highest CUDA version that the NVIDIA driver serves, such as "13.0"; none without a driver.
     pub driver: Option<String>,
     pub devices: Vec<CudaDevice>,
-    /// Why `devices` is empty.
+    /// Why `devices` is empty, or shorter than what the driver names.
     pub no_device: Option<String>,
 }
 
