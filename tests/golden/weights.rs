@@ -1,7 +1,7 @@
 //! Numbers that Python and Rust make alike: the twin of common.py.
 
 /// `count` values in [0, 1), multiples of 2^-24: SplitMix64 from the FNV-1a hash of `key`.
-pub fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> {
+pub fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
     let seed = key
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
