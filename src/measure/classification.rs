@@ -134,11 +134,13 @@ pub fn auc(positive: &[bool], score: &[f64]) -> f64 {
 pub fn wilson(successes: u64, n: u64) -> (f64, f64) {
     /// The normal distribution's 97.5th percentile.
     const Z: f64 = 1.959_963_984_540_054;
+    // The ends of a proportion of 0 or 1 are exact; rounding would leave them a hair inside.
+    let (none, all) = (successes == 0 && n > 0, successes == n && n > 0);
     let (p, n) = (successes as f64 / n as f64, n as f64);
     let denominator = 1.0 + Z * Z / n;
     let centre = (p + Z * Z / (2.0 * n)) / denominator;
     let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / denominator;
-    ((centre - half).max(0.0), (centre + half).min(1.0))
+    (if none { 0.0 } else { centre - half }, if all { 1.0 } else { centre + half })
 }
 
 #[cfg(test)]

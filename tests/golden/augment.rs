@@ -74,7 +74,8 @@ fn augmentation_equals_torchvision() {
 fn wrong_augmentations_do_not_pass() {
     let tensors = Tensors::read("augment.safetensors");
     let cases: Vec<Case> = json("augment.json");
-    let wrong: [(&str, fn(&mut AugmentParams)); 8] = [
+    type Mistake = fn(&mut AugmentParams);
+    let wrong: [(&str, Mistake); 8] = [
         ("nearest for bilinear", |p| p.interpolation = Interpolation::Nearest),
         ("bilinear for nearest", |p| p.interpolation = Interpolation::Bilinear),
         ("turned the other way", |p| p.angle_deg = -p.angle_deg),

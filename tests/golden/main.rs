@@ -4,7 +4,7 @@
 
 mod augment;
 mod measures;
-// mod networks;
+mod networks;
 mod weights;
 
 use std::path::PathBuf;

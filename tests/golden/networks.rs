@@ -78,7 +78,7 @@ fn resnet_equals_torchvision() {
             let mut outputs = Vec::new();
             for (mode, train) in [("eval", false), ("train", true)] {
                 let vs = nn::VarStore::new(Device::Cpu);
-                let net = ResNet::resnet18(&vs.root(), classes);
+                let net = ResNet::resnet18(&vs.root(), classes).unwrap();
                 fill(&vs, &key);
                 let out = values(&tch::no_grad(|| net.forward_t(&signal(&name, &shape), train)));
                 let (kept, expected) = tensors.f32(&format!("{name}/{mode}"));

@@ -1,10 +1,9 @@
 //! Numbers that Python and Rust make alike: the twin of common.py.
 
 /// `count` values in [0, 1), multiples of 2^-24: SplitMix64 from the FNV-1a hash of `key`.
-pub fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> {
-    let seed = key
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+pub fn uniform(key: &str, count: usize) -> impl Iterator<Item = f64> + use<> {
+    let seed =
+        key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     (1..=count as u64).map(move |i| {
         let mut x = seed.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
