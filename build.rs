@@ -4,13 +4,20 @@
 //! serves machines with and without CUDA), and `--allow-shlib-undefined` lets it link where the
 //! CUDA run-time libraries that `libtorch_cpu.so` names are reached by its own run path.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_USE_PYTORCH");
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/logs/HEAD");
+    // A path that is not there would build everything again each time.
+    let log = Path::new(".git/logs/HEAD");
+    if log.exists() {
+        println!("cargo:rerun-if-changed={}", log.display());
+    }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         for flag in ["--as-needed", "--allow-shlib-undefined"] {
             println!("cargo:rustc-link-arg=-Wl,{flag}");

@@ -15,13 +15,6 @@ fn digest(seed: u64, purpose: &str, indices: &[u64]) -> blake3::Hash {
 }
 
 /// The generator for `purpose` at `indices` (epoch, image, …) under `seed`.
-///
-/// ```
-/// use rand::Rng;
-/// let a: u64 = synecho::random::rng(0, "augment", &[3, 17]).random();
-/// let b: u64 = synecho::random::rng(0, "augment", &[3, 18]).random();
-/// assert_ne!(a, b);
-/// ```
 pub fn rng(seed: u64, purpose: &str, indices: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(*digest(seed, purpose, indices).as_bytes())
 }
@@ -32,4 +25,21 @@ pub fn seed(seed: u64, purpose: &str, indices: &[u64]) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&bytes.as_bytes()[..8]);
     u64::from_le_bytes(first) >> 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purpose_and_indices_tell_generators_apart() {
+        let all = [
+            seed(0, "augment", &[3, 17]),
+            seed(0, "augment", &[3, 18]),
+            seed(0, "init", &[3, 17]),
+            seed(1, "augment", &[3, 17]),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+        assert_eq!(all[0], seed(0, "augment", &[3, 17]));
+    }
 }

@@ -7,6 +7,9 @@ use tch::{Tensor, nn::VarStore};
 
 use crate::random;
 
+/// Draws a weight of this shape into the values.
+pub type Draw = fn(&[i64], &mut dyn rand::RngCore, &mut [f32]);
+
 /// Fills every variable: convolutions and linear layers uniformly within 1/sqrt(fan in) (the default
 /// of `torch.nn`), norms with scale 1, shift 0, mean 0, variance 1.
 ///

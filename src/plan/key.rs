@@ -113,7 +113,7 @@ mod tests {
         assert_ne!(key(&train(other), &input("a"), &[]), reference);
         assert_ne!(key(&train(base.clone()), &input("b"), &[]), reference);
         let outside = Outside { role: "weights".into(), path: "x".into(), digest: "d".into() };
-        assert_ne!(key(&train(base.clone()), &input("a"), &[outside.clone()]), reference);
+        assert_ne!(key(&train(base.clone()), &input("a"), std::slice::from_ref(&outside)), reference);
         let moved = Outside { path: "y".into(), ..outside.clone() };
         assert_eq!(key(&train(base.clone()), &[], &[outside]), key(&train(base), &[], &[moved]));
     }

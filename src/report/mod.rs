@@ -2,7 +2,6 @@
 //!
 //! A figure is laid out once as a list of shapes ([`scene`]) and drawn as SVG and as PNG ([`render`]).
 
-mod publish;
 mod axes;
 mod boxes;
 mod confusion;
@@ -11,6 +10,7 @@ mod convergence;
 pub(crate) mod fake;
 mod html;
 mod picture_data;
+mod publish;
 mod render;
 mod samples;
 mod scene;
@@ -21,13 +21,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use crate::aggregate::TrainedModel;
-pub use publish::publish;
 use crate::{
     aggregate::{self, Table},
     error::{AtPath, Result},
     picture::Picture,
     results::{self, CurvePoint, Measurement},
 };
+pub use publish::publish;
 
 /// The page that holds everything.
 pub const PAGE: &str = "index.html";

@@ -229,7 +229,8 @@ fn augment_range(
             crate::spec::TranslateUnit::Pixels => augment::TranslateUnit::Pixels,
         },
         scale: (1.0 - scale, 1.0 + scale),
-        shear_deg: (shear, shear),
+        // torchvision takes one number as a shear along x alone.
+        shear_deg: (shear, 0.0),
         brightness,
         contrast,
         flip: 0.0,
