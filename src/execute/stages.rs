@@ -159,6 +159,7 @@ fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
         checkpoints: &place.checkpoints,
         progress: place.progress,
         label: &place.stage.label,
+        epoch_done: &|| {},
     }
 }
 

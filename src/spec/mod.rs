@@ -117,8 +117,6 @@ pub struct TasksSection {
 pub struct ReportSection {
     /// Pictures of images in the report: only ever shown for the phantom unless this is true.
     pub pictures: Option<bool>,
-    /// Bootstrap resamples over patients.
-    pub resamples: Option<usize>,
 }
 
 /// Where the images come from.
@@ -230,7 +228,6 @@ pub struct Tasks {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub pictures: bool,
-    pub resamples: usize,
 }
 
 impl ResolvedSpec {

@@ -52,14 +52,12 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             })
             .transpose()?,
     };
-    let resamples = spec.report.resamples.unwrap_or(2000);
-    check.range("report.resamples", resamples as f64, 100.0, 1e6)?;
     Ok(ResolvedSpec {
         experiment,
         data: data(spec.data, &check)?,
         arms,
         tasks,
-        report: Report { pictures: spec.report.pictures.unwrap_or(false), resamples },
+        report: Report { pictures: spec.report.pictures.unwrap_or(false) },
     })
 }
 

@@ -47,6 +47,8 @@ pub struct Setting<'a> {
     pub checkpoints: &'a Path,
     pub progress: &'a Progress,
     pub label: &'a str,
+    /// Called after each epoch's last optimizer step, before validation.
+    pub epoch_done: &'a dyn Fn(),
 }
 
 /// What a task asks of the loop.
@@ -111,6 +113,7 @@ fn fit(
             bar.inc(batch.images.size()[0] as u64);
             Ok(())
         })?;
+        (setting.epoch_done)();
         standing.epoch += 1;
         let steps = train.steps() as f64;
         let train_loss = f64::try_from(&losses)? / steps;

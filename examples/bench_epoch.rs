@@ -1,0 +1,99 @@
+//! Seconds per training epoch of a task, for `just bench` (bench/compare.py runs it beside the same
+//! recipe in Python). Prints one JSON document.
+//!
+//! An epoch is augmentation and training of every image. Files are read and resized once, before the
+//! first epoch, which is `load_seconds`; the first epoch, in which libtorch chooses its kernels, is
+//! left out of the median.
+
+use std::{cell::RefCell, path::PathBuf, time::Instant};
+
+use clap::Parser;
+use serde_json::json;
+use synecho::{
+    Error, Result, data,
+    manifest::{Manifest, Split},
+    progress::Progress,
+    samples::{MaskReading, Samples},
+    spec::{Classification, Precision, Preset, Segmentation},
+    train,
+};
+
+#[derive(Parser)]
+struct Arguments {
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long, value_parser = ["segmentation", "classification"])]
+    task: String,
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
+    #[arg(long, default_value_t = 3)]
+    epochs: usize,
+    /// Take the first LIMIT training images only
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
+    let folder = tempfile::tempdir().map_err(temporary)?;
+    let precision = if arguments.precision == "bf16" { Precision::Bf16 } else { Precision::F32 };
+    let segmentation = Segmentation {
+        epochs: arguments.epochs + 1,
+        validate_every: usize::MAX,
+        precision,
+        ..Segmentation::preset(Preset::Corrected)
+    };
+    let classification = Classification {
+        epochs: arguments.epochs + 1,
+        validate_every: usize::MAX,
+        precision,
+        ..Classification::preset(Preset::Corrected)
+    };
+    let segments = arguments.task == "segmentation";
+    let size = if segments { segmentation.image_size } else { classification.image_size };
+
+    let start = Instant::now();
+    let mut manifest = Manifest::read(&arguments.data)?;
+    manifest.rows.retain(|row| row.split == Some(Split::Train));
+    manifest.rows.truncate(arguments.limit.unwrap_or(usize::MAX));
+    let mut prepared = data::prepare::prepare(&manifest, size, folder.path(), &|_, _| {})?;
+    let masks = segments.then_some(MaskReading::RIGHT);
+    let samples = Samples::read(&prepared, Split::Train, None, masks)?;
+    prepared.rows.truncate(4);
+    let few = Samples::read(&prepared, Split::Train, None, masks)?;
+    let load_seconds = start.elapsed().as_secs_f64();
+
+    let images = samples.len();
+    let task = train::TaskData { train: samples, val: few };
+    let ends = RefCell::new(vec![Instant::now()]);
+    let setting = train::Setting {
+        device: tch::Device::Cpu,
+        out: folder.path(),
+        checkpoints: &folder.path().join("checkpoint"),
+        progress: &Progress::new(true),
+        label: "bench",
+        epoch_done: &|| ends.borrow_mut().push(Instant::now()),
+    };
+    if segments {
+        train::segmentation(&segmentation, &task, 0, &setting)?;
+    } else {
+        train::classification(&classification, None, &task, 0, &setting)?;
+    }
+    let ends = ends.borrow();
+    let mut seconds: Vec<f64> = ends.windows(2).skip(1).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    seconds.sort_by(f64::total_cmp);
+    println!(
+        "{}",
+        json!({
+            "task": arguments.task,
+            "precision": arguments.precision,
+            "images": images,
+            "seconds_per_epoch": seconds[seconds.len() / 2],
+            "epochs": seconds,
+            "load_seconds": load_seconds,
+            "threads": tch::get_num_threads(),
+        })
+    );
+    Ok(())
+}
