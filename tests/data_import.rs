@@ -7,6 +7,7 @@ use synecho::{
         check::check,
         import::{Format, import},
         phantom::{self, PhantomSpec},
+        prepare::prepare,
     },
     error::Result,
     manifest::{Manifest, Phase, Quality, Sex, Split, View},
@@ -94,7 +95,15 @@ fn the_phantom_is_imported_as_camus_and_checks_clean() {
     assert_eq!(summary.warnings, Vec::<String>::new());
     // The folder of patients itself is taken as well, and finds the split beside it.
     let (_out, inner) = run(Format::Camus, &root.join("database_nifti"));
-    assert_eq!(inner.unwrap().rows, manifest.rows);
+    let inner = inner.unwrap();
+    assert_eq!(inner.rows, manifest.rows);
+    // However it is handed on, it stays known as a phantom.
+    let prepared = tempfile::tempdir().unwrap();
+    let small = prepare(&manifest, 32, prepared.path(), &quiet).unwrap();
+    let (_out, copied) = run(Format::Folder, &manifest.root);
+    for root in [&root, &manifest.root, &inner.root, &small.root, &copied.unwrap().root] {
+        assert!(phantom::is_phantom(root), "{}", root.display());
+    }
 }
 
 #[test]

@@ -217,8 +217,8 @@ mod tests {
         assert!(message(&with(108, &(-5f32).to_le_bytes())).contains("start at byte -5"));
         assert_eq!(parse(&with(76 + 4, &0f32.to_le_bytes())).unwrap().spacing, None);
         // Every single flipped header byte either reads or is an error.
-        for at in 0..HEADER_BYTES {
-            let _ = parse(&with(at, &[good[at] ^ 0xff]));
+        for (at, byte) in good.iter().enumerate().take(HEADER_BYTES) {
+            let _ = parse(&with(at, &[byte ^ 0xff]));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Progress;
+use super::phantom::carry_marker;
 use super::resize::{bilinear, nearest};
 use super::stage::{Loaded, size_mismatch, write_folder};
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::picture::Picture;
 
 /// Writes `source` into the existing, empty folder `to` with every image and mask
 /// `image_size` x `image_size`: images bilinear with antialiasing, masks by nearest neighbour, pixel
-/// spacing scaled along. A picture of that size already keeps its pixels.
+/// spacing scaled along. A picture of that size already keeps its pixels; a phantom stays marked.
 ///
 /// # Errors
 /// What cannot be read, a mask of another size than its image, or an unknown class: with the file.
@@ -37,7 +38,9 @@ pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: Progre
         let spacing = row.spacing().map(|(x, y)| (x * scale(image.width), y * scale(image.height)));
         Ok(Loaded { image: square(image, image_size, bilinear), mask, spacing })
     };
-    write_folder(to, source.rows.clone(), load, progress)
+    let manifest = write_folder(to, source.rows.clone(), load, progress)?;
+    carry_marker(&source.root, to)?;
+    Ok(manifest)
 }
 
 fn square(picture: Picture, size: usize, resize: fn(&Picture, usize, usize) -> Picture) -> Picture {

@@ -73,6 +73,11 @@ impl Drop for Staging {
     }
 }
 
+struct Written {
+    masked: bool,
+    spacing: Option<(f64, f64)>,
+}
+
 /// Writes `images/NAME.png`, `masks/NAME.png` and the manifest into an existing folder.
 ///
 /// `load` is called once for each row, from worker threads. The rows' paths and spacing are filled
@@ -91,7 +96,7 @@ pub fn write_folder(
     let total = rows.len();
     let done = AtomicUsize::new(0);
     progress(0, total);
-    let results: Vec<Result<(bool, Option<(f64, f64)>)>> = rows
+    let results: Vec<Result<Written>> = rows
         .par_iter()
         .zip(&names)
         .enumerate()
@@ -105,11 +110,11 @@ pub fn write_folder(
                 mask.write(&root.join("masks").join(name))?;
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok((mask.is_some(), spacing))
+            Ok(Written { masked: mask.is_some(), spacing })
         })
         .collect();
     for ((row, name), result) in rows.iter_mut().zip(&names).zip(results) {
-        let (masked, spacing) = result?;
+        let Written { masked, spacing } = result?;
         row.image = Path::new("images").join(name);
         row.mask = masked.then(|| Path::new("masks").join(name));
         (row.spacing_x, row.spacing_y) = spacing.unzip();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::Progress;
+use super::phantom::carry_marker;
 use super::stage::{Loaded, Staging, write_folder};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Phase, Row, View};
@@ -98,6 +99,7 @@ pub fn import(format: Format, src: &Path, to: &Path, progress: Progress) -> Resu
         None => Err(Error::failure("an importer lost a row")),
     };
     let mut manifest = write_folder(staging.folder(), rows, load, progress)?;
+    carry_marker(src, staging.folder())?;
     staging.finish()?;
     manifest.root = to.to_owned();
     Ok(manifest)

@@ -31,6 +31,21 @@ is computed. The folder has the layout of CAMUS, so that it is imported in the s
 show that a pipeline works; they say nothing about echocardiograms of people.
 ";
 
+/// Whether a data folder (as written, imported or prepared) is a phantom.
+pub fn is_phantom(root: &Path) -> bool {
+    root.join(MARKER).is_file()
+}
+
+/// Carries the marker along when a phantom is imported or prepared.
+pub(super) fn carry_marker(from: &Path, to: &Path) -> Result<()> {
+    // The folder of patients may be named instead of the root above it.
+    if is_phantom(from) || (from.ends_with("database_nifti") && from.parent().is_some_and(is_phantom)) {
+        let marker = to.join(MARKER);
+        std::fs::write(&marker, MARKER_TEXT).at_path(&marker, "cannot write")?;
+    }
+    Ok(())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PhantomSpec {
     pub patients: usize,
