@@ -31,6 +31,7 @@ pub(super) struct Place<'a> {
     pub artifacts: HashMap<&'a str, PathBuf>,
     pub out: PathBuf,
     pub checkpoints: PathBuf,
+    pub checkpoint_every: f64,
     pub device: Device,
     pub versions: &'a [(String, String)],
     pub commit: &'a str,
@@ -157,6 +158,7 @@ fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
         device: place.device,
         out: &place.out,
         checkpoints: &place.checkpoints,
+        checkpoint_every: place.checkpoint_every,
         progress: place.progress,
         label: &place.stage.label,
     }
