@@ -24,8 +24,19 @@ use crate::{
 
 pub(super) fn carry_out(command: Command) -> Result<u8> {
     match command {
-        Command::Run { spec, device, jobs, fail_fast, reports, quiet, helper } => {
-            run(&spec, &Run { device, jobs, fail_fast, reports, quiet, helper })
+        Command::Run {
+            spec,
+            device,
+            jobs,
+            threads,
+            fail_fast,
+            reports,
+            quiet,
+            checkpoint_every,
+            helper,
+        } => {
+            let how = Run { device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper };
+            run(&spec, &how)
         }
         Command::Plan { spec, json } => show_plan(&spec, json),
         Command::Status { spec, set, store, json } => status(spec.as_deref(), &set.sets, &store.store, json),
@@ -74,9 +85,11 @@ fn ask(file: &Path, sets: &[String], store: &Path) -> Result<Asked> {
 struct Run {
     device: String,
     jobs: u16,
+    threads: Option<u16>,
     fail_fast: bool,
     reports: PathBuf,
     quiet: bool,
+    checkpoint_every: f64,
     helper: bool,
 }
 
@@ -86,12 +99,13 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     spec::load(&args.spec, &args.set.sets)?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
-    let threads = share_cores(how.jobs);
+    let threads = share_cores(how.jobs, how.threads);
     let helpers = (!how.helper).then(|| start_helpers(how.jobs)).transpose()?.unwrap_or_default();
     let progress = Progress::new(how.quiet || how.helper);
     let options = Options {
         device,
         threads,
+        checkpoint_every: how.checkpoint_every,
         fail_fast: how.fail_fast,
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),
@@ -125,9 +139,9 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
 }
 
 /// libtorch and rayon would both take every core of every process: each process gets its part.
-fn share_cores(jobs: u16) -> usize {
+fn share_cores(jobs: u16, threads: Option<u16>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = (cores / usize::from(jobs)).max(1);
+    let threads = threads.map_or((cores / usize::from(jobs)).max(1), usize::from);
     tch::set_num_threads(threads as i32);
     // A pool that is there already keeps its size.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -188,7 +202,8 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
     }
     let options = Options {
         device: tch::Device::Cpu,
-        threads: share_cores(1),
+        threads: share_cores(1, None),
+        checkpoint_every: execute::CHECKPOINT_EVERY,
         fail_fast: true,
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),

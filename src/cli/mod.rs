@@ -6,6 +6,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::execute::CHECKPOINT_EVERY;
+
 /// Do synthetic echocardiograms help? Generates, trains, measures and reports from one TOML spec.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,6 +32,9 @@ enum Command {
         /// Processes that share the work (each gets its part of the cores)
         #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
         jobs: u16,
+        /// Threads of each process (default: all cores, shared out over the jobs). Results are the same to the last bit where this number is the same
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+        threads: Option<u16>,
         /// Stop at the first stage that fails
         #[arg(long)]
         fail_fast: bool,
@@ -39,6 +44,9 @@ enum Command {
         /// No progress on standard error
         #[arg(long)]
         quiet: bool,
+        /// Seconds between two checkpoints of a training, at least; 0: after every epoch.
+        #[arg(long, hide = true, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY)]
+        checkpoint_every: f64,
         /// This process is one of several that share the work: the report is the first one's.
         #[arg(long, hide = true)]
         helper: bool,
@@ -126,11 +134,13 @@ enum Data {
     },
     /// Draw echocardiogram-like pictures with masks, in the layout of CAMUS
     Phantom {
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(3..=9999))]
+        /// How many patients, each with two views at two phases
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(3..=9999))]
         patients: u64,
         /// Height of the pictures, pixels
-        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(64..=1024))]
+        #[arg(long, value_name = "PX", default_value_t = 256, value_parser = clap::value_parser!(u64).range(64..=1024))]
         size: u64,
+        /// Another seed draws other patients
         #[arg(long, default_value_t = 0)]
         seed: u64,
         /// The folder to make
@@ -139,6 +149,7 @@ enum Data {
     },
     /// Read every file of a manifest folder and tell all that is wrong with it
     Check {
+        /// A folder with manifest.csv
         folder: PathBuf,
         /// One JSON document
         #[arg(long)]
@@ -193,5 +204,17 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_every_option_says_what_it_is_for() {
+        fn look(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some_and(|words| !words.to_string().is_empty()), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(|inner| look(inner, &format!("{path} {}", inner.get_name())));
+        }
+        look(&super::Cli::command(), "synecho");
     }
 }

@@ -24,10 +24,13 @@ use crate::{
     store::{CHECKPOINT, Digests, StageRecord, Store},
 };
 
-/// How a plan is carried out; decides nothing of its results.
+/// How a plan is carried out. It decides nothing of the results but for rounding: libtorch sums in
+/// another order with another number of threads or on another device.
 pub struct Options {
     pub device: Device,
     pub threads: usize,
+    /// Seconds between two checkpoints of a training, at least; 0: after every epoch.
+    pub checkpoint_every: f64,
     /// Stop at the first failure instead of doing what does not depend on it.
     pub fail_fast: bool,
     pub versions: Vec<(String, String)>,
@@ -68,6 +71,9 @@ impl Ran {
         self.failures().next().map_or(0, |(_, error)| error.exit_code())
     }
 }
+
+/// What a kill costs at most, seconds, against the time that writing weights and moments takes.
+pub const CHECKPOINT_EVERY: f64 = 15.0;
 
 /// How long to wait for another process's stage before looking again.
 const WAIT: Duration = Duration::from_millis(200);
@@ -170,6 +176,7 @@ fn attempt(
         artifacts,
         checkpoints: out.join(CHECKPOINT),
         out,
+        checkpoint_every: options.checkpoint_every,
         device: options.device,
         versions: &options.versions,
         commit: &options.commit,

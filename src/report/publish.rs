@@ -33,7 +33,11 @@ pub fn publish(artifact: &Path, to: &Path) -> Result<()> {
     }
     for folder in DRAWN.map(|folder| to.join(folder)).iter().filter(|folder| folder.is_dir()) {
         for stale in files(folder)?.into_iter().filter(|file| !kept.contains(file)) {
-            fs::remove_file(&stale).at_path(&stale, "cannot remove")?;
+            // Another process that publishes the same report may have been faster.
+            match fs::remove_file(&stale) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.at_path(&stale, "cannot remove")?,
+            }
         }
     }
     Ok(())

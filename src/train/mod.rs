@@ -35,9 +35,6 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const CURVES: &str = "curves.csv";
 pub const SUMMARY: &str = "summary.json";
 
-/// Seconds between two checkpoints, at least.
-const CHECKPOINT_EVERY: f64 = 15.0;
-
 /// Where and how a stage is worked on; decides nothing of its result.
 pub struct Setting<'a> {
     pub device: Device,
@@ -45,6 +42,8 @@ pub struct Setting<'a> {
     pub out: &'a Path,
     /// Where checkpoints go, and are looked for.
     pub checkpoints: &'a Path,
+    /// Seconds between two checkpoints, at least; 0: after every epoch.
+    pub checkpoint_every: f64,
     pub progress: &'a Progress,
     pub label: &'a str,
     /// Called after each epoch's last optimizer step, before validation.
@@ -151,7 +150,7 @@ fn fit(
                 }
             }
         }
-        if written.elapsed().as_secs_f64() > CHECKPOINT_EVERY || last {
+        if written.elapsed().as_secs_f64() >= setting.checkpoint_every || last {
             let checkpoint = Checkpoint {
                 standing: standing.clone(),
                 curves,
