@@ -73,6 +73,7 @@ fn main() -> Result<()> {
         checkpoints: &folder.path().join("checkpoint"),
         progress: &Progress::new(true),
         label: "bench",
+        checkpoint_every: f64::INFINITY,
         epoch_done: &|| ends.borrow_mut().push(Instant::now()),
     };
     if segments {

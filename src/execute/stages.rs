@@ -7,7 +7,6 @@ use std::{
 
 use tch::Device;
 
-use super::is_manifest_folder;
 use crate::{
     aggregate::TrainedModel,
     data,
@@ -224,7 +223,7 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
                         ..row
                     })
                     .collect();
-                if task == "segmentation" && input.panel.is_empty() && shows_pictures(spec) {
+                if task == "segmentation" && input.panel.is_empty() && (spec.report.pictures || is_phantom(place)) {
                     input.panel = panel(&rows, dir, &place.artifact("data/segmentation")?.join(DATA))?;
                 }
                 input.measurements.extend(rows);
@@ -235,8 +234,10 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
     Ok(input)
 }
 
-fn shows_pictures(spec: &ResolvedSpec) -> bool {
-    spec.data.source == Source::Phantom || spec.report.pictures
+/// A phantom's data folders are marked, wherever they came from.
+fn is_phantom(place: &Place) -> bool {
+    let mut data = place.artifacts.iter().filter(|(role, _)| role.starts_with("data/"));
+    data.any(|(_, dir)| data::phantom::is_phantom(&dir.join(DATA)))
 }
 
 fn model_of(
@@ -364,7 +365,7 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
             spec.experiment.seeds.len()
         ));
     }
-    if spec.report.pictures && spec.data.source != Source::Phantom {
+    if spec.report.pictures && !is_phantom(place) {
         warnings.push(
             "This report shows pictures of patients: mind the data set's terms before it is passed on."
                 .into(),
@@ -373,8 +374,7 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
     Ok(ReportMeta {
         name: spec.experiment.name.clone(),
         title: spec.experiment.title.clone(),
-        is_phantom: spec.data.source == Source::Phantom
-            || spec.data.root.as_ref().is_some_and(|root| is_phantom_folder(root)),
+        is_phantom: is_phantom(place),
         data_description: description,
         resolved_toml: spec.to_toml(),
         versions: place.versions.to_vec(),
@@ -385,11 +385,6 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         warnings,
         samples: spec.report.pictures,
     })
-}
-
-/// A phantom that was written to disk says so.
-fn is_phantom_folder(root: &Path) -> bool {
-    root.join("PHANTOM.md").is_file() && !is_manifest_folder(root)
 }
 
 fn source_words(source: Source) -> &'static str {
