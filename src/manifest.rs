@@ -253,7 +253,9 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
     let bad = |e: csv::Error| {
         let line = e.position().map_or(1, csv::Position::line);
-        Error::input(format!("not a CSV table: {e}")).at_line(file, line)
+        Error::input(format!("not a CSV table: {e}"))
+            .at_line(file, line)
+            .help("save it as comma-separated UTF-8 text")
     };
     let header = reader.headers().map_err(bad)?.clone();
     let mut columns: HashMap<&str, usize> = HashMap::new();
@@ -262,7 +264,9 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
             continue; // a user's own columns are welcome and ignored
         }
         if columns.insert(name, i).is_some() {
-            return Err(Error::input(format!("the column `{name}` appears twice")).at_line(file, 1));
+            return Err(Error::input(format!("the column `{name}` appears twice"))
+                .at_line(file, 1)
+                .help("keep one of the two"));
         }
     }
     for name in REQUIRED {
@@ -281,13 +285,17 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
                 record.len(),
                 header.len()
             ))
-            .at_line(file, line));
+            .at_line(file, line)
+            .help("every row has every column; a cell that holds a comma stands in quotes"));
         }
         let cell = |name: &str| {
             columns.get(name).and_then(|&i| record.get(i)).map(str::trim).filter(|s| !s.is_empty())
         };
-        let wrong =
-            |name: &str, why: String| Error::input(format!("column `{name}`: {why}")).at_line(file, line);
+        let wrong = |name: &str, why: String| {
+            Error::input(format!("column `{name}`: {why}"))
+                .at_line(file, line)
+                .help("correct this cell of the table")
+        };
         let needed = |name: &str| cell(name).ok_or_else(|| wrong(name, "is empty".into()));
         macro_rules! optional {
             ($name:literal) => {
@@ -324,7 +332,9 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
         });
     }
     if rows.is_empty() {
-        return Err(Error::input("the manifest lists no images").at(file));
+        return Err(Error::input("the manifest lists no images")
+            .at(file)
+            .help("it has a row for each image"));
     }
     Ok(rows)
 }

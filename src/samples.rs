@@ -53,7 +53,9 @@ impl Samples {
             .filter(|(_, row)| patients.is_none_or(|p| p.contains(&row.patient)))
             .collect();
         if chosen.is_empty() {
-            return Err(Error::input(format!("there are no {split} images")).at(&manifest.root));
+            return Err(Error::input(format!("there are no {split} images"))
+                .at(&manifest.root)
+                .help("choose a split with patients in every part"));
         }
         let pictures = chosen
             .par_iter()
@@ -83,6 +85,7 @@ impl Samples {
                     let path = manifest.mask_path(row).ok_or_else(|| {
                         Error::input(format!("{} has no mask", row.name()))
                             .at(manifest.root.join(crate::manifest::FILE))
+                            .help("segmentation needs the mask of every image: take the others out of the manifest")
                     })?;
                     let mask = Picture::read_mask(&path)?;
                     square(&mask, row)?;

@@ -24,17 +24,7 @@ use crate::{
 
 pub(super) fn carry_out(command: Command) -> Result<u8> {
     match command {
-        Command::Run {
-            spec,
-            device,
-            jobs,
-            threads,
-            fail_fast,
-            reports,
-            quiet,
-            checkpoint_every,
-            helper,
-        } => {
+        Command::Run { spec, device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper } => {
             let how = Run { device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper };
             run(&spec, &how)
         }

@@ -39,7 +39,9 @@ impl Staging {
                     .help("name another folder, or remove this one first"));
             }
         }
-        let name = to.file_name().ok_or_else(|| Error::input("this names no folder").at(to))?;
+        let name = to
+            .file_name()
+            .ok_or_else(|| Error::input("this names no folder").at(to).help("name the folder to make"))?;
         let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).at_path(parent, "cannot make the folder")?;
         let folder = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));

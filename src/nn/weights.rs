@@ -91,6 +91,10 @@ pub fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
     Ok(from_bytes(&bytes, file)?.0)
 }
 
+/// What a fault in keys or shapes comes from.
+const ANOTHER: &str =
+    "the file holds another network: name a checkpoint of this one, with its library's own names";
+
 /// Copies the file's tensors into the network's variables. Every variable must be there with its
 /// shape, but for those that `optional` names; keys that the network lacks are refused but for
 /// BatchNorm's counters, which nothing here uses.
@@ -110,9 +114,10 @@ pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Resu
                     found.size(),
                     variable.size()
                 ))
-                .at(file));
+                .at(file)
+                .help(ANOTHER));
             }
-            None => return Err(Error::input(format!("{name} is missing")).at(file)),
+            None => return Err(Error::input(format!("{name} is missing")).at(file).help(ANOTHER)),
         };
         tch::no_grad(|| variable.shallow_clone().f_copy_(found))?;
     }
@@ -124,7 +129,9 @@ pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Resu
         .collect();
     surplus.sort();
     match surplus.first() {
-        Some(name) => Err(Error::input(format!("{name} is no variable of this network")).at(file)),
+        Some(name) => {
+            Err(Error::input(format!("{name} is no variable of this network")).at(file).help(ANOTHER))
+        }
         None => Ok(()),
     }
 }

@@ -34,11 +34,10 @@ pub fn parse(text: &str, file: &Path, sets: &[String]) -> Result<ExperimentSpec>
     for set in sets {
         apply(&mut table, set)?;
         // One at a time, so that the error names the override that is wrong.
-        ExperimentSpec::deserialize(table.clone()).map_err(|e| {
-            with_suggestion(Error::input(one_line(e.message())), e.message()).at(format!("--set {set}"))
-        })?;
+        ExperimentSpec::deserialize(table.clone())
+            .map_err(|e| typed_wrongly(e.message()).at(format!("--set {set}")))?;
     }
-    ExperimentSpec::deserialize(table).map_err(|e| Error::input(one_line(e.message())).at(file))
+    ExperimentSpec::deserialize(table).map_err(|e| typed_wrongly(e.message()).at(file))
 }
 
 fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
@@ -90,24 +89,40 @@ fn one_line(message: &str) -> String {
 
 fn typed_error(error: &toml::de::Error, text: &str, file: &Path) -> Error {
     let line = error.span().map_or(1, |span| line_of(text, span));
-    with_suggestion(Error::input(one_line(error.message())).at_line(file, line), error.message())
+    typed_wrongly(error.message()).at_line(file, line)
 }
 
 pub(super) fn line_of(text: &str, span: Range<usize>) -> u64 {
     text.as_bytes().iter().take(span.start).filter(|&&b| b == b'\n').count() as u64 + 1
 }
 
-/// serde says: unknown field `epoks`, expected one of `epochs`, … (or unknown variant).
-fn with_suggestion(error: Error, message: &str) -> Error {
-    if !message.starts_with("unknown") {
-        return error;
-    }
+/// What serde says, with Rust's types put into words, and what to do about it.
+///
+/// serde says: unknown field `epoks`, expected one of `epochs`, … (or unknown variant); invalid type:
+/// string "three", expected usize (or invalid value). What else there is, is TOML's syntax.
+fn typed_wrongly(message: &str) -> Error {
+    let message = one_line(message);
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((found, known)) = names.split_first() else { return error };
-    match nearest(found, known.iter().copied()) {
-        Some(name) => error.help(format!("did you mean `{name}`?")),
-        None => error,
+    if let (true, Some((found, known))) = (message.starts_with("unknown"), names.split_first()) {
+        let problem = message.split(", expected").next().unwrap_or(&message);
+        return Error::input(problem).help(match nearest(found, known.iter().copied()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("there are {}", known.join(", ")),
+        });
     }
+    let Some((problem, expected)) =
+        message.rsplit_once(", expected ").filter(|_| message.starts_with("invalid"))
+    else {
+        return Error::input(message).help("this is not TOML: https://toml.io shows how it is written");
+    };
+    let expected = match expected {
+        "usize" | "u16" | "u32" | "u64" => "a whole number, not below 0",
+        "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list, such as [1, 2]",
+        other => other,
+    };
+    Error::input(problem).help(format!("write {expected}"))
 }
 
 /// The known name that is most like `found`, where one is like it at all.

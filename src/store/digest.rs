@@ -112,7 +112,9 @@ impl Digests {
             return self.file(path);
         }
         if !path.is_dir() {
-            return Err(Error::input("there is no such file or folder").at(path));
+            return Err(Error::input("there is no such file or folder")
+                .at(path)
+                .help("paths in a spec are relative to the working folder"));
         }
         let mut hasher = blake3::Hasher::new();
         for (name, bytes, digest) in self.folder_files(path)? {

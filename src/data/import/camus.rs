@@ -153,7 +153,9 @@ impl Info {
                 continue;
             }
             let wrong = |expected: &str| {
-                Error::input(format!("{key}: expected {expected}, found {value:?}")).at_line(file, line)
+                Error::input(format!("{key}: expected {expected}, found {value:?}"))
+                    .at_line(file, line)
+                    .help("the file is not as CAMUS distributes it: copy it again")
             };
             let number = |low: f64, high: f64| {
                 value

@@ -53,7 +53,9 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
             }
             let mask = masks.join(format!("{}.png", stem.replace("frame", "mask")));
             if !mask.is_file() {
-                return Err(Error::input(format!("its mask {} is missing", mask.display())).at(&image));
+                return Err(Error::input(format!("its mask {} is missing", mask.display()))
+                    .at(&image)
+                    .help("images and masks come in pairs of the same name: copy the mask again"));
             }
             let mut row = bare_row(format!("patient{number:04}"), view, phase);
             row.split = Some(split);

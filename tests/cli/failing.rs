@@ -1,0 +1,92 @@
+//! A stage that fails does not stop what does not need it.
+
+use std::fs;
+
+use safetensors::{Dtype, tensor::TensorView};
+
+use crate::support::{Place, RUN, SMALL};
+
+/// Two seeds, and a checkpoint for classification that is none of a ResNet.
+fn place() -> Place {
+    let place = Place::new();
+    let zeros = [0u8; 16];
+    let tensor = TensorView::new(Dtype::F32, vec![2, 2], &zeros).unwrap();
+    let bytes = safetensors::serialize([("conv1.weight", tensor)], None).unwrap();
+    fs::write(place.path("bad.safetensors"), bytes).unwrap();
+    let spec = SMALL
+        .replace("name = \"small\"", "name = \"small\"\nseeds = [0, 1]")
+        .replace("label = \"view\"", "label = \"view\"\nweights = \"bad.safetensors\"");
+    place.write("small.toml", &spec);
+    place
+}
+
+fn statuses(place: &Place) -> Vec<(String, String)> {
+    let status = place.synecho(&["status", "small.toml", "--json"]).json();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let stages = status["stages"].as_array().unwrap();
+    stages.iter().map(|stage| (text(&stage["label"]), text(&stage["status"]))).collect()
+}
+
+fn count(place: &Place, word: &str, wanted: &str) -> usize {
+    statuses(place).iter().filter(|(label, status)| label.contains(word) && status == wanted).count()
+}
+
+#[test]
+fn the_other_stages_are_done_and_status_says_why() {
+    let place = place();
+    let fault = "bad.safetensors: bn1.bias is missing";
+    let told = place.synecho(&RUN).refused(&[
+        "error: train classification resnet18, real, seed 0: bad.safetensors: ",
+        "error: train classification resnet18, real, seed 1: bad.safetensors: ",
+        "3 stage(s) need what failed and were not begun",
+        fault,
+    ]);
+    assert_eq!(count(&place, "segmentation", "done"), 4, "{told:#?}");
+    assert_eq!(count(&place, "train classification", "failed"), 2);
+    assert_eq!(count(&place, "measure classification", "missing"), 2);
+    assert_eq!(count(&place, "report", "missing"), 1);
+    assert!(!place.path("reports").exists(), "no report of half the work");
+    let status = place.synecho(&["status", "small.toml"]).well().out;
+    assert!(status.contains(fault) && status.contains("2 failed"), "{status}");
+
+    // With the cause gone, only what is lacking is done.
+    place.write("small.toml", &place.read("small.toml").replace("weights = \"bad.safetensors\"", ""));
+    let told = place.synecho(&RUN).well();
+    assert_eq!(told.stages_done(), (5, 12));
+}
+
+#[test]
+fn fail_fast_stops_at_the_first_failure() {
+    let place = place();
+    let told = place.synecho(&[&RUN[..], &["--fail-fast"]].concat()).refused(&["seed 0: bad.safetensors: "]);
+    assert_eq!(count(&place, "segmentation", "done"), 2, "{told:#?}");
+    assert_eq!(count(&place, "segmentation", "missing"), 2);
+    assert_eq!(count(&place, "classification", "failed"), 1);
+}
+
+#[test]
+fn a_training_that_diverges_is_a_failure_not_a_wrong_request() {
+    let place = Place::new();
+    // SGD with this decay multiplies the weights by -9 in every step.
+    let spec = SMALL.replace(
+        "epochs = 1\nbatch_size = 8",
+        "epochs = 8\nbatch_size = 2\nlearning_rate = 10.0\nfinal_learning_rate = 10.0\nweight_decay = 1.0",
+    );
+    place.write("small.toml", &spec);
+    place.synecho(&RUN).wrong(
+        1,
+        &[
+            "train classification resnet18, real, seed 0: the training loss is NaN in epoch",
+            "a lower learning_rate",
+        ],
+    );
+    assert_eq!(count(&place, "segmentation", "done"), 2);
+    assert_eq!(count(&place, "classification", "failed"), 1);
+}
+
+#[test]
+fn a_checkpoint_that_is_no_safetensors_file_is_refused() {
+    let place = place();
+    place.write("bad.safetensors", "PK\u{3}\u{4} a pickle, not safetensors");
+    place.synecho(&[&RUN[..], &["--fail-fast"]].concat()).refused(&["bad.safetensors: ", "safetensors"]);
+}

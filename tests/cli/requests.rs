@@ -1,0 +1,125 @@
+//! Requests that are wrong: exit code 2, the place, the remedy, and nothing left behind.
+
+use crate::support::{Place, RUN, SMALL, folder};
+
+/// Runs and plans [`SMALL`] with one part changed.
+#[track_caller]
+fn spec_fault(from: &str, to: &str, parts: &[&str]) {
+    assert!(SMALL.contains(from));
+    let place = Place::new();
+    place.write("small.toml", &SMALL.replacen(from, to, 1));
+    for args in [&RUN[..], &["plan", "small.toml"], &["status", "small.toml"], &["report", "small.toml"]] {
+        place.synecho(args).refused(parts);
+    }
+    assert!(!place.path("runs").exists() && !place.path("reports").exists());
+}
+
+#[test]
+fn unknown_keys_and_values_suggest_the_nearest() {
+    spec_fault(
+        "epochs = 3",
+        "epoks = 3",
+        &["small.toml:14: unknown field `epoks`", "did you mean `epochs`?"],
+    );
+    spec_fault("[tasks.seg", "[task.seg", &["small.toml:12: unknown field `task`", "did you mean `tasks`?"]);
+    spec_fault("\"view\"", "\"views\"", &["small.toml:17: unknown variant `views`", "did you mean `view`?"]);
+}
+
+#[test]
+fn wrong_types_name_the_line() {
+    spec_fault("epochs = 3", "epochs = \"three\"", &["small.toml:14: ", "invalid type: string \"three\""]);
+    spec_fault("patients = 10", "patients = -10", &["small.toml:9: ", "-10"]);
+    spec_fault("[data]", "[data", &["small.toml:4: unclosed table", "toml.io"]);
+}
+
+#[test]
+fn values_out_of_range_name_the_range() {
+    spec_fault(
+        "epochs = 3",
+        "epochs = 0",
+        &["small.toml:14: `tasks.segmentation.epochs`: 0 is out of range", "choose a value from 1"],
+    );
+    spec_fault("batch_size = 8", "batch_size = 99999", &["small.toml:19: ", "99999 is out of range"]);
+    spec_fault("size = 64", "size = 63", &["small.toml:10: `data.phantom.size`: 63 is out of range"]);
+    spec_fault("size = 32", "size = 33", &["`tasks.segmentation.image_size`: 33 cannot be halved 2 times"]);
+    spec_fault("patients = 10", "patients = 10\nseed = 1e999", &["small.toml:10: "]);
+}
+
+#[test]
+fn overrides_are_checked_as_strictly() {
+    let place = Place::small();
+    for (set, parts) in [
+        ("tasks.segmentation.epoks=2", ["unknown field `epoks`", "did you mean `epochs`?"]),
+        ("tasks.segmentation.epochs=many", ["invalid type: string \"many\"", "--set "]),
+        ("tasks.segmentation.epochs=0", ["out of range", "choose a value from 1"]),
+        ("tasks.segmentation.epochs", ["expected KEY=VALUE", "tasks.segmentation.epochs=20"]),
+        ("arms.1.name=x", ["invalid type: map", "write a list"]),
+    ] {
+        place.synecho(&[&RUN[..], &["--set", set]].concat()).refused(&[
+            &format!("--set {set}: "),
+            parts[0],
+            parts[1],
+        ]);
+    }
+}
+
+#[test]
+fn files_that_are_missing_are_named() {
+    let place = Place::small();
+    place.synecho(&["run", "nowhere.toml"]).refused(&["nowhere.toml: cannot read the spec", "experiments/"]);
+    place.synecho(&["run", "."]).refused(&[".: cannot read the spec"]);
+    let folder = folder();
+    folder.synecho(&[&RUN[..], &["--set", "data.root=nowhere"]].concat()).refused(&[
+        "--set data.root=nowhere: ",
+        "there is no nowhere",
+        "data/README.md",
+    ]);
+    folder.write("small.toml", &folder.read("small.toml").replace("root = \"data\"\n", ""));
+    folder.synecho(&RUN).refused(&["small.toml:4: `data.root`: is missing"]);
+    let set = ["--set", "tasks.classification.weights=nowhere.safetensors"];
+    place.synecho(&[&RUN[..], &set].concat()).refused(&["there is no file nowhere.safetensors"]);
+}
+
+#[test]
+fn devices_that_are_not_there_are_refused() {
+    let place = Place::small();
+    place
+        .synecho(&[&RUN[..], &["--device", "tpu"]].concat())
+        .refused(&["unknown device \"tpu\"", "use cpu, cuda or cuda:N"]);
+    let doctor = place.synecho(&["doctor", "--json"]).json();
+    let there = doctor["devices"].as_array().unwrap().len() - 1;
+    // The first that this machine lacks: `cuda` itself where it has none.
+    let device = if there == 0 { "cuda".to_owned() } else { format!("cuda:{there}") };
+    place.synecho(&[&RUN[..], &["--device", &device]].concat()).refused(&[&format!("device {device} ")]);
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_refused() {
+    let place = Place::small();
+    place.write("file", "");
+    for store in ["file", "file/below"] {
+        place
+            .synecho(&[&RUN[..], &["--store", store]].concat())
+            .refused(&[&format!("{store}: cannot make the store"), "choose another folder with --store DIR"]);
+    }
+    let doctor = place.synecho(&["doctor", "--json", "--store", "file/below"]).json();
+    assert_eq!(doctor["store"]["writable"], false, "{doctor:#}");
+}
+
+#[test]
+fn words_that_the_command_line_lacks_are_refused() {
+    let place = Place::small();
+    for (args, part) in [
+        (&["rum", "small.toml"][..], "similar"),
+        (&["run", "small.toml", "--job", "2"], "--jobs"),
+        (&["run", "small.toml", "--jobs", "0"], "0 is not in 1..=256"),
+        (&["run", "small.toml", "--threads", "0"], "0 is not in 1..=1024"),
+        (&["run"], "<SPEC>"),
+        (&["data", "import", "--from", "cmaus", "x", "--to", "y"], "camus"),
+        (&["data", "phantom", "--size", "63", "--to", "x"], "63 is not in 64..=1024"),
+    ] {
+        let told = place.synecho(args);
+        assert!(told.code == Some(2) && told.err.contains(part) && told.out.is_empty(), "{told:#?}");
+    }
+}
