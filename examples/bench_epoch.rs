@@ -82,7 +82,8 @@ fn main() -> Result<()> {
         train::classification(&classification, None, &task, 0, &setting)?;
     }
     let ends = ends.borrow();
-    let mut seconds: Vec<f64> = ends.windows(2).skip(1).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let mut seconds: Vec<f64> =
+        ends.windows(2).skip(1).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     seconds.sort_by(f64::total_cmp);
     println!(
         "{}",

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     str::FromStr,
 };
 
@@ -312,12 +312,19 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
                 _ => Err(wrong(name, format!("expected a number from {low} to {high}, found {text:?}"))),
             }
         };
+        let inside = |name: &str, path: &str| {
+            let path = PathBuf::from(path);
+            match path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+                true => Ok(path),
+                false => Err(wrong(name, format!("{} is not inside the folder", path.display()))),
+            }
+        };
         rows.push(Row {
             patient: needed("patient")?.to_owned(),
             view: needed("view")?.parse().map_err(|e| wrong("view", e))?,
             phase: needed("phase")?.parse().map_err(|e| wrong("phase", e))?,
-            image: needed("image")?.into(),
-            mask: cell("mask").map(PathBuf::from),
+            image: inside("image", needed("image")?)?,
+            mask: cell("mask").map(|path| inside("mask", path)).transpose()?,
             split: optional!("split"),
             sex: optional!("sex"),
             age: number("age", 0.0, 130.0)?,

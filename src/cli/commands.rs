@@ -100,10 +100,15 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),
     };
-    let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &progress)?;
+    let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &progress);
+    let stop = ran.as_ref().map_or(true, |ran| how.fail_fast && ran.exit_code() != 0);
     for mut helper in helpers {
+        if stop {
+            let _ = helper.kill();
+        }
         let _ = helper.wait();
     }
+    let ran = ran?;
     if how.helper {
         return Ok(ran.exit_code());
     }
@@ -173,7 +178,8 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
         .plan
         .stages
         .iter()
-        .filter(|s| s.kind() != StageKind::Report && store.status(s.kind(), &s.key) != StageStatus::Done)
+        .filter(|s| s.kind() != StageKind::Report)
+        .filter(|s| !matches!(store.lookup(s.kind(), &s.key, &asked.digests), Ok(Some(_))))
         .collect();
     if let Some(first) = missing.first() {
         return Err(Error::input(format!(
@@ -186,8 +192,8 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
     }
     let store = Store::open(&args.store.store)?;
     let stage = report_stage(&asked.plan)?;
-    {
-        let _lock = store.try_lock(stage.kind(), &stage.key)?;
+    // While another process draws it, it is being drawn again already.
+    if let Some(_lock) = store.try_lock(stage.kind(), &stage.key)? {
         store.discard(stage.kind(), &stage.key)?;
     }
     let options = Options {

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::execute::CHECKPOINT_EVERY;
 
-/// Do synthetic echocardiograms help? Generates, trains, measures and reports from one TOML spec.
+/// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
 #[derive(Debug, Parser)]
 #[command(
     version,

@@ -33,6 +33,8 @@ pub struct SplitSpec {
     /// For schemes without validation patients (or whose were moved by `test_from`): how many to
     /// draw from the training patients.
     pub val_patients: Option<usize>,
+    /// Nobody has to test: the paper's own split.
+    pub without_test: bool,
     pub seed: u64,
 }
 
@@ -43,10 +45,8 @@ pub struct SplitSpec {
 pub fn assign(manifest: &mut Manifest, spec: &SplitSpec) -> Result<()> {
     let mut parts = base(manifest, spec)?;
     if let Some(from) = spec.test_from.filter(|&from| from != Split::Test) {
-        if members(&parts, Split::Test).next().is_some() {
-            return Err(wrong("test_from is set, but the split has test patients already")
-                .help("remove test_from, or choose another split"));
-        }
+        // The data set's own test patients take no part.
+        parts.retain(|_, part| *part != Split::Test);
         if members(&parts, from).next().is_none() {
             return Err(wrong(format!("test_from = \"{from}\", but there are no {from} patients"))
                 .help("name a part that has patients"));
@@ -77,7 +77,7 @@ pub fn assign(manifest: &mut Manifest, spec: &SplitSpec) -> Result<()> {
             "set data.test_from = \"val\" to make the validation patients the test patients (and data.val_patients = N to draw new ones), or choose split = \"folds\"",
         ),
     ] {
-        if members(&parts, part).next().is_none() {
+        if members(&parts, part).next().is_none() && !(part == Split::Test && spec.without_test) {
             return Err(wrong(format!("the {part} split is empty")).help(remedy));
         }
     }

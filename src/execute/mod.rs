@@ -95,25 +95,20 @@ pub fn run(
             if outcomes[i].is_some() {
                 continue;
             }
-            let needs = |wanted: fn(&Outcome) -> bool| {
-                stage
-                    .inputs
-                    .iter()
-                    .filter_map(|input| place.get(input.key.as_str()))
-                    .map(move |&j| (j, wanted))
-            };
-            let lost = |o: &Outcome| matches!(o, Outcome::Failed(_) | Outcome::Blocked);
-            if needs(lost).any(|(j, lost)| outcomes[j].as_ref().is_some_and(lost)) {
+            let needed: Vec<usize> =
+                stage.inputs.iter().filter_map(|input| place.get(input.key.as_str()).copied()).collect();
+            let lost = |j: &usize| matches!(outcomes[*j], Some(Outcome::Failed(_) | Outcome::Blocked));
+            if needed.iter().any(lost) {
                 outcomes[i] = Some(Outcome::Blocked);
                 moved = true;
                 continue;
             }
-            if needs(lost).any(|(j, _)| outcomes[j].is_none()) {
+            if needed.iter().any(|&j| outcomes[j].is_none()) {
                 continue;
             }
             if let Some(outcome) = attempt(stage, plan, store, digests, options, progress)? {
-                if let Outcome::Failed(error) = &outcome {
-                    progress.line(format!("failed: {}: {error}", stage.label));
+                if let Outcome::Failed(_) = &outcome {
+                    progress.line(format!("failed: {}", stage.label));
                 }
                 let stop = options.fail_fast && matches!(outcome, Outcome::Failed(_));
                 outcomes[i] = Some(outcome);

@@ -1,6 +1,6 @@
 //! Digests of the files that a spec names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     error::Result,
@@ -15,13 +15,31 @@ pub fn is_manifest_folder(path: &Path) -> bool {
     path.join(manifest::FILE).is_file()
 }
 
+/// What the importer of CAMUS reads beside a folder of patients: the lists of the official split, and
+/// the phantom's mark.
+fn beside(root: &Path) -> Vec<PathBuf> {
+    let Some(parent) = root.parent() else { return Vec::new() };
+    let lists = ["training", "validation", "testing"].map(|part| format!("subgroup_{part}.txt"));
+    let mut files: Vec<PathBuf> = lists.iter().map(|name| parent.join(name)).collect();
+    files.extend(lists.iter().map(|name| parent.join("database_split").join(name)));
+    files.push(parent.join(crate::data::phantom::MARKER));
+    files.retain(|file| file.is_file());
+    files
+}
+
 /// Reads (or remembers) the digests of data and weights.
 pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<OutsideDigests> {
     let mut found = OutsideDigests::default();
     if let Some(root) = &spec.data.root {
-        found.data = Some(digests.outside(root)?);
         found.data_is_manifest =
             matches!(spec.data.source, Source::Folder | Source::Camus) && is_manifest_folder(root);
+        let mut digest = digests.outside(root)?;
+        if spec.data.source == Source::Camus && !found.data_is_manifest {
+            for file in beside(root) {
+                digest += &digests.file(&file)?;
+            }
+        }
+        found.data = Some(digest);
     }
     if let Some(task) = &spec.tasks.classification
         && !task.weights.as_os_str().is_empty()

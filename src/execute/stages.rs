@@ -144,6 +144,7 @@ fn prepare(place: &Place, image_size: usize, split: &spec::Split) -> Result<()> 
         },
         test_from: (split.test_from == HeldOut::Val).then_some(Split::Val),
         val_patients: split.val_patients,
+        without_test: split.test_from == HeldOut::None,
         seed: split.seed,
     };
     data::split::assign(&mut source, &assigned)?;
@@ -223,7 +224,10 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
                         ..row
                     })
                     .collect();
-                if task == "segmentation" && input.panel.is_empty() && (spec.report.pictures || is_phantom(place)) {
+                if task == "segmentation"
+                    && input.panel.is_empty()
+                    && (spec.report.pictures || is_phantom(place))
+                {
                     input.panel = panel(&rows, dir, &place.artifact("data/segmentation")?.join(DATA))?;
                 }
                 input.measurements.extend(rows);
@@ -285,10 +289,13 @@ fn model_of(
     })
 }
 
+/// Mean Dice of an image, and Dice by structure.
+type Scored<'a> = (f64, &'a manifest::Row, Vec<(String, f64)>);
+
 /// The images with the best, the median and the worst mean Dice.
 fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<PanelItem>> {
     let manifest = Manifest::read(data)?;
-    let mut scored: Vec<(f64, &manifest::Row, Vec<(String, f64)>)> = manifest
+    let mut scored: Vec<Scored> = manifest
         .rows
         .iter()
         .filter_map(|row| {
@@ -317,7 +324,7 @@ fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<Panel
             image: Picture::read(&manifest.image_path(row))?,
             truth: Picture::read_mask(&mask)?,
             prediction: Picture::read_mask(
-                &measured.join(networks::PREDICTIONS).join(format!("{}.png", row.name())),
+                &measured.join(networks::PREDICTIONS).join(networks::prediction_name(row)),
             )?,
             dice: dice.clone(),
         });
@@ -371,13 +378,15 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
                 .into(),
         );
     }
+    let mut versions = place.versions.to_vec();
+    versions.extend(trained_with(place).into_iter().map(|by| ("networks trained with".to_owned(), by)));
     Ok(ReportMeta {
         name: spec.experiment.name.clone(),
         title: spec.experiment.title.clone(),
         is_phantom: is_phantom(place),
         data_description: description,
         resolved_toml: spec.to_toml(),
-        versions: place.versions.to_vec(),
+        versions,
         commit: place.commit.to_owned(),
         seeds: spec.experiment.seeds.clone(),
         settings,
@@ -385,6 +394,20 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         warnings,
         samples: spec.report.pictures,
     })
+}
+
+/// With what the networks were trained, each kind once: the report may be drawn by another build.
+fn trained_with(place: &Place) -> std::collections::BTreeSet<String> {
+    let dirs = place.artifacts.iter().filter(|(role, _)| role.starts_with("train/")).map(|(_, dir)| dir);
+    dirs.filter_map(|dir| {
+        let text = std::fs::read_to_string(dir.join(crate::store::RECORD)).ok()?;
+        let record: crate::store::StageRecord = serde_json::from_str(&text).ok()?;
+        let versions: Vec<String> =
+            record.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let (commit, device, threads) = (record.commit, record.device, record.threads);
+        Some(format!("{}, commit {commit}, {device}, {threads} thread(s)", versions.join(", ")))
+    })
+    .collect()
 }
 
 fn source_words(source: Source) -> &'static str {

@@ -27,6 +27,11 @@ pub const MEASUREMENTS: &str = "measurements.csv";
 /// Folder of predicted masks, named as the images are.
 pub const PREDICTIONS: &str = "predictions";
 
+/// A predicted mask is named as its (prepared) image, whose name is safe and unique.
+pub fn prediction_name(row: &Row) -> &std::ffi::OsStr {
+    row.image.file_name().unwrap_or_default()
+}
+
 /// Images at a time. It decides speed and memory, not results.
 const BATCH: usize = 16;
 
@@ -62,8 +67,8 @@ fn batch(
 
 /// Segments every sample; writes Dice, HD, HD95 and ASSD per image and structure, and the masks.
 ///
-/// Distances are in mm where the pixel size is known, in pixels where not. Where a structure is
-/// missing from one of the two outlines the distance is NaN and counted in `hd_failures`.
+/// Distances are in mm where the pixel size is known, in pixels where not. Where only one of truth and
+/// prediction has the structure the distance is NaN: a failure, which aggregating counts.
 pub fn segmentation(
     settings: &Segmentation,
     network: &Path,
@@ -89,7 +94,7 @@ pub fn segmentation(
             .map(|(i, prediction)| {
                 let row = &samples.rows[i];
                 let mask = Picture { width: size, height: size, pixels: prediction.to_vec() };
-                mask.write(&folder.join(format!("{}.png", row.name())))?;
+                mask.write(&folder.join(prediction_name(row)))?;
                 image_rows(row, samples.mask(i), prediction, size)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -114,12 +119,15 @@ fn image_rows(row: &Row, truth: &[u8], prediction: &[u8], size: usize) -> Result
             });
         };
         add("dice", dice, "");
-        let outcome = surface_distance(truth, prediction, size, structure, spacing)?;
-        let (hd, hd95, assd) = outcome.map_or((f64::NAN, f64::NAN, f64::NAN), |d| (d.hd, d.hd95, d.assd));
-        add("hd", hd, unit);
-        add("hd95", hd95, unit);
-        add("assd", assd, unit);
-        add("hd_failures", f64::from(outcome.is_err_and(|missing| missing.is_failure())), "images");
+        // Neither has it: there is nothing to measure, and no failure to count.
+        let distances = match surface_distance(truth, prediction, size, structure, spacing)? {
+            Ok(d) => [d.hd, d.hd95, d.assd],
+            Err(missing) if missing.is_failure() => [f64::NAN; 3],
+            Err(_) => continue,
+        };
+        for (metric, value) in ["hd", "hd95", "assd"].into_iter().zip(distances) {
+            add(metric, value, unit);
+        }
     }
     Ok(rows)
 }

@@ -14,7 +14,7 @@ pub type Draw = fn(&[i64], &mut dyn rand::RngCore, &mut [f32]);
 /// of `torch.nn`), norms with scale 1, shift 0, mean 0, variance 1.
 ///
 /// `convolution` may draw convolution weights otherwise (torchvision's ResNet does).
-pub fn fill(vs: &VarStore, seed: u64, convolution: Option<fn(&[i64], &mut dyn rand::RngCore, &mut [f32])>) {
+pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
     let variables = vs.variables();
     let mut names: Vec<_> = variables.keys().cloned().collect();
     names.sort();

@@ -24,43 +24,16 @@ pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String 
 /// something, is left out, so that it does not train anything again.
 pub fn params(work: &Work) -> Value {
     let mut params = serde_json::to_value(work).unwrap_or(Value::Null);
-    let irrelevant: &[&str] = match work {
+    let Some(Value::Object(settings)) = params.get_mut("settings") else { return params };
+    match work {
         // Weights are known by their digest.
         Work::TrainSegmentation { .. } | Work::TrainClassification { .. } => {
-            &["preset", "report_on", "models", "weights"]
+            settings.retain(|name, _| !["preset", "report_on", "models", "weights"].contains(&name.as_str()));
         }
-        Work::MeasureSegmentation { .. } | Work::MeasureClassification { .. } => &[
-            "preset",
-            "report_on",
-            "models",
-            "weights",
-            "epochs",
-            "learning_rate",
-            "final_learning_rate",
-            "schedule",
-            "class_weights",
-            "validate_every",
-            "shuffle",
-            "pairing",
-            "mask_decoding",
-            "augment",
-            "rotate",
-            "translate",
-            "translate_unit",
-            "scale",
-            "shear",
-            "brightness",
-            "contrast",
-            "nearest_images",
-            "val_loss_starts_from_train",
-            "nan_poisons_dice",
-            "momentum",
-            "weight_decay",
-        ],
-        _ => &[],
-    };
-    if let Some(Value::Object(settings)) = params.get_mut("settings") {
-        settings.retain(|name, _| !irrelevant.contains(&name.as_str()));
+        // The rest was said in training.
+        _ => settings.retain(|name, _| {
+            ["model", "image_size", "channels", "label", "imagenet_normalise"].contains(&name.as_str())
+        }),
     }
     params
 }

@@ -154,11 +154,20 @@ pub enum SplitScheme {
 #[serde(rename_all = "kebab-case")]
 pub enum HeldOut {
     Test,
+    /// Its validation patients; its own test patients, if any, take no part.
     Val,
+    /// Nobody, as in the paper: only where every task reports on its validation patients.
+    None,
+}
+
+impl HeldOut {
+    fn is_test(&self) -> bool {
+        *self == Self::Test
+    }
 }
 
 /// An experiment with every default filled in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ResolvedSpec {
     pub experiment: Experiment,
     pub data: Data,
@@ -167,27 +176,31 @@ pub struct ResolvedSpec {
     pub report: Report,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Experiment {
     pub name: String,
     pub title: String,
     pub seeds: Vec<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Data {
     pub source: Source,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// Written as the fields of `[data]` that it was typed as.
+    #[serde(flatten)]
     pub split: Split,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phantom: Option<Phantom>,
 }
 
 /// The split, resolved: parts that a scheme does not use are absent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Split {
+    #[serde(rename = "split")]
     pub scheme: SplitScheme,
+    #[serde(skip_serializing_if = "HeldOut::is_test")]
     pub test_from: HeldOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_patients: Option<usize>,
@@ -199,10 +212,11 @@ pub struct Split {
     pub folds: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fold: Option<usize>,
+    #[serde(rename = "split_seed")]
     pub seed: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Phantom {
     pub patients: usize,
     pub size: usize,
@@ -210,14 +224,14 @@ pub struct Phantom {
 }
 
 /// One row of a table: which real patients (later: plus which synthetic images at which ratio).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Arm {
     pub name: String,
     /// Fraction of the training patients, in (0, 1].
     pub real_fraction: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Tasks {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<Segmentation>,
@@ -225,7 +239,7 @@ pub struct Tasks {
     pub classification: Option<Classification>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub pictures: bool,
 }

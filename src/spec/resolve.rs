@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::Path};
 
 use super::{
     Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, OneOrMany,
-    Phantom, Report, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
+    Phantom, Report, ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
     read::Origin,
 };
 use crate::error::{Error, Result};
@@ -52,9 +52,19 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             })
             .transpose()?,
     };
+    let data = data(spec.data, &check)?;
+    let tested = tasks.segmentation.as_ref().is_some_and(|t| t.report_on == ReportOn::Test)
+        || tasks.classification.as_ref().is_some_and(|t| t.report_on == ReportOn::Test);
+    if data.split.test_from == HeldOut::None && tested {
+        return Err(check.fault(
+            "data.test_from",
+            "nobody is held out as test, but a task reports on test patients",
+            "choose \"test\" or \"val\", or set report_on = \"val\" in every task (as preset = \"paper-code\" does)",
+        ));
+    }
     Ok(ResolvedSpec {
         experiment,
-        data: data(spec.data, &check)?,
+        data,
         arms,
         tasks,
         report: Report { pictures: spec.report.pictures.unwrap_or(false) },
@@ -184,6 +194,13 @@ fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Spli
             "data.test_from",
             "this split has no test patients of its own",
             "use test_from = \"val\": its validation patients are held out as test, and val_patients come from train",
+        ));
+    }
+    if test_from == HeldOut::None && typed.val_patients.is_some() {
+        return Err(check.fault(
+            "data.val_patients",
+            "nobody has to be drawn",
+            "it goes with test_from = \"val\"",
         ));
     }
     if own_test && test_from == HeldOut::Test && typed.val_patients.is_some() {
@@ -397,6 +414,8 @@ fn check_classification(task: Classification, check: &Check) -> Result<Classific
     if task.models.len() > 1 {
         return fault("models", "a model is listed twice", "list each model once");
     }
+    // At 32 px one pixel is left for the last batch norms: a batch of one image has no variance.
+    check.range("tasks.classification.image_size", task.image_size as f64, 40.0, 1024.0)?;
     check.range("tasks.classification.momentum", task.momentum, 0.0, 0.9999)?;
     check.range("tasks.classification.weight_decay", task.weight_decay, 0.0, 1.0)?;
     if !task.weights.as_os_str().is_empty() && !task.weights.is_file() {
@@ -439,9 +458,15 @@ mod tests {
     }
 
     #[test]
-    fn a_resolved_spec_survives_toml() {
-        let spec = resolve(parse(SMALL, Path::new("s"), &[]).unwrap()).unwrap();
-        assert_eq!(toml::from_str::<ResolvedSpec>(&spec.to_toml()).unwrap(), spec);
+    fn a_resolved_spec_is_a_spec_that_resolves_to_itself() {
+        for extra in ["", "split = \"folds\"\n", "test_from = \"val\"\n", "split = \"random\"\n"] {
+            let text =
+                SMALL.replace("\n\n[[arms]]", &format!("\n{extra}\n[[arms]]\nreal_fraction = [0.1, 1.0]"));
+            let text = format!("{text}[tasks.classification]\n");
+            let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
+            let again = resolve(parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
+            assert_eq!(again, spec);
+        }
     }
 
     #[test]

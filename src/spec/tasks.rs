@@ -41,7 +41,8 @@ pub enum Preset {
     /// The paper's recipe with its faults mended.
     #[default]
     Corrected,
-    /// The paper's recipe as its code runs.
+    /// The paper's recipe as its code runs. The classifier's partial freezing is not there yet: every
+    /// layer trains. The paper's own split is `split = "diffecho"` with `test_from = "none"`.
     PaperCode,
 }
 
@@ -81,7 +82,8 @@ pub enum TranslateUnit {
 #[serde(rename_all = "kebab-case")]
 pub enum Pairing {
     Manifest,
-    /// Fault: the i-th mask by name belongs to the i-th image by name.
+    /// Fault: the i-th mask by name belongs to the i-th image by name. Where images and masks have equal
+    /// names, as all prepared real data, this changes nothing.
     SortedNames,
 }
 

@@ -49,7 +49,12 @@ impl Digests {
         if !*changed {
             return;
         }
-        if let Ok(seen) = self.seen.lock()
+        if let Ok(mut seen) = self.seen.lock()
+            && {
+                // What was read in a partial folder is elsewhere now.
+                seen.retain(|path, _| path.exists());
+                true
+            }
             && let Ok(text) = serde_json::to_vec(&*seen)
             && write_atomically(&self.file, &text).is_ok()
         {

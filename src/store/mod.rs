@@ -8,7 +8,7 @@ mod digest;
 
 use std::{
     fs::{self, File, OpenOptions},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -186,25 +186,36 @@ impl Store {
         Ok(dir)
     }
 
-    /// Takes a damaged artifact out of the way.
+    /// Takes an artifact out of the way, to `<key>.damaged` beside it: what looks damaged may only have
+    /// been out of reach for a moment.
     pub fn discard(&self, kind: StageKind, key: &str) -> Result<()> {
-        remove(&self.artifact(kind, key))
+        let (place, aside) =
+            (self.artifact(kind, key), self.root.join(kind.as_str()).join(format!("{key}.damaged")));
+        if !place.exists() {
+            return Ok(());
+        }
+        remove(&aside)?;
+        fs::rename(&place, &aside).at_path(&place, "cannot put the artifact aside")
     }
 
     /// Makes the partial folder the artifact: digests, record, rename.
     pub fn finish(&self, stage: &Stage, mut record: StageRecord, digests: &Digests) -> Result<StageRecord> {
         let (kind, key) = (stage.kind(), stage.key.as_str());
         let (partial, place) = (self.partial(kind, key), self.artifact(kind, key));
-        remove(&partial.join(CHECKPOINT))?;
         record.outputs = digests
             .folder_files(&partial)?
             .into_iter()
+            .filter(|(path, ..)| {
+                Path::new(path).components().next() != Some(Component::Normal(CHECKPOINT.as_ref()))
+            })
             .map(|(path, bytes, blake3)| Output { path, bytes, blake3 })
             .collect();
         let text = serde_json::to_string_pretty(&record)
             .map_err(|e| Error::failure(format!("cannot write the record: {e}")))?;
         write_atomically(&partial.join(RECORD), text.as_bytes())?;
         fs::rename(&partial, &place).at_path(&place, "cannot put the artifact in its place")?;
+        // Not before: a kill up to here goes on from the checkpoint.
+        remove(&place.join(CHECKPOINT))?;
         Ok(record)
     }
 
@@ -253,7 +264,7 @@ impl Store {
             .map(|kind| {
                 let mut count = Count { kind, done: 0, begun: 0, bytes: 0 };
                 let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { return Ok(count) };
-                for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+                for entry in entries.flatten().filter(|entry| entry.path().is_dir() && !is_aside(entry)) {
                     if let Ok(text) = fs::read_to_string(entry.path().join(RECORD)) {
                         let record: Option<StageRecord> = serde_json::from_str(&text).ok();
                         count.done += 1;
@@ -272,7 +283,7 @@ impl Store {
         let mut rates = std::collections::BTreeMap::new();
         for kind in StageKind::ALL {
             let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { continue };
-            for entry in entries.flatten() {
+            for entry in entries.flatten().filter(|entry| !is_aside(entry)) {
                 let record = fs::read_to_string(entry.path().join(RECORD))
                     .ok()
                     .and_then(|text| serde_json::from_str::<StageRecord>(&text).ok());
@@ -285,6 +296,11 @@ impl Store {
         }
         rates
     }
+}
+
+/// Put aside as damaged.
+fn is_aside(entry: &fs::DirEntry) -> bool {
+    entry.path().extension().is_some_and(|e| e == "damaged")
 }
 
 fn refuse(error: Error, help: &str) -> Error {

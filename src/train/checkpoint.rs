@@ -83,13 +83,9 @@ impl Checkpoint {
         if !file.exists() {
             return Ok(None);
         }
-        let damaged = || {
-            Error::failure("the checkpoint is damaged")
-                .at(&file)
-                .help("remove this file: the stage then starts afresh")
-        };
+        let damaged = || Error::failure("the checkpoint is damaged").at(&file);
         let bytes = std::fs::read(&file).at_path(&file, "cannot read the checkpoint")?;
-        let (mut tensors, metadata) = weights::from_bytes(&bytes, &file)?;
+        let (mut tensors, metadata) = weights::from_bytes(&bytes, &file).map_err(|_| damaged())?;
         let standing =
             metadata.get("standing").and_then(|t| serde_json::from_str(t).ok()).ok_or_else(damaged)?;
         let curves = crate::results::parse_csv(metadata.get("curves").ok_or_else(damaged)?, &file)?;

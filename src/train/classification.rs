@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit,
+    Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, augment, augment_range, fit,
     schedule::LearningRate,
 };
 use crate::{
@@ -30,7 +30,7 @@ impl Task for ClassificationTask<'_> {
         Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, none, Reduction::Mean, -100, 0.0)?)
     }
 
-    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<(String, String, f64)>> {
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>> {
         let predicted: Vec<i64> = Tensor::cat(&logits, 0).argmax(1, false).try_into()?;
         let right = predicted.iter().zip(self.val_labels).filter(|(p, l)| **p == **l as i64).count();
         let accuracy = right as f64 / self.val_labels.len() as f64;

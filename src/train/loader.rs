@@ -56,6 +56,9 @@ impl Loader<'_> {
         let mut order: Vec<usize> = (0..self.samples.len()).collect();
         if shuffle {
             order.shuffle(&mut random::rng(self.seed, "shuffle", &[epoch as u64]));
+        } else {
+            // As the reference's files lie: one view and phase after the other.
+            order.sort_by_key(|&i| (self.samples.rows[i].view, self.samples.rows[i].phase));
         }
         order
     }
@@ -73,7 +76,7 @@ impl Loader<'_> {
 
     /// Hands every batch, in the manifest's order and without augmentation, to `step`.
     pub fn in_order(&self, step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
-        self.each(&self.order(0, false), None, step)
+        self.each(&(0..self.samples.len()).collect::<Vec<_>>(), None, step)
     }
 
     fn each(
@@ -84,7 +87,7 @@ impl Loader<'_> {
     ) -> Result<()> {
         std::thread::scope(|scope| {
             let (sender, batches) = sync_channel(AHEAD);
-            scope.spawn(move || {
+            let ahead = scope.spawn(move || {
                 for images in order.chunks(self.batch_size) {
                     // The receiver is gone after an error in a step.
                     if sender.send(self.batch(images, augment)).is_err() {
@@ -92,7 +95,12 @@ impl Loader<'_> {
                     }
                 }
             });
-            batches.into_iter().try_for_each(|batch| step(batch?))
+            let outcome = batches.into_iter().try_for_each(|batch| step(batch?));
+            match ahead.join() {
+                Ok(()) => outcome,
+                // With its own message, which the scope's would hide.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         })
     }
 

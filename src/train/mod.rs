@@ -63,6 +63,9 @@ struct Recipe {
     val_loss_starts_from_train: bool,
 }
 
+/// (structure, metric, value).
+type Score = (String, String, f64);
+
 /// A task's network and what is asked of it.
 trait Task {
     /// Logits of a batch, in the numeric type of the images.
@@ -71,7 +74,7 @@ trait Task {
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor>;
     /// Figures of the validation images from their logits: (structure, metric, value); the first is
     /// what the checkpoint is chosen by, the greater the better.
-    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<(String, String, f64)>>;
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>>;
 }
 
 /// Trains, validates and keeps the best; goes on from the checkpoint where there is one. Writes
@@ -89,9 +92,13 @@ fn fit(
     let mut standing = Standing::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut best: Option<Snapshot> = None;
-    if let Some(saved) = Checkpoint::read(setting.checkpoints)? {
+    let saved = Checkpoint::read(setting.checkpoints).unwrap_or_else(|damage| {
+        setting.progress.line(format!("training starts afresh: {damage}"));
+        None
+    });
+    if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
-        optimizer.resume(saved.moments, saved.standing.step);
+        optimizer.resume(&saved.moments, saved.standing.step)?;
         (standing, curves, best) = (saved.standing, saved.curves, saved.best);
     }
     let bar = setting.progress.bar((recipe.epochs * train.samples.len()) as u64, setting.label, "images");
@@ -117,9 +124,13 @@ fn fit(
         let steps = train.steps() as f64;
         let train_loss = f64::try_from(&losses)? / steps;
         if !train_loss.is_finite() {
-            return Err(Error::failure(format!("the training loss is {train_loss} in epoch {}", standing.epoch))
-                .help("a lower learning_rate may help; the last good checkpoint is kept, so the data can be looked at"));
+            return Err(Error::failure(format!(
+                "the training loss is {train_loss} in epoch {}",
+                standing.epoch
+            ))
+            .help("lower the learning_rate, or look for damaged images with `synecho data check`"));
         }
+        bar.message(format!("loss {train_loss:.4}"));
         let mut note = |split: &str, structure: &str, metric: &str, value: f64| {
             curves.push(CurvePoint {
                 split: split.into(),
@@ -198,7 +209,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Mean loss over batches, and the task's figures.
-fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<(String, String, f64)>)> {
+fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score>)> {
     let _guard = tch::no_grad_guard();
     let mut loss = 0.0;
     let mut logits = Vec::new();

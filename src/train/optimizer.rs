@@ -3,6 +3,8 @@
 
 use tch::Tensor;
 
+use crate::error::{Error, Result};
+
 /// What the optimizer does with the gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
@@ -36,10 +38,19 @@ impl Optimizer {
         &self.moments
     }
 
-    /// Takes up the state that another run left.
-    pub fn resume(&mut self, moments: Vec<Tensor>, step: u64) {
-        self.moments = moments;
+    /// Takes up the state that another run left (on whatever device it was).
+    ///
+    /// # Errors
+    /// When the moments are not this rule's.
+    pub fn resume(&mut self, moments: &[Tensor], step: u64) -> Result<()> {
+        if moments.len() != self.moments.len() {
+            return Err(Error::failure("the checkpoint lacks the optimizer's moments"));
+        }
+        for (here, saved) in self.moments.iter_mut().zip(moments) {
+            here.f_copy_(saved)?;
+        }
         self.step = step;
+        Ok(())
     }
 
     /// One step on the master weights with their gradient, both flat f32.

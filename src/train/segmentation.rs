@@ -3,7 +3,7 @@
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Loader, Recipe, Rule, Setting, Target, Task, TaskData, augment, augment_range, fit,
+    Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, augment, augment_range, fit,
     schedule::LearningRate,
 };
 use crate::{
@@ -36,7 +36,7 @@ impl Task for SegmentationTask<'_> {
         Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, weights, Reduction::Mean, -100, 0.0)?)
     }
 
-    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<(String, String, f64)>> {
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>> {
         let mut sums = [(0.0, 0u32); 4];
         let mut i = 0;
         for batch in logits {

@@ -41,7 +41,7 @@ fn values_out_of_range_name_the_range() {
     );
     spec_fault("batch_size = 8", "batch_size = 99999", &["small.toml:19: ", "99999 is out of range"]);
     spec_fault("size = 64", "size = 63", &["small.toml:10: `data.phantom.size`: 63 is out of range"]);
-    spec_fault("size = 32", "size = 33", &["`tasks.segmentation.image_size`: 33 cannot be halved 2 times"]);
+    spec_fault("size = 40", "size = 41", &["`tasks.segmentation.image_size`: 41 cannot be halved 2 times"]);
     spec_fault("patients = 10", "patients = 10\nseed = 1e999", &["small.toml:10: "]);
 }
 

@@ -18,7 +18,7 @@ name = "small"
 
 [data]
 source = "phantom"
-image_size = 32
+image_size = 40
 
 [data.phantom]
 patients = 10
