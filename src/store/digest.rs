@@ -49,17 +49,12 @@ impl Digests {
         if !*changed {
             return;
         }
-        if let Ok(mut seen) = self.seen.lock()
-            && {
-                // What was read in a partial folder is elsewhere now.
-                seen.retain(|path, _| path.exists());
-                true
-            }
-            && let Ok(text) = serde_json::to_vec(&*seen)
-            && write_atomically(&self.file, &text).is_ok()
-        {
-            *changed = false;
-        }
+        let Ok(mut seen) = self.seen.lock() else { return };
+        // What was read in a partial folder is elsewhere now.
+        seen.retain(|path, _| path.exists());
+        let written =
+            serde_json::to_vec(&*seen).is_ok_and(|text| write_atomically(&self.file, &text).is_ok());
+        *changed = !written;
     }
 
     /// BLAKE3 of a file's bytes, hexadecimal.
