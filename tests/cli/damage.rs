@@ -40,7 +40,7 @@ fn damage_is_found_and_mended_to_the_same_bytes() {
         "made again: train segmentation",
         "made again: measure segmentation",
         "record.json: the record is damaged",
-        "made again: prepare at 32 px",
+        "made again: prepare at 40 px",
         "the artifact has no record",
         "made again: report",
     ] {

@@ -16,7 +16,7 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
         [
             "draw the phantom",
             "import the phantom",
-            "prepare at 32 px",
+            "prepare at 40 px",
             "train segmentation monai-unet, real, seed 0",
             "measure segmentation monai-unet, real, seed 0",
             "train classification resnet18, real, seed 0",

@@ -32,9 +32,6 @@ epochs = 3
 label = "view"
 epochs = 1
 batch_size = 8
-
-[report]
-resamples = 100
 "#;
 
 /// phantom, import, prepare, two of train and measure, report.
