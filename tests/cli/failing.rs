@@ -77,7 +77,7 @@ fn a_training_that_diverges_is_a_failure_not_a_wrong_request() {
         1,
         &[
             "train classification resnet18, real, seed 0: the training loss is NaN in epoch",
-            "a lower learning_rate",
+            "lower the learning_rate",
         ],
     );
     assert_eq!(count(&place, "segmentation", "done"), 2);

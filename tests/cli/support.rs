@@ -110,7 +110,9 @@ impl Place {
     pub fn artifact(&self, store: &str, label: &str) -> PathBuf {
         let mut found = Vec::new();
         walk(&self.path(store), &mut |path| {
-            if path.ends_with("record.json") {
+            // What was put aside as damaged is no artifact any more.
+            let aside = path.parent().and_then(Path::extension).is_some_and(|e| e == "damaged");
+            if path.ends_with("record.json") && !aside {
                 let record: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
                 if record["label"].as_str().unwrap().starts_with(label) {
                     found.push(path.parent().unwrap().to_owned());
