@@ -12,6 +12,7 @@ pub mod data;
 pub mod doctor;
 pub mod error;
 pub mod execute;
+pub mod generate;
 pub mod manifest;
 pub mod measure;
 pub mod nn;

@@ -1,6 +1,15 @@
-//! Networks, named as their checkpoints name them. Imports nothing of ours but errors and randomness.
+//! Networks and schedulers, named as their checkpoints name them. Imports nothing of ours but errors
+//! and randomness.
 
+pub mod autoencoder_kl;
+pub mod clip_text;
+pub mod config;
+pub mod controlnet;
 pub mod init;
 pub mod resnet;
+pub mod schedulers;
+pub mod tokenizer;
 pub mod unet;
+pub mod unet2d;
+pub mod unet2d_condition;
 pub mod weights;
