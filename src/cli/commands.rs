@@ -9,11 +9,16 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Command, Data, Layout, Measure, SpecArgs};
+use super::{Command, Data, Dtype, Layout, Measure, SampleArgs, SpecArgs};
 use crate::{
     data, doctor,
     error::{Error, Result},
     execute::{self, Options, Outcome},
+    generate::{
+        self,
+        pipeline::Source,
+        sample::{Control, SampleOptions},
+    },
     measure,
     plan::{self, Plan, Stage, StageKind},
     progress::Progress,
@@ -35,6 +40,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             let found = doctor::inspect(&store.store);
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
+        Command::Sample(arguments) => sample(arguments),
         Command::Data(command) => data_command(command),
         Command::Measure(Measure::Dice { truth, prediction, json }) => {
             let found = measure::folder::compare(&truth, &prediction)?;
@@ -359,6 +365,45 @@ fn store_status(store: &Store, as_json: bool) -> Result<u8> {
         );
     }
     print(&text)
+}
+
+fn sample(arguments: SampleArgs) -> Result<u8> {
+    let a = arguments;
+    let progress = Progress::new(a.quiet);
+    let options = SampleOptions {
+        source: Source {
+            pipeline: &a.pipeline,
+            controlnet: a.controlnet.as_deref(),
+            scheduler: a.scheduler,
+            variant: a.variant.as_deref(),
+            kind: match a.dtype {
+                Dtype::F32 => tch::Kind::Float,
+                Dtype::Bf16 => tch::Kind::BFloat16,
+                Dtype::F16 => tch::Kind::Half,
+            },
+            device: doctor::choose_device(&a.device)?,
+        },
+        prompt: a.prompt,
+        negative_prompt: a.negative_prompt,
+        guidance: a.guidance,
+        clip_skip: a.clip_skip,
+        control: match (a.control_image, a.control_mask) {
+            (Some(file), _) => Some(Control::Image(file)),
+            (None, mask) => mask.map(Control::Mask),
+        },
+        conditioning_scale: a.conditioning_scale,
+        class_label: a.class_label,
+        size: a.height.zip(a.width).map(|(height, width)| [height, width]),
+        steps: a.steps.map(|n| n as usize),
+        eta: a.eta,
+        latents: a.latents,
+        seed: a.seed,
+        count: a.count as usize,
+        batch_size: a.batch_size as usize,
+        out: a.out,
+    };
+    let made = generate::sample::sample(&options, &progress)?;
+    print(&format!("{made} images in {}", options.out.display()))
 }
 
 fn data_command(command: Data) -> Result<u8> {

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::execute::CHECKPOINT_EVERY;
+use crate::{execute::CHECKPOINT_EVERY, nn::schedulers::SchedulerClass};
 
 /// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
 #[derive(Debug, Parser)]
@@ -87,12 +87,100 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make images from a diffusers folder: unconditional, text, text + segmentation
+    #[command(
+        after_help = "Examples:\n  synecho sample --pipeline ddpm-camus --count 16 --out out\n  synecho sample --pipeline sd-v1-5 --prompt \"an ultrasound image of heart in two-chamber view\" --scheduler unipc --steps 40 --out out\n  synecho sample --pipeline sd-v1-5 --controlnet echo-controlnet --prompt \"...\" --control-mask mask.png --out out\n\nThe folder is one that diffusers' save_pretrained wrote, with safetensors weights. Every image has a seed of its own: --seed N --count 1 makes image N - S of a run with --seed S again. OUT gets PNG files and manifest.csv."
+    )]
+    Sample(SampleArgs),
     /// Bring data sets into shape, check them, draw the phantom
     #[command(subcommand)]
     Data(Data),
     /// Measure folders of images or masks
     #[command(subcommand)]
     Measure(Measure),
+}
+
+#[derive(Debug, Args)]
+struct SampleArgs {
+    /// A pipeline's folder (with model_index.json)
+    #[arg(long, value_name = "DIR")]
+    pipeline: PathBuf,
+    /// A ControlNet's folder (default: the pipeline's own controlnet/, where there is one)
+    #[arg(long, value_name = "DIR")]
+    controlnet: Option<PathBuf>,
+    /// What the images are to show
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// What they are not to show
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Option<String>,
+    /// The ControlNet's picture, resized where --height and --width say so
+    #[arg(long, value_name = "PNG")]
+    control_image: Option<PathBuf>,
+    /// A mask of class indices 0 to 3 as control image: the ControlNet sees grey 0, 85, 170, 255
+    #[arg(long, value_name = "PNG", conflicts_with = "control_image")]
+    control_mask: Option<PathBuf>,
+    /// Weight of the ControlNet's part
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    conditioning_scale: f64,
+    /// ddpm, ddim, pndm, unipc or dpmsolver++ (default: the folder's), with the folder's noise schedule
+    #[arg(long, value_name = "NAME")]
+    scheduler: Option<SchedulerClass>,
+    /// Denoising steps (default: 50; 1000 for DDPM without a text)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// Guidance scale: how much more the text counts; 1 or less: no guidance
+    #[arg(long, default_value_t = 7.5, value_name = "G")]
+    guidance: f64,
+    /// DDIM's eta, 0 to 1: how much noise a step adds
+    #[arg(long, default_value_t = 0.0, value_name = "X")]
+    eta: f64,
+    /// Layers left out at the text encoder's end
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    clip_skip: i64,
+    /// Class of a class-conditional unconditional model
+    #[arg(long, value_name = "N")]
+    class_label: Option<i64>,
+    /// Starting noise: a safetensors file with one tensor (count, channels, height, width)
+    #[arg(long, value_name = "FILE")]
+    latents: Option<PathBuf>,
+    /// Pixels (default: what the networks were trained at, or the control image's)
+    #[arg(long, value_name = "PX", requires = "width", value_parser = clap::value_parser!(i64).range(1..=16384))]
+    height: Option<i64>,
+    /// Pixels
+    #[arg(long, value_name = "PX", requires = "height", value_parser = clap::value_parser!(i64).range(1..=16384))]
+    width: Option<i64>,
+    /// Seed of the first image; the next ones count on from it
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
+    /// How many images
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// Images at a time
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// Numeric type of networks and samples
+    #[arg(long, default_value = "f32", value_name = "TYPE")]
+    dtype: Dtype,
+    /// Variant of the weight files: fp16 for *.fp16.safetensors
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: String,
+    /// Folder for the images; must be empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// No progress on standard error
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    F32,
+    Bf16,
+    F16,
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,11 @@ impl Config {
         })
     }
 
+    /// Puts a value in the place of what the file says, or leaves out.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.map.insert(key.to_owned(), value);
+    }
+
     /// Refuses every value of `key` but the `supported` ones; a missing key is fine where upstream's
     /// default is supported, so the first of `supported` must be that default.
     pub fn only<T: Into<Value> + Clone>(&self, key: &str, supported: &[T]) -> Result<()> {

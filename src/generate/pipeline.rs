@@ -1,0 +1,540 @@
+//! The three conditioning modes: a folder's networks and scheduler, and how they make images together.
+//! Equal to diffusers' `DDPMPipeline`, `DDIMPipeline`, `StableDiffusionPipeline` and
+//! `StableDiffusionControlNetPipeline` (0.42.1).
+
+use std::{fmt, path::Path};
+
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+use super::{
+    folder::{Part, PipelineFolder},
+    noise::ImageNoise,
+};
+use crate::{
+    error::{Error, Result},
+    nn::{
+        autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
+        clip_text::{ClipTextConfig, ClipTextModel},
+        controlnet::{ControlNetConfig, ControlNetModel},
+        schedulers::{Scheduler, SchedulerClass, SchedulerConfig},
+        tokenizer::ClipTokenizer,
+        unet2d::{UNet2DConfig, UNet2DModel},
+        unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
+    },
+};
+
+/// What an image is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Unconditional,
+    Text,
+    TextSegmentation,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unconditional => "unconditional",
+            Self::Text => "text",
+            Self::TextSegmentation => "text+segmentation",
+        })
+    }
+}
+
+/// Where a pipeline's parts are, and how they are to run.
+#[derive(Debug, Clone)]
+pub struct Source<'a> {
+    /// A folder with `model_index.json`.
+    pub pipeline: &'a Path,
+    /// A ControlNet's folder, in place of the pipeline's own `controlnet/`.
+    pub controlnet: Option<&'a Path>,
+    /// Another scheduler than the folder's, with the folder's configuration.
+    pub scheduler: Option<SchedulerClass>,
+    /// Of the weight files (`fp16`).
+    pub variant: Option<&'a str>,
+    /// f32, bf16 or f16.
+    pub kind: Kind,
+    pub device: Device,
+}
+
+/// What is to be made, the same for every image.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    pub prompt: Option<&'a str>,
+    pub negative_prompt: Option<&'a str>,
+    /// Guidance scale; guidance is on above 1.
+    pub guidance: f64,
+    /// Layers left out at the text encoder's end.
+    pub clip_skip: i64,
+    /// (1, 3, height, width), f32 in [0, 1].
+    pub control: Option<&'a Tensor>,
+    pub conditioning_scale: f64,
+    /// Of a class-conditional unconditional model.
+    pub class_label: Option<i64>,
+    /// Height and width of the images, pixels; else those that the networks were trained at, or the
+    /// control image's.
+    pub size: Option<[i64; 2]>,
+    pub steps: usize,
+    /// DDIM's.
+    pub eta: f64,
+}
+
+impl Default for Request<'_> {
+    /// Upstream's defaults.
+    fn default() -> Self {
+        Self {
+            prompt: None,
+            negative_prompt: None,
+            guidance: 7.5,
+            clip_skip: 0,
+            control: None,
+            conditioning_scale: 1.0,
+            class_label: None,
+            size: None,
+            steps: 50,
+            eta: 0.0,
+        }
+    }
+}
+
+/// A request, made ready for the networks: texts encoded, sizes known.
+pub struct Prepared<'a> {
+    request: &'a Request<'a>,
+    /// (2, 77, width): negative, then positive; (1, 77, width) without guidance.
+    embeddings: Option<Tensor>,
+    control: Option<Tensor>,
+    /// Channels, height and width of what is denoised.
+    pub latent_shape: [i64; 3],
+    /// The ends of prompts that were too long: the networks do not see them.
+    pub cut: Vec<String>,
+}
+
+impl Prepared<'_> {
+    fn guided(&self) -> bool {
+        self.embeddings.as_ref().is_some_and(|e| e.size()[0] == 2)
+    }
+}
+
+/// Networks and scheduler, loaded.
+pub struct Pipeline {
+    networks: Networks,
+    scheduler: SchedulerConfig,
+    kind: Kind,
+    device: Device,
+}
+
+enum Networks {
+    Unconditional(Box<UNet2DModel>),
+    Latent(Box<Latent>),
+}
+
+struct Latent {
+    tokenizer: ClipTokenizer,
+    text_encoder: ClipTextModel,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    controlnet: Option<ControlNetModel>,
+}
+
+impl Latent {
+    /// Pixels along a latent pixel's side.
+    fn scale(&self) -> i64 {
+        self.vae.config().size_factor()
+    }
+}
+
+const UNCONDITIONAL: [&str; 2] = ["DDPMPipeline", "DDIMPipeline"];
+const TEXT: &str = "StableDiffusionPipeline";
+const TEXT_CONTROL: &str = "StableDiffusionControlNetPipeline";
+
+impl Pipeline {
+    /// Loads a folder's networks, without gradients.
+    ///
+    /// # Errors
+    /// Another pipeline class, a part that is missing, damaged or not supported.
+    pub fn load(source: &Source) -> Result<Self> {
+        let folder = PipelineFolder::open(source.pipeline)?;
+        let class = folder.class();
+        let latent = [TEXT, TEXT_CONTROL].contains(&class);
+        if !latent && !UNCONDITIONAL.contains(&class) {
+            return Err(Error::input(format!("the pipeline class {class} is not supported"))
+                .at(folder.dir())
+                .help(format!("supported: {}, {TEXT}, {TEXT_CONTROL}", UNCONDITIONAL.join(", "))));
+        }
+        if !latent && source.controlnet.is_some() {
+            return Err(Error::input(format!("a {class} takes no ControlNet"))
+                .at(folder.dir())
+                .help("a ControlNet goes with a text pipeline's folder; leave out --controlnet"));
+        }
+        let controlled = source.controlnet.is_some() || class == TEXT_CONTROL;
+        let networks = match latent {
+            false => {
+                folder.only_parts(&["unet", "scheduler"])?;
+                let unet = load(folder.part("unet")?, source, UNet2DConfig::read, UNet2DModel::new)?;
+                check_picture_channels(unet.config().out_channels, &folder.part("unet")?)?;
+                Networks::Unconditional(Box::new(unet))
+            }
+            true => Networks::Latent(Box::new(latent_networks(&folder, source, controlled)?)),
+        };
+        let part = folder.part("scheduler")?;
+        let mut config = part.config()?;
+        if class == TEXT && !controlled {
+            // Upstream's text pipeline mends the configurations of its early checkpoints when it is
+            // built; the one with a ControlNet does not.
+            config.set("steps_offset", 1.into());
+            if [SchedulerClass::Ddpm, SchedulerClass::Ddim].iter().any(|c| c.class_name() == part.class()) {
+                config.set("clip_sample", false.into());
+            }
+        }
+        // As upstream, whose DDIM pipeline turns every scheduler into DDIM.
+        let chosen = source.scheduler.or((class == "DDIMPipeline").then_some(SchedulerClass::Ddim));
+        let scheduler = match chosen {
+            Some(class) => SchedulerConfig::read_as(&config, class)?,
+            None => SchedulerConfig::read(&config)?,
+        };
+        Ok(Self { networks, scheduler, kind: source.kind, device: source.device })
+    }
+
+    pub fn mode(&self) -> Mode {
+        match &self.networks {
+            Networks::Unconditional(_) => Mode::Unconditional,
+            Networks::Latent(latent) if latent.controlnet.is_some() => Mode::TextSegmentation,
+            Networks::Latent(_) => Mode::Text,
+        }
+    }
+
+    pub fn scheduler(&self) -> SchedulerClass {
+        self.scheduler.class()
+    }
+
+    /// Upstream's number of steps: 1000 for DDPM without a text, else 50.
+    pub fn default_steps(&self) -> usize {
+        match (self.mode(), self.scheduler()) {
+            (Mode::Unconditional, SchedulerClass::Ddpm) => 1000,
+            _ => 50,
+        }
+    }
+
+    /// What the height and width of an image are multiples of.
+    pub fn size_factor(&self) -> i64 {
+        match &self.networks {
+            Networks::Unconditional(unet) => unet.config().size_factor(),
+            Networks::Latent(latent) => latent.scale(),
+        }
+    }
+
+    /// Checks a request against the mode, encodes its texts.
+    ///
+    /// # Errors
+    /// The request lacks what the mode needs, has what it does not take, or a size that does not fit.
+    pub fn prepare<'a>(&self, request: &'a Request<'a>) -> Result<Prepared<'a>> {
+        self.check(request)?;
+        let _guard = tch::no_grad_guard();
+        match &self.networks {
+            Networks::Unconditional(unet) => {
+                let config = unet.config();
+                let size = request.size.or(config.sample_size).ok_or_else(|| {
+                    Error::input("the model does not say at what size it was trained")
+                        .help("give --height and --width")
+                })?;
+                check_size(size, self.size_factor())?;
+                let latent_shape = [config.in_channels, size[0], size[1]];
+                Ok(Prepared { request, embeddings: None, control: None, latent_shape, cut: Vec::new() })
+            }
+            Networks::Latent(latent) => {
+                let scale = latent.scale();
+                let control = request.control.map(|c| c.to_device(self.device).to_kind(self.kind));
+                let of_control = control.as_ref().map(|c| [c.size()[2], c.size()[3]]);
+                let trained = latent.unet.config().sample_size.map(|s| s.map(|side| side * scale));
+                let size = request.size.or(of_control).or(trained).ok_or_else(|| {
+                    Error::input("the U-Net does not say at what size it was trained")
+                        .help("give --height and --width")
+                })?;
+                check_size(size, scale)?;
+                if of_control.is_some_and(|c| c != size) {
+                    return Err(Error::failure("the control image has another size than the image"));
+                }
+                let (embeddings, cut) = self.encode(latent, request)?;
+                let latent_shape = [latent.unet.config().in_channels, size[0] / scale, size[1] / scale];
+                Ok(Prepared { request, embeddings: Some(embeddings), control, latent_shape, cut })
+            }
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<()> {
+        let mode = self.mode();
+        let refuse = |problem: &str, help: &str| Err(Error::input(problem).help(help));
+        let text = mode != Mode::Unconditional;
+        match (text, request.prompt, request.negative_prompt) {
+            (true, None, _) => {
+                return refuse("this pipeline makes images from a text", "give --prompt TEXT; \"\" is one too");
+            }
+            (false, Some(_), _) | (false, _, Some(_)) => {
+                return refuse("this pipeline takes no text: it is unconditional", "leave out the prompts");
+            }
+            _ => {}
+        }
+        match (mode == Mode::TextSegmentation, request.control.is_some()) {
+            (true, false) => {
+                return refuse(
+                    "this pipeline has a ControlNet: it needs a control image",
+                    "give --control-image PNG, or --control-mask PNG for a mask of class indices",
+                );
+            }
+            (false, true) => {
+                return refuse(
+                    "a control image, but no ControlNet",
+                    "name the ControlNet's folder: --controlnet DIR",
+                );
+            }
+            _ => {}
+        }
+        if !request.guidance.is_finite() || request.guidance < 0.0 {
+            return refuse("the guidance scale must be a number from 0", "7.5 is usual; 1 or less is none");
+        }
+        if !request.conditioning_scale.is_finite() {
+            return refuse("the conditioning scale must be a number", "1 is usual");
+        }
+        if let Networks::Unconditional(unet) = &self.networks {
+            let classes = unet.config().class_embed.is_some();
+            if classes != request.class_label.is_some() {
+                return match classes {
+                    true => refuse("the model is class-conditional", "give --class-label N"),
+                    false => refuse("the model knows no classes", "leave out --class-label"),
+                };
+            }
+        } else if request.class_label.is_some() {
+            return refuse("a text pipeline takes no class label", "leave out --class-label");
+        }
+        Ok(())
+    }
+
+    fn encode(&self, latent: &Latent, request: &Request) -> Result<(Tensor, Vec<String>)> {
+        let guided = request.guidance > 1.0;
+        let mut texts = vec![request.prompt.unwrap_or_default()];
+        if guided {
+            texts.insert(0, request.negative_prompt.unwrap_or_default());
+        }
+        let (mut ids, mut cut) = (Vec::new(), Vec::new());
+        for text in &texts {
+            let encoded = latent.tokenizer.encode(text)?;
+            ids.extend(encoded.ids);
+            cut.extend(encoded.cut);
+        }
+        let ids = Tensor::from_slice(&ids).f_view([texts.len() as i64, -1])?.to_device(self.device);
+        let embeddings = latent.text_encoder.forward_skipping(&ids, request.clip_skip)?;
+        Ok((embeddings, cut))
+    }
+
+    /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU, one for each seed
+    /// of `noise`. `latents` (n, channels, height, width) of [`Prepared::latent_shape`] take the place
+    /// of the starting noise. `tick` is called after each step with the steps done and all steps.
+    ///
+    /// # Errors
+    /// Latents of another shape, or what libtorch refuses.
+    pub fn sample(
+        &self,
+        prepared: &Prepared,
+        noise: &mut ImageNoise,
+        latents: Option<&Tensor>,
+        tick: &dyn Fn(usize, usize),
+    ) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let images = noise.images() as i64;
+        let mut scheduler = Scheduler::new(&self.scheduler)?;
+        if prepared.request.eta > 0.0 {
+            scheduler.set_eta(prepared.request.eta, false)?;
+        }
+        scheduler.set_timesteps(prepared.request.steps)?;
+        let mut sample = match latents {
+            Some(latents) => {
+                let expected = [&[images][..], &prepared.latent_shape].concat();
+                if latents.size() != expected {
+                    return Err(Error::input(format!("latents of {:?}", latents.size()))
+                        .help(format!("this pipeline needs {expected:?}: images, channels, height, width")));
+                }
+                latents.shallow_clone()
+            }
+            None => noise.latents(&prepared.latent_shape)?,
+        };
+        sample = sample.to_device(self.device).to_kind(self.kind) * scheduler.init_noise_sigma();
+        let conditioning = Conditioning::new(self, prepared, images)?;
+        let timesteps = scheduler.timesteps().to_vec();
+        let (kind, device) = (self.kind, self.device);
+        for (done, &timestep) in timesteps.iter().enumerate() {
+            let input = scheduler.scale_model_input(&sample, timestep);
+            let predicted = conditioning.predict(&input, timestep)?;
+            sample = scheduler.step(&predicted, timestep, &sample, &mut |shape: &[i64]| {
+                Ok(noise.next(shape)?.to_device(device).to_kind(kind))
+            })?;
+            tick(done + 1, timesteps.len());
+        }
+        if let Networks::Latent(latent) = &self.networks {
+            sample = latent.vae.decode(&(sample / latent.vae.config().scaling_factor))?;
+        }
+        Ok((sample / 2.0 + 0.5).clamp(0.0, 1.0).to_kind(Kind::Float).to_device(Device::Cpu))
+    }
+}
+
+/// The networks with everything but the sample and the timestep.
+struct Conditioning<'a> {
+    networks: &'a Networks,
+    embeddings: Option<Tensor>,
+    control: Option<Tensor>,
+    class_labels: Option<Tensor>,
+    /// The guidance scale, where guidance is on.
+    guidance: Option<f64>,
+    conditioning_scale: f64,
+}
+
+impl<'a> Conditioning<'a> {
+    fn new(pipeline: &'a Pipeline, prepared: &Prepared, images: i64) -> Result<Self> {
+        let request = prepared.request;
+        let embeddings = match &prepared.embeddings {
+            // Each text for every image: negative ones first.
+            Some(texts) => Some(texts.f_repeat_interleave_self_int(images, 0, None)?),
+            None => None,
+        };
+        let rows = if prepared.guided() { 2 * images } else { images };
+        let control = match &prepared.control {
+            Some(control) => Some(control.f_expand([rows, -1, -1, -1], false)?.contiguous()),
+            None => None,
+        };
+        let labels = request.class_label.map(|label| {
+            Tensor::from_slice(&vec![label; images as usize]).to_device(pipeline.device)
+        });
+        Ok(Self {
+            networks: &pipeline.networks,
+            embeddings,
+            control,
+            class_labels: labels,
+            guidance: prepared.guided().then_some(request.guidance),
+            conditioning_scale: request.conditioning_scale,
+        })
+    }
+
+    /// The networks' prediction for a batch, guided.
+    fn predict(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
+        let timesteps = Tensor::from_slice(&[timestep]).to_device(input.device());
+        let latent = match self.networks {
+            Networks::Unconditional(unet) => {
+                return unet.forward(input, &timesteps, self.class_labels.as_ref());
+            }
+            Networks::Latent(latent) => latent,
+        };
+        let Some(texts) = &self.embeddings else {
+            return Err(Error::failure("a text pipeline without an encoded text"));
+        };
+        let doubled;
+        let input = match self.guidance {
+            Some(_) => {
+                doubled = Tensor::f_cat(&[input, input], 0)?;
+                &doubled
+            }
+            None => input,
+        };
+        let predicted = match (&latent.controlnet, &self.control) {
+            (Some(controlnet), Some(control)) => {
+                let (down, mid) =
+                    controlnet.forward(input, &timesteps, texts, control, self.conditioning_scale)?;
+                latent.unet.forward(input, &timesteps, texts, None, Some(&down), Some(&mid))?
+            }
+            _ => latent.unet.forward(input, &timesteps, texts, None, None, None)?,
+        };
+        let Some(guidance) = self.guidance else { return Ok(predicted) };
+        let halves = predicted.f_chunk(2, 0)?;
+        match halves.as_slice() {
+            [negative, positive] => Ok(negative + (positive - negative) * guidance),
+            _ => Err(Error::failure("the U-Net gave another batch than it was given")),
+        }
+    }
+}
+
+fn latent_networks(folder: &PipelineFolder, source: &Source, controlled: bool) -> Result<Latent> {
+    folder.only_parts(&["vae", "text_encoder", "tokenizer", "unet", "scheduler", "controlnet"])?;
+    let of_its_own;
+    let controlnet = match (controlled, source.controlnet) {
+        (false, _) => None,
+        (true, None) => Some(folder.part("controlnet")?),
+        (true, Some(dir)) => {
+            of_its_own = Part::open(dir)?;
+            Some(&of_its_own)
+        }
+    };
+    let controlnet = match controlnet {
+        Some(part) => {
+            part.expect_class(&["ControlNetModel"])?;
+            Some(load(part, source, ControlNetConfig::read, ControlNetModel::new)?)
+        }
+        None => None,
+    };
+    let part = |name: &str, class: &str| -> Result<&Part> {
+        let part = folder.part(name)?;
+        part.expect_class(&[class])?;
+        Ok(part)
+    };
+    let tokenizer = folder.part("tokenizer")?;
+    tokenizer.expect_class(&["CLIPTokenizer", "CLIPTokenizerFast"])?;
+    let vae_part = part("vae", "AutoencoderKL")?;
+    let latent = Latent {
+        tokenizer: ClipTokenizer::read(tokenizer.dir())?,
+        text_encoder: load(
+            part("text_encoder", "CLIPTextModel")?,
+            source,
+            ClipTextConfig::read,
+            ClipTextModel::new,
+        )?,
+        unet: load(
+            part("unet", "UNet2DConditionModel")?,
+            source,
+            UNet2DConditionConfig::read,
+            UNet2DConditionModel::new,
+        )?,
+        vae: load(vae_part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?,
+        controlnet,
+    };
+    check_picture_channels(latent.vae.config().out_channels, vae_part)?;
+    let (ours, theirs) = (latent.vae.config().latent_channels, latent.unet.config().in_channels);
+    if ours != theirs {
+        return Err(Error::input(format!(
+            "the autoencoder has {ours} latent channels, the U-Net takes {theirs}"
+        ))
+        .at(folder.dir())
+        .help("an inpainting or image-to-image model cannot be sampled from a text alone"));
+    }
+    Ok(latent)
+}
+
+/// Builds a part's network in the numeric type and on the device asked for, and loads its weights.
+fn load<C, N>(
+    part: &Part,
+    source: &Source,
+    read: impl Fn(&crate::nn::config::Config) -> Result<C>,
+    new: impl Fn(&tch::nn::Path, &C) -> Result<N>,
+) -> Result<N> {
+    let config = read(&part.config()?)?;
+    let mut vs = VarStore::new(source.device);
+    let network = new(&vs.root(), &config).map_err(|e| e.at(part.dir()))?;
+    vs.set_kind(source.kind);
+    part.load_weights(&vs, source.variant)?;
+    vs.freeze();
+    Ok(network)
+}
+
+/// PNG files hold grey or colour.
+fn check_picture_channels(channels: i64, part: &Part) -> Result<()> {
+    match channels {
+        1 | 3 => Ok(()),
+        _ => Err(Error::input(format!("images of {channels} channels cannot be written as PNG"))
+            .at(part.dir())
+            .help("networks with 1 or 3 output channels can be sampled")),
+    }
+}
+
+fn check_size([height, width]: [i64; 2], factor: i64) -> Result<()> {
+    if height > 0 && width > 0 && height % factor == 0 && width % factor == 0 {
+        return Ok(());
+    }
+    Err(Error::input(format!("images of {height} x {width} pixels do not fit the networks"))
+        .help(format!("height and width must be multiples of {factor}")))
+}
