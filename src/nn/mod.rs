@@ -5,6 +5,7 @@ pub mod autoencoder_kl;
 pub mod clip_text;
 pub mod config;
 pub mod controlnet;
+pub mod diffusion;
 pub mod init;
 pub mod resnet;
 pub mod schedulers;

@@ -3,6 +3,7 @@
 //! beside it that must not pass.
 
 mod augment;
+mod diffusion_networks;
 mod measures;
 mod networks;
 mod weights;
