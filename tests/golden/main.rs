@@ -5,6 +5,7 @@
 mod augment;
 mod measures;
 mod networks;
+mod schedulers;
 mod weights;
 
 use std::path::PathBuf;
