@@ -6,6 +6,7 @@ mod augment;
 mod diffusion_networks;
 mod measures;
 mod networks;
+mod schedulers;
 mod weights;
 
 use std::path::PathBuf;

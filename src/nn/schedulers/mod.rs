@@ -1,1 +1,351 @@
-//! Being written.
+//! Schedulers: how a sample gets its noise in training, and loses it step by step in sampling. Equal to
+//! diffusers' (0.42.1) of the same names, configured by their `scheduler_config.json`.
+//!
+//! Numbers of a step are f32 tensors without dimensions, made by the same operations as upstream's:
+//! small differences of logarithms are divided by each other, so the last bits count.
+
+mod betas;
+mod config;
+mod ddim;
+mod ddpm;
+mod dpmsolver;
+mod pndm;
+mod sigmas;
+mod unipc;
+
+use std::fmt;
+
+use tch::{Kind, Tensor};
+
+use self::betas::one_minus;
+pub use self::{
+    betas::{
+        BetaConfig, BetaSchedule, ClipConfig, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing,
+    },
+    config::{SchedulerClass, SchedulerConfig},
+    ddim::DdimConfig,
+    ddpm::{DdpmConfig, VarianceType},
+    dpmsolver::{AlgorithmType, DpmSolverConfig, DpmSolverType},
+    pndm::PndmConfig,
+    sigmas::{FinalSigmasType, SigmaConfig},
+    unipc::{UniPcConfig, UniPcSolverType},
+};
+use crate::error::{Error, Result};
+
+/// Where a step's noise comes from: a shape to standard normal noise of that shape, so that a caller
+/// can give each sample of the batch a generator of its own.
+pub type Draw<'a> = dyn FnMut(&[i64]) -> Result<Tensor> + 'a;
+
+/// The noise of the trained timesteps: tensors of (num_train_timesteps), f32, on the CPU.
+struct NoiseSchedule {
+    betas: Tensor,
+    alphas_cumprod: Tensor,
+}
+
+impl NoiseSchedule {
+    fn new(config: &BetaConfig, zero_snr: bool) -> Result<Self> {
+        let betas = config.betas(zero_snr)?;
+        let alphas_cumprod = betas::cumprod(&one_minus(&betas));
+        Ok(Self { betas, alphas_cumprod })
+    }
+
+    fn trained(&self) -> i64 {
+        self.alphas_cumprod.size()[0]
+    }
+
+    fn alpha_cumprod(&self, timestep: i64) -> Result<Tensor> {
+        Ok(self.alphas_cumprod.f_get(timestep)?)
+    }
+
+    /// The value behind the last step where the timestep lies below 0.
+    fn alpha_cumprod_or(&self, timestep: i64, last: &Tensor) -> Result<Tensor> {
+        if timestep < 0 { Ok(last.shallow_clone()) } else { self.alpha_cumprod(timestep) }
+    }
+
+    fn final_alpha_cumprod(&self, set_alpha_to_one: bool) -> Result<Tensor> {
+        if set_alpha_to_one { Ok(Tensor::from(1.0f32)) } else { self.alpha_cumprod(0) }
+    }
+}
+
+/// One step, checked: shapes fit, and `timestep` is the `index`th.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    index: usize,
+    timestep: i64,
+    model_output: &'a Tensor,
+    sample: &'a Tensor,
+}
+
+trait Solver {
+    fn schedule(&self) -> &NoiseSchedule;
+
+    /// Whether the network gives twice as many channels as the sample has.
+    fn doubles_channels(&self) -> bool {
+        false
+    }
+
+    fn set_eta(&mut self, _eta: f64, _use_clipped_model_output: bool) -> Result<()> {
+        Err(Error::input("eta is for DDIM alone").help("leave it out, or sample with ddim"))
+    }
+
+    /// Forgets what was, and chooses the timesteps: 1 <= `steps` <= trained timesteps.
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>>;
+
+    fn step(&mut self, step: &Step, draw: &mut Draw) -> Result<Tensor>;
+
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+        let alpha = per_sample(&self.schedule().alphas_cumprod, timesteps, original)?;
+        Ok(alpha.sqrt() * original + one_minus(&alpha).sqrt() * noise)
+    }
+}
+
+/// A scheduler with its state: [`Scheduler::set_timesteps`], then one [`Scheduler::step`] for each of
+/// [`Scheduler::timesteps`].
+///
+/// A sample is a batch (batch, channels, …) of any floating-point type, on any device.
+pub struct Scheduler {
+    class: SchedulerClass,
+    solver: Box<dyn Solver + Send>,
+    timesteps: Vec<i64>,
+    done: usize,
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} after {} of {} steps", self.class, self.done, self.timesteps.len())
+    }
+}
+
+impl Scheduler {
+    /// # Errors
+    /// Values or combinations that cannot work, most of which upstream refuses too.
+    pub fn new(config: &SchedulerConfig) -> Result<Self> {
+        let solver: Box<dyn Solver + Send> = match config {
+            SchedulerConfig::Ddpm(c) => Box::new(ddpm::Ddpm::new(c)?),
+            SchedulerConfig::Ddim(c) => Box::new(ddim::Ddim::new(c)?),
+            SchedulerConfig::Pndm(c) => Box::new(pndm::Pndm::new(c)?),
+            SchedulerConfig::UniPc(c) => Box::new(unipc::UniPc::new(c)?),
+            SchedulerConfig::DpmSolver(c) => Box::new(dpmsolver::DpmSolver::new(c)?),
+        };
+        Ok(Self { class: config.class(), solver, timesteps: Vec::new(), done: 0 })
+    }
+
+    pub fn class(&self) -> SchedulerClass {
+        self.class
+    }
+
+    /// Trained timesteps.
+    pub fn num_train_timesteps(&self) -> i64 {
+        self.solver.schedule().trained()
+    }
+
+    /// (num_train_timesteps), f32, on the CPU: the variance that each timestep adds.
+    pub fn betas(&self) -> &Tensor {
+        &self.solver.schedule().betas
+    }
+
+    /// (num_train_timesteps), f32, on the CPU: the share of the sample's variance left at each timestep.
+    pub fn alphas_cumprod(&self) -> &Tensor {
+        &self.solver.schedule().alphas_cumprod
+    }
+
+    /// Standard deviation that the first sample must have.
+    pub fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    /// What the network is given at `timestep`: the sample itself, for each of these schedulers.
+    pub fn scale_model_input(&self, sample: &Tensor, _timestep: i64) -> Tensor {
+        sample.shallow_clone()
+    }
+
+    /// Lets DDIM's steps add noise: `eta` 0 none, 1 as much as DDPM's; `use_clipped_model_output`
+    /// derives the noise again from the clipped sample. To be called before
+    /// [`Scheduler::set_timesteps`].
+    ///
+    /// # Errors
+    /// Another scheduler than DDIM; an `eta` that is no number from 0.
+    pub fn set_eta(&mut self, eta: f64, use_clipped_model_output: bool) -> Result<()> {
+        self.timesteps.clear();
+        self.solver.set_eta(eta, use_clipped_model_output)
+    }
+
+    /// Chooses the timesteps of `steps` steps, and forgets every step taken. Their number may differ a
+    /// little from `steps`: PNDM repeats some, clipping leaves some out.
+    ///
+    /// # Errors
+    /// No step, more steps than trained timesteps (the multistep solvers of upstream go on, to NaN),
+    /// or steps that would divide by zero.
+    pub fn set_timesteps(&mut self, steps: usize) -> Result<()> {
+        self.timesteps.clear();
+        self.done = 0;
+        let trained = self.num_train_timesteps();
+        let count = i64::try_from(steps).ok().filter(|s| (1..=trained).contains(s)).ok_or_else(|| {
+            Error::input(format!("{steps} steps with {trained} trained timesteps"))
+                .help(format!("take 1 to {trained} steps"))
+        })?;
+        let timesteps = self.solver.set_timesteps(count)?;
+        self.rehearse(&timesteps)?;
+        self.timesteps = self.solver.set_timesteps(count)?;
+        Ok(())
+    }
+
+    /// Takes all steps on six numbers: a division by zero in the last step is better found before the
+    /// network's first.
+    fn rehearse(&mut self, timesteps: &[i64]) -> Result<()> {
+        let mut sample = Tensor::from_slice(&[-1.0f32, -0.6, -0.2, 0.2, 0.6, 1.0]).view([1, 3, 2]);
+        let doubles = self.solver.doubles_channels();
+        for (index, &timestep) in timesteps.iter().enumerate() {
+            let output = (&sample * 3.0 + timestep as f64).sin();
+            let output = if doubles { Tensor::f_cat(&[&output, &output.square()], 1)? } else { output };
+            let step = Step { index, timestep, model_output: &output, sample: &sample };
+            let next = self
+                .solver
+                .step(&step, &mut |shape| Ok(Tensor::ones(shape, (Kind::Float, tch::Device::Cpu))));
+            sample = match next {
+                Ok(next) if next.isfinite().all().int64_value(&[]) == 1 => next,
+                _ => {
+                    return Err(Error::input(format!(
+                        "step {} of {} (timestep {timestep}) divides by zero with these settings",
+                        index + 1,
+                        timesteps.len()
+                    ))
+                    .help(
+                        "diffusers gives NaN here: take fewer steps or another timestep spacing (two steps \
+                         at one noise level), clip samples or predict v (`rescale_betas_zero_snr`), or \
+                         set `lower_order_final`",
+                    ));
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// The timesteps to give the network, one for each step, from high to low; empty before
+    /// [`Scheduler::set_timesteps`].
+    pub fn timesteps(&self) -> &[i64] {
+        &self.timesteps
+    }
+
+    /// The sample one step less noisy than `sample`, by the network's output for it at `timestep`. The
+    /// type is that of `sample` where that of `model_output` is the same. `draw` is called where the
+    /// scheduler adds noise.
+    ///
+    /// # Errors
+    /// Not the turn of `timestep`, or no step left; shapes that do not fit.
+    pub fn step(
+        &mut self,
+        model_output: &Tensor,
+        timestep: i64,
+        sample: &Tensor,
+        draw: &mut Draw,
+    ) -> Result<Tensor> {
+        let index = self.done;
+        match self.timesteps.get(index) {
+            None if self.timesteps.is_empty() => {
+                return Err(Error::failure("a step was taken before the timesteps were set"));
+            }
+            None => return Err(Error::failure(format!("all {index} steps are taken already"))),
+            Some(&due) if due != timestep => {
+                return Err(Error::failure(format!("a step at timestep {timestep}, where {due} is due")));
+            }
+            Some(_) => {}
+        }
+        let shape = sample.size();
+        let mut expected = shape.clone();
+        if let Some(channels) = expected.get_mut(1).filter(|_| self.solver.doubles_channels()) {
+            *channels *= 2;
+        }
+        if shape.len() < 2 || model_output.size() != expected {
+            return Err(Error::input(format!(
+                "the network gives {:?} for a sample of {shape:?}, the scheduler needs {expected:?}",
+                model_output.size()
+            ))
+            .help(
+                "(batch, channels, …) of one size; twice the channels only where the scheduler's \
+                 `variance_type` is learned",
+            ));
+        }
+        if model_output.device() != sample.device() {
+            return Err(Error::failure(format!(
+                "the network's output is on {:?}, the sample on {:?}",
+                model_output.device(),
+                sample.device()
+            )));
+        }
+        let previous = self.solver.step(&Step { index, timestep, model_output, sample }, draw)?;
+        self.done += 1;
+        Ok(previous)
+    }
+
+    /// `original` with `noise` (both (batch, …)) at one timestep per sample, or one for all. The
+    /// multistep solvers know only the noise levels of the steps that were set, as upstream.
+    ///
+    /// # Errors
+    /// Shapes that do not fit; timesteps outside 0..num_train_timesteps.
+    pub fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+        same_shape(original, noise)?;
+        self.solver.add_noise(original, noise, timesteps)
+    }
+
+    /// What a network that predicts v must give: `sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) original`.
+    ///
+    /// # Errors
+    /// As [`Scheduler::add_noise`].
+    pub fn velocity(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+        same_shape(original, noise)?;
+        let alpha = per_sample(self.alphas_cumprod(), timesteps, original)?;
+        Ok(alpha.sqrt() * noise - one_minus(&alpha).sqrt() * original)
+    }
+}
+
+fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.size() == b.size() {
+        return Ok(());
+    }
+    Err(Error::failure(format!("samples of {:?} with noise of {:?}", a.size(), b.size())))
+}
+
+/// `values` at `indices`, one for each sample of `like` or one for all, shaped to be multiplied with it.
+fn per_sample(values: &Tensor, indices: &[i64], like: &Tensor) -> Result<Tensor> {
+    let (batch, count) = (like.size().first().copied().unwrap_or(0), indices.len() as i64);
+    let known = values.size()[0];
+    if (count != 1 && count != batch) || indices.iter().any(|i| !(0..known).contains(i)) {
+        return Err(Error::failure(format!(
+            "timesteps {indices:?} for {batch} samples and {known} noise levels"
+        )));
+    }
+    let mut shape = vec![1; like.dim().max(1)];
+    shape[0] = count;
+    let indices = Tensor::f_from_slice(indices)?.to_device(like.device());
+    Ok(values
+        .to_device(like.device())
+        .to_kind(like.kind())
+        .f_index_select(0, &indices)?
+        .f_view(&shape[..])?)
+}
+
+/// Noise of `like`'s shape, on its device.
+fn variance_noise(draw: &mut Draw, like: &Tensor, kind: Kind) -> Result<Tensor> {
+    let shape = like.size();
+    let noise = draw(&shape)?;
+    if noise.size() != shape {
+        return Err(Error::failure(format!("noise of {:?} was drawn for {shape:?}", noise.size())));
+    }
+    Ok(noise.to_device(like.device()).to_kind(kind))
+}
+
+/// Puts `output` behind the `most` - 1 last ones.
+fn remember(history: &mut Vec<Tensor>, output: Tensor, most: usize) {
+    if history.len() == most {
+        drop(history.remove(0));
+    }
+    history.push(output);
+}
+
+fn check_order(order: usize) -> Result<()> {
+    if (1..=3).contains(&order) {
+        return Ok(());
+    }
+    Err(Error::input(format!("`solver_order` = {order} is not supported")).help("supported: 1, 2, 3"))
+}

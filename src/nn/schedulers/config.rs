@@ -1,0 +1,218 @@
+//! Which scheduler, and what its `scheduler_config.json` says.
+
+use std::{fmt, str::FromStr};
+
+use serde_json::Value;
+
+use super::{
+    BetaConfig, DdimConfig, DdpmConfig, DpmSolverConfig, PndmConfig, PredictionType, Scheduler, UniPcConfig,
+};
+use crate::{
+    error::{Error, Result},
+    nn::config::Config,
+};
+
+/// Which scheduler: `SchedulerClass::from_str` reads the names that the command line knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchedulerClass {
+    Ddpm,
+    Ddim,
+    Pndm,
+    UniPc,
+    DpmSolver,
+}
+
+impl SchedulerClass {
+    pub const ALL: [Self; 5] = [Self::Ddpm, Self::Ddim, Self::Pndm, Self::UniPc, Self::DpmSolver];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ddpm => "ddpm",
+            Self::Ddim => "ddim",
+            Self::Pndm => "pndm",
+            Self::UniPc => "unipc",
+            Self::DpmSolver => "dpmsolver++",
+        }
+    }
+
+    /// The Python class, `_class_name` in scheduler_config.json.
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Ddpm => "DDPMScheduler",
+            Self::Ddim => "DDIMScheduler",
+            Self::Pndm => "PNDMScheduler",
+            Self::UniPc => "UniPCMultistepScheduler",
+            Self::DpmSolver => "DPMSolverMultistepScheduler",
+        }
+    }
+
+    /// Every key that upstream's class knows.
+    fn keys(self) -> impl Iterator<Item = &'static str> {
+        const SHARED: &[&str] = &[
+            "num_train_timesteps",
+            "beta_start",
+            "beta_end",
+            "beta_schedule",
+            "trained_betas",
+            "prediction_type",
+            "timestep_spacing",
+            "steps_offset",
+        ];
+        const THRESHOLD: &[&str] =
+            &["thresholding", "dynamic_thresholding_ratio", "sample_max_value", "rescale_betas_zero_snr"];
+        const CLIP: &[&str] = &["clip_sample", "clip_sample_range"];
+        const SOLVER: &[&str] = &[
+            "solver_order",
+            "solver_type",
+            "lower_order_final",
+            "use_karras_sigmas",
+            "use_exponential_sigmas",
+            "use_beta_sigmas",
+            "use_flow_sigmas",
+            "flow_shift",
+            "final_sigmas_type",
+            "use_dynamic_shifting",
+            "time_shift_type",
+            "sigma_min",
+            "sigma_max",
+        ];
+        let own: [&[&str]; 3] = match self {
+            Self::Ddpm => [THRESHOLD, CLIP, &["variance_type"]],
+            Self::Ddim => [THRESHOLD, CLIP, &["set_alpha_to_one"]],
+            Self::Pndm => [&[], &[], &["skip_prk_steps", "set_alpha_to_one"]],
+            Self::UniPc => {
+                [THRESHOLD, SOLVER, &["predict_x0", "disable_corrector", "solver_p", "shift_terminal"]]
+            }
+            Self::DpmSolver => [
+                THRESHOLD,
+                SOLVER,
+                &[
+                    "algorithm_type",
+                    "euler_at_final",
+                    "use_lu_lambdas",
+                    "lambda_min_clipped",
+                    "variance_type",
+                ],
+            ],
+        };
+        SHARED.iter().chain(own.into_iter().flatten()).copied()
+    }
+}
+
+impl fmt::Display for SchedulerClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SchedulerClass {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|c| c.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::input(format!("there is no scheduler {name:?}")).help(format!("one of {names}"))
+        })
+    }
+}
+
+/// What a scheduler_config.json says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SchedulerConfig {
+    Ddpm(DdpmConfig),
+    Ddim(DdimConfig),
+    Pndm(PndmConfig),
+    UniPc(UniPcConfig),
+    DpmSolver(DpmSolverConfig),
+}
+
+impl SchedulerConfig {
+    /// Reads the scheduler that `_class_name` tells.
+    ///
+    /// # Errors
+    /// A class or a value that is not supported, a key that no scheduler knows, a combination that
+    /// cannot work. A key that only another of the five knows is dropped: upstream keeps such keys in
+    /// the files of Stable Diffusion and of schedulers that were exchanged, and drops them too.
+    pub fn read(config: &Config) -> Result<Self> {
+        let classes = SchedulerClass::ALL.map(SchedulerClass::class_name).join(", ");
+        let class = config.class().ok_or_else(|| {
+            Error::input("no `_class_name`").at(config.file()).help(format!("one of {classes}"))
+        })?;
+        let class = SchedulerClass::ALL.into_iter().find(|c| c.class_name() == class).ok_or_else(|| {
+            config.unsupported(
+                "_class_name",
+                &format!("supported: {classes}; another scheduler can be chosen for the same network"),
+            )
+        })?;
+        Self::read_as(config, class)
+    }
+
+    /// Reads the configuration as `class`'s, whatever class wrote it: `CLASS.from_config` upstream.
+    /// Keys that are missing take `class`'s own defaults.
+    ///
+    /// # Errors
+    /// As [`SchedulerConfig::read`].
+    pub fn read_as(config: &Config, class: SchedulerClass) -> Result<Self> {
+        let read = match class {
+            SchedulerClass::Ddpm => Self::Ddpm(DdpmConfig::read(config)?),
+            SchedulerClass::Ddim => Self::Ddim(DdimConfig::read(config)?),
+            SchedulerClass::Pndm => Self::Pndm(PndmConfig::read(config)?),
+            SchedulerClass::UniPc => Self::UniPc(UniPcConfig::read(config)?),
+            SchedulerClass::DpmSolver => Self::DpmSolver(DpmSolverConfig::read(config)?),
+        };
+        let own: Vec<&str> = class.keys().collect();
+        let others = SchedulerClass::ALL.into_iter().flat_map(SchedulerClass::keys);
+        config.ignore(&others.filter(|key| !own.contains(key)).collect::<Vec<_>>());
+        config.finish()?;
+        Scheduler::new(&read).map_err(|e| e.at(config.file()))?;
+        Ok(read)
+    }
+
+    /// A scheduler_config.json that diffusers loads.
+    pub fn to_json(&self) -> Value {
+        let value = match self {
+            Self::Ddpm(c) => serde_json::to_value(c),
+            Self::Ddim(c) => serde_json::to_value(c),
+            Self::Pndm(c) => serde_json::to_value(c),
+            Self::UniPc(c) => serde_json::to_value(c),
+            Self::DpmSolver(c) => serde_json::to_value(c),
+        };
+        // Numbers, names and lists of numbers alone: writing them cannot fail.
+        let mut value = value.unwrap_or_default();
+        value["_class_name"] = self.class().class_name().into();
+        value["_diffusers_version"] = "0.42.1".into();
+        value
+    }
+
+    pub fn class(&self) -> SchedulerClass {
+        match self {
+            Self::Ddpm(_) => SchedulerClass::Ddpm,
+            Self::Ddim(_) => SchedulerClass::Ddim,
+            Self::Pndm(_) => SchedulerClass::Pndm,
+            Self::UniPc(_) => SchedulerClass::UniPc,
+            Self::DpmSolver(_) => SchedulerClass::DpmSolver,
+        }
+    }
+
+    /// The trained noise.
+    pub fn betas(&self) -> &BetaConfig {
+        match self {
+            Self::Ddpm(c) => &c.betas,
+            Self::Ddim(c) => &c.betas,
+            Self::Pndm(c) => &c.betas,
+            Self::UniPc(c) => &c.betas,
+            Self::DpmSolver(c) => &c.betas,
+        }
+    }
+
+    pub fn prediction_type(&self) -> PredictionType {
+        match self {
+            Self::Ddpm(c) => c.prediction_type,
+            Self::Ddim(c) => c.prediction_type,
+            Self::Pndm(c) => c.prediction_type,
+            Self::UniPc(c) => c.prediction_type,
+            Self::DpmSolver(c) => c.prediction_type,
+        }
+    }
+}
