@@ -3,8 +3,10 @@
 //! beside it that must not pass.
 
 mod augment;
+mod clip;
 mod measures;
 mod networks;
+mod tokenizer;
 mod weights;
 
 use std::path::PathBuf;
