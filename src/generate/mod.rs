@@ -2,6 +2,8 @@
 //! from them.
 
 pub mod folder;
+pub mod folder_write;
 pub mod noise;
 pub mod pipeline;
 pub mod sample;
+mod weight_files;

@@ -8,6 +8,22 @@ use crate::{
     random,
 };
 
+/// Where a batch's noise comes from.
+pub trait Noise {
+    /// What sampling begins with: standard normal, (images, `one`…), f32, on the CPU. Calling it again
+    /// gives the same.
+    ///
+    /// # Errors
+    /// A shape that libtorch refuses.
+    fn starting(&self, one: &[i64]) -> Result<Tensor>;
+
+    /// A scheduler's next noise for the whole batch: `shape` begins with the number of images.
+    ///
+    /// # Errors
+    /// Another number of images.
+    fn next(&mut self, shape: &[i64]) -> Result<Tensor>;
+}
+
 /// Standard normal noise for a batch of images, each from its own seed.
 #[derive(Debug, Clone)]
 pub struct ImageNoise {
@@ -19,31 +35,6 @@ pub struct ImageNoise {
 impl ImageNoise {
     pub fn new(seeds: &[u64]) -> Self {
         Self { seeds: seeds.to_vec(), drawn: 0 }
-    }
-
-    /// Number of images.
-    pub fn images(&self) -> usize {
-        self.seeds.len()
-    }
-
-    /// What sampling begins with: (images, `shape`…), f32, on the CPU. Calling it again gives the same.
-    ///
-    /// # Errors
-    /// A shape that libtorch refuses.
-    pub fn latents(&self, shape: &[i64]) -> Result<Tensor> {
-        self.normal("starting noise", 0, shape)
-    }
-
-    /// A scheduler's next noise for the whole batch: `shape` begins with the number of images.
-    ///
-    /// # Errors
-    /// Another number of images.
-    pub fn next(&mut self, shape: &[i64]) -> Result<Tensor> {
-        let Some((_, one)) = shape.split_first().filter(|(n, _)| **n == self.seeds.len() as i64) else {
-            return Err(Error::failure(format!("noise of {shape:?} for {} images", self.seeds.len())));
-        };
-        self.drawn += 1;
-        self.normal("step noise", self.drawn - 1, one)
     }
 
     fn normal(&self, purpose: &str, index: u64, one: &[i64]) -> Result<Tensor> {
@@ -58,6 +49,20 @@ impl ImageNoise {
     }
 }
 
+impl Noise for ImageNoise {
+    fn starting(&self, one: &[i64]) -> Result<Tensor> {
+        self.normal("starting noise", 0, one)
+    }
+
+    fn next(&mut self, shape: &[i64]) -> Result<Tensor> {
+        let Some((_, one)) = shape.split_first().filter(|(n, _)| **n == self.seeds.len() as i64) else {
+            return Err(Error::failure(format!("noise of {shape:?} for {} images", self.seeds.len())));
+        };
+        self.drawn += 1;
+        self.normal("step noise", self.drawn - 1, one)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,8 +70,8 @@ mod tests {
     #[test]
     fn an_images_noise_does_not_depend_on_its_batch() {
         let (mut both, mut alone) = (ImageNoise::new(&[3, 4]), ImageNoise::new(&[4]));
-        assert_eq!(both.latents(&[2, 5]).unwrap().get(1), alone.latents(&[2, 5]).unwrap().get(0));
-        assert_ne!(both.latents(&[2, 5]).unwrap().get(0), both.latents(&[2, 5]).unwrap().get(1));
+        assert_eq!(both.starting(&[2, 5]).unwrap().get(1), alone.starting(&[2, 5]).unwrap().get(0));
+        assert_ne!(both.starting(&[2, 5]).unwrap().get(0), both.starting(&[2, 5]).unwrap().get(1));
         let first = alone.next(&[1, 2, 5]).unwrap();
         assert_eq!(both.next(&[2, 2, 5]).unwrap().get(1), first.get(0));
         assert_ne!(alone.next(&[1, 2, 5]).unwrap(), first);
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_noise_is_standard_normal() {
-        let noise = ImageNoise::new(&[0]).latents(&[100_000]).unwrap();
+        let noise = ImageNoise::new(&[0]).starting(&[100_000]).unwrap();
         let (mean, sd) = (noise.mean(tch::Kind::Float), noise.std(true));
         assert!(mean.double_value(&[]).abs() < 0.01 && (sd.double_value(&[]) - 1.0).abs() < 0.01);
     }

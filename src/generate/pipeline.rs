@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::{
     folder::{Part, PipelineFolder},
-    noise::ImageNoise,
+    noise::Noise,
 };
 use crate::{
     error::{Error, Result},
@@ -171,7 +171,7 @@ impl Pipeline {
             false => {
                 folder.only_parts(&["unet", "scheduler"])?;
                 let unet = load(folder.part("unet")?, source, UNet2DConfig::read, UNet2DModel::new)?;
-                check_picture_channels(unet.config().out_channels, &folder.part("unet")?)?;
+                check_picture_channels(unet.config().out_channels, folder.part("unet")?)?;
                 Networks::Unconditional(Box::new(unet))
             }
             true => Networks::Latent(Box::new(latent_networks(&folder, source, controlled)?)),
@@ -267,7 +267,10 @@ impl Pipeline {
         let text = mode != Mode::Unconditional;
         match (text, request.prompt, request.negative_prompt) {
             (true, None, _) => {
-                return refuse("this pipeline makes images from a text", "give --prompt TEXT; \"\" is one too");
+                return refuse(
+                    "this pipeline makes images from a text",
+                    "give --prompt TEXT; \"\" is one too",
+                );
             }
             (false, Some(_), _) | (false, _, Some(_)) => {
                 return refuse("this pipeline takes no text: it is unconditional", "leave out the prompts");
@@ -326,8 +329,7 @@ impl Pipeline {
         Ok((embeddings, cut))
     }
 
-    /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU, one for each seed
-    /// of `noise`. `latents` (n, channels, height, width) of [`Prepared::latent_shape`] take the place
+    /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU. `latents` (n, channels, height, width) of [`Prepared::latent_shape`] take the place
     /// of the starting noise. `tick` is called after each step with the steps done and all steps.
     ///
     /// # Errors
@@ -335,12 +337,11 @@ impl Pipeline {
     pub fn sample(
         &self,
         prepared: &Prepared,
-        noise: &mut ImageNoise,
+        noise: &mut dyn Noise,
         latents: Option<&Tensor>,
         tick: &dyn Fn(usize, usize),
     ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let images = noise.images() as i64;
         let mut scheduler = Scheduler::new(&self.scheduler)?;
         if prepared.request.eta > 0.0 {
             scheduler.set_eta(prepared.request.eta, false)?;
@@ -348,17 +349,18 @@ impl Pipeline {
         scheduler.set_timesteps(prepared.request.steps)?;
         let mut sample = match latents {
             Some(latents) => {
-                let expected = [&[images][..], &prepared.latent_shape].concat();
-                if latents.size() != expected {
-                    return Err(Error::input(format!("latents of {:?}", latents.size()))
-                        .help(format!("this pipeline needs {expected:?}: images, channels, height, width")));
+                if latents.dim() != 4 || latents.size()[1..] != prepared.latent_shape {
+                    return Err(Error::input(format!("latents of {:?}", latents.size())).help(format!(
+                        "this pipeline needs {:?} for each image: channels, height, width",
+                        prepared.latent_shape
+                    )));
                 }
                 latents.shallow_clone()
             }
-            None => noise.latents(&prepared.latent_shape)?,
+            None => noise.starting(&prepared.latent_shape)?,
         };
         sample = sample.to_device(self.device).to_kind(self.kind) * scheduler.init_noise_sigma();
-        let conditioning = Conditioning::new(self, prepared, images)?;
+        let conditioning = Conditioning::new(self, prepared, sample.size()[0])?;
         let timesteps = scheduler.timesteps().to_vec();
         let (kind, device) = (self.kind, self.device);
         for (done, &timestep) in timesteps.iter().enumerate() {
@@ -400,9 +402,9 @@ impl<'a> Conditioning<'a> {
             Some(control) => Some(control.f_expand([rows, -1, -1, -1], false)?.contiguous()),
             None => None,
         };
-        let labels = request.class_label.map(|label| {
-            Tensor::from_slice(&vec![label; images as usize]).to_device(pipeline.device)
-        });
+        let labels = request
+            .class_label
+            .map(|label| Tensor::from_slice(&vec![label; images as usize]).to_device(pipeline.device));
         Ok(Self {
             networks: &pipeline.networks,
             embeddings,

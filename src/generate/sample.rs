@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{AtPath, Error, Result},
-    nn::weights,
+    nn::tensor_file::TensorFile,
     picture::Picture,
     progress::Progress,
     store::write_atomically,
@@ -121,7 +121,8 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
     };
     let prepared = pipeline.prepare(&request)?;
     for end in &prepared.cut {
-        progress.line(format!("warning: the prompt is too long for the text encoder; it does not see {end:?}"));
+        progress
+            .line(format!("warning: the prompt is too long for the text encoder; it does not see {end:?}"));
     }
     if let Some(latents) = &latents {
         let expected = [&[options.count as i64][..], &prepared.latent_shape].concat();
@@ -202,10 +203,9 @@ fn check_empty(out: &Path) -> Result<()> {
 
 /// The one tensor of a safetensors file, f32 (images, channels, height, width).
 fn read_latents(file: &Path) -> Result<Tensor> {
-    let tensors = weights::read(file)?;
-    let mut found = tensors.into_iter();
-    match (found.next(), found.next()) {
-        (Some((_, tensor)), None) => Ok(tensor.to_kind(Kind::Float)),
+    let latents = TensorFile::open(file)?;
+    match latents.entries() {
+        [only] => Ok(latents.read(only)?.to_kind(Kind::Float)),
         _ => Err(Error::input("more or less than one tensor in the file of latents")
             .at(file)
             .help("save one tensor (images, channels, height, width)")),
@@ -264,15 +264,8 @@ fn write_png(image: &Tensor, file: &Path) -> Result<()> {
     let bytes = (image * 255.0).round().to_kind(Kind::Uint8).f_permute([1, 2, 0])?.contiguous();
     let bytes: Vec<u8> = bytes.f_view(-1)?.try_into()?;
     let colour = if size[0] == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    image::save_buffer_with_format(
-        file,
-        &bytes,
-        size[2] as u32,
-        size[1] as u32,
-        colour,
-        ImageFormat::Png,
-    )
-    .map_err(|e| Error::failure(format!("cannot write the image: {e}")).at(file))
+    image::save_buffer_with_format(file, &bytes, size[2] as u32, size[1] as u32, colour, ImageFormat::Png)
+        .map_err(|e| Error::failure(format!("cannot write the image: {e}")).at(file))
 }
 
 #[cfg(test)]

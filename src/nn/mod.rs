@@ -9,6 +9,7 @@ pub mod diffusion;
 pub mod init;
 pub mod resnet;
 pub mod schedulers;
+pub mod tensor_file;
 pub mod tokenizer;
 pub mod unet;
 pub mod unet2d;

@@ -1,13 +1,17 @@
 //! Weights in safetensors files, by the names that the upstream library gives them.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
 
 use safetensors::{SafeTensors, tensor::TensorView};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use crate::error::{AtPath, Error, Result};
+use super::tensor_file::TensorFile;
+use crate::error::{Error, Result};
 
-fn dtype(kind: Kind) -> Result<safetensors::Dtype> {
+pub(super) fn dtype(kind: Kind) -> Result<safetensors::Dtype> {
     use safetensors::Dtype as D;
     Ok(match kind {
         Kind::Float => D::F32,
@@ -21,7 +25,7 @@ fn dtype(kind: Kind) -> Result<safetensors::Dtype> {
     })
 }
 
-fn kind(dtype: safetensors::Dtype) -> Option<Kind> {
+pub(super) fn kind(dtype: safetensors::Dtype) -> Option<Kind> {
     use safetensors::Dtype as D;
     Some(match dtype {
         D::F32 => Kind::Float,
@@ -79,59 +83,117 @@ pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<(HashMap<String, Tensor>,
     Ok((tensors, metadata))
 }
 
-/// Reads a safetensors file whole.
-pub fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
-    let bytes = std::fs::read(file).at_path(file, "cannot read the weights")?;
-    let pickled = ["pt", "pth", "bin", "ckpt"];
-    if file.extension().is_some_and(|e| pickled.iter().any(|p| e == *p)) {
+/// What a fault in keys or shapes comes from.
+const ANOTHER: &str =
+    "the file holds another network: name a checkpoint of this one, with its library's own names";
+
+/// Endings of files that Python pickled.
+pub const PICKLED: [&str; 4] = ["pt", "pth", "bin", "ckpt"];
+
+fn refuse_pickle(file: &Path) -> Result<()> {
+    if file.exists() && file.extension().is_some_and(|e| PICKLED.iter().any(|p| e == *p)) {
         return Err(Error::input("pickled weights are not read: they can run code").at(file).help(
             "convert them once in Python: safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"weights.safetensors\")",
         ));
     }
-    Ok(from_bytes(&bytes, file)?.0)
+    Ok(())
 }
-
-/// What a fault in keys or shapes comes from.
-const ANOTHER: &str =
-    "the file holds another network: name a checkpoint of this one, with its library's own names";
 
 /// Copies the file's tensors into the network's variables. Every variable must be there with its
 /// shape, but for those that `optional` names; keys that the network lacks are refused but for
 /// BatchNorm's counters, which nothing here uses.
 pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Result<()> {
-    let tensors = read(file)?;
-    let variables = vs.variables();
-    let mut names: Vec<_> = variables.keys().collect();
-    names.sort();
-    for name in names {
-        let variable = &variables[name];
-        let found = match tensors.get(name) {
-            Some(found) if found.size() == variable.size() => found,
-            _ if optional(name) => continue,
-            Some(found) => {
-                return Err(Error::input(format!(
-                    "{name} has the shape {:?}, the network needs {:?}",
-                    found.size(),
-                    variable.size()
-                ))
-                .at(file)
-                .help(ANOTHER));
+    refuse_pickle(file)?;
+    let counter = |key: &str| key.ends_with("num_batches_tracked");
+    load_named(vs, &[file.to_owned()], |key| (!counter(key)).then(|| key.to_owned()), optional)
+}
+
+/// [`load`] for tensors that lie in one file or in several (shards), under names that `rename` makes into
+/// the network's: None leaves a tensor out. Every header is checked before the first tensor is read; then
+/// one tensor at a time is in memory beside the network. A tensor is converted to its variable's type and
+/// device.
+///
+/// # Errors
+/// A file is damaged; a variable is missing, there twice, or of another shape or type; a name is none of
+/// the network's.
+pub fn load_named(
+    vs: &VarStore,
+    files: &[PathBuf],
+    rename: impl Fn(&str) -> Option<String>,
+    optional: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let mut opened = Vec::with_capacity(files.len());
+    for file in files {
+        opened.push(TensorFile::open(file)?);
+    }
+    // Variable name to (file, entry).
+    let mut found: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for (f, file) in opened.iter().enumerate() {
+        for (e, entry) in file.entries().iter().enumerate() {
+            let Some(name) = rename(&entry.name) else { continue };
+            if let Some((other_f, other_e)) = found.insert(name, (f, e)) {
+                let other = &opened[other_f];
+                let there = format!("{} ({})", other.entries()[other_e].name, other.path().display());
+                return Err(Error::input(format!("{} is there twice, also as {there}", entry.name))
+                    .at(file.path())
+                    .help("remove the files of one of the two checkpoints"));
             }
-            None => return Err(Error::input(format!("{name} is missing")).at(file).help(ANOTHER)),
-        };
-        tch::no_grad(|| variable.shallow_clone().f_copy_(found))?;
-    }
-    let mut surplus: Vec<_> = tensors
-        .keys()
-        .filter(|name| {
-            !variables.contains_key(*name) && !name.ends_with("num_batches_tracked") && !optional(name)
-        })
-        .collect();
-    surplus.sort();
-    match surplus.first() {
-        Some(name) => {
-            Err(Error::input(format!("{name} is no variable of this network")).at(file).help(ANOTHER))
         }
-        None => Ok(()),
     }
+    let variables: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
+    // Of several files none is the one where a tensor is missing.
+    let place = match files {
+        [file] => file.as_path(),
+        _ => files.first().and_then(|f| f.parent()).unwrap_or(Path::new("")),
+    };
+    let mut copied = Vec::with_capacity(variables.len());
+    for (name, variable) in &variables {
+        let Some(&(f, e)) = found.get(name) else {
+            if optional(name) {
+                continue;
+            }
+            return Err(Error::input(format!("{name} is missing")).at(place).help(ANOTHER));
+        };
+        let entry = &opened[f].entries()[e];
+        let renamed =
+            if entry.name == *name { String::new() } else { format!(" (in the file: {})", entry.name) };
+        let at = |e: Error| e.at(opened[f].path()).help(ANOTHER);
+        if entry.shape != variable.size() {
+            if optional(name) {
+                continue;
+            }
+            return Err(at(Error::input(format!(
+                "{name}{renamed} has the shape {:?}, the network needs {:?}",
+                entry.shape,
+                variable.size()
+            ))));
+        }
+        if is_float(entry.kind) != is_float(variable.kind()) {
+            return Err(at(Error::input(format!(
+                "{name}{renamed} has the type {:?}, the network needs {:?}",
+                entry.kind,
+                variable.kind()
+            ))));
+        }
+        copied.push((f, e, variable));
+    }
+    for (name, &(f, e)) in &found {
+        if !variables.contains_key(name) && !optional(name) {
+            let file = &opened[f];
+            return Err(Error::input(format!("{} is no variable of this network", file.entries()[e].name))
+                .at(file.path())
+                .help(ANOTHER));
+        }
+    }
+    // In the order in which they lie on disk.
+    copied.sort_by_key(|&(f, e, _)| (f, e));
+    for (f, e, variable) in copied {
+        let tensor = opened[f].read(&opened[f].entries()[e])?;
+        tch::no_grad(|| variable.shallow_clone().f_copy_(&tensor))?;
+    }
+    Ok(())
+}
+
+fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }

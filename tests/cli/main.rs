@@ -6,5 +6,6 @@ mod data_faults;
 mod failing;
 mod journey;
 mod requests;
+mod sample;
 mod support;
 mod together;

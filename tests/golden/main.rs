@@ -3,10 +3,13 @@
 //! beside it that must not pass.
 
 mod augment;
+mod clip;
 mod diffusion_networks;
 mod measures;
 mod networks;
+mod pipelines;
 mod schedulers;
+mod tokenizer;
 mod weights;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 The networks' configurations go into pipelines.json as upstream writes them; the weights are not kept."""
 
+import json
 import sys
 
 import diffusers
@@ -66,9 +67,19 @@ def network(key, made):
         state = made.state_dict()
         if name in state and not key.startswith("vae"):
             state[name].mul_(0.25)
-    configs[key] = dict(made.config) if not hasattr(made.config, "to_dict") else made.config.to_dict()
-    configs[key].pop("_name_or_path", None)
+    configs[key] = written(made)
     return made
+
+
+def written(made):
+    """What goes into the folder."""
+    return json.loads(made.to_json_string())
+
+
+def loaded(kind, **values):
+    """A scheduler as a folder gives it: with every key, and none marked as a default, which
+    `from_config` of another class would leave out."""
+    return kind.from_config(written(kind(**values)))
 
 
 def text_encoder(key, tokenizer):
@@ -140,11 +151,17 @@ unet2d = network(
         attention_head_dim=4,
     ),
 )
-config = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
-configs["unconditional/scheduler"] = dict(config.config)
+config = loaded(DDPMScheduler, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+configs["unconditional/scheduler"] = written(config)
 for key, kind in SCHEDULERS.items():
     name = f"unconditional/{key}"
-    run(name, DDPMPipeline(unet2d, kind.from_config(config.config)), key, signal(name, (2, 1, 16, 16)) * 1.7)
+    pipeline = DDPMPipeline(unet2d, kind.from_config(config.config))
+    pipeline.set_progress_bar_config(disable=True)
+    if key in ("pndm", "unipc"):
+        # The pipeline hands on a generator, which these two do not take.
+        step = pipeline.scheduler.step
+        pipeline.scheduler.step = lambda *args, generator=None, step=step: step(*args)
+    run(name, pipeline, key, signal(name, (2, 1, 16, 16)) * 1.7)
 run("unconditional/ddim-pipeline", DDIMPipeline(unet2d, config), None, signal("unconditional/ddim-pipeline", (2, 1, 16, 16)))
 
 tokenizer = CLIPTokenizer.from_pretrained(FIXTURES / "tokenizer/v5")
@@ -170,26 +187,26 @@ parts = dict(
     requires_safety_checker=False,
 )
 request = dict(prompt=[PROMPT] * 2, negative_prompt=[NEGATIVE] * 2, guidance_scale=7.5)
-configs["text/scheduler"] = dict(PNDMScheduler(**SD1, skip_prk_steps=True).config)
+configs["text/scheduler"] = written(loaded(PNDMScheduler, **SD1, skip_prk_steps=True))
 for key, kind in SCHEDULERS.items():
     name = f"text/{key}"
-    pipeline = StableDiffusionPipeline(**parts, scheduler=PNDMScheduler(**SD1, skip_prk_steps=True))
+    pipeline = StableDiffusionPipeline(**parts, scheduler=loaded(PNDMScheduler, **SD1, skip_prk_steps=True))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
     run(name, pipeline, key, signal(name, (2, 4, 8, 8)) * 1.7, **request)
 # As the folder has it, which the pipeline mends.
-configs["text/mended/scheduler"] = dict(DDIMScheduler(**SD1).config)
-pipeline = StableDiffusionPipeline(**parts, scheduler=DDIMScheduler(**SD1))
+configs["text/mended/scheduler"] = written(loaded(DDIMScheduler, **SD1))
+pipeline = StableDiffusionPipeline(**parts, scheduler=loaded(DDIMScheduler, **SD1))
 run("text/mended", pipeline, None, signal("text/mended", (2, 4, 8, 8)) * 1.7, **request)
 run("text/unguided", pipeline, None, signal("text/unguided", (2, 4, 8, 8)) * 1.7, prompt=[PROMPT] * 2, guidance_scale=1.0)
-run("text/clip-skip", pipeline, None, signal("text/clip-skip", (2, 4, 6, 12)) * 1.7, height=12, width=24, clip_skip=1, **request)
+run("text/size", pipeline, None, signal("text/size", (2, 4, 8, 12)) * 1.7, height=16, width=24, **request)
 
 controlnet = network("controlnet", ControlNetModel(**CONTROLNET, conditioning_embedding_out_channels=(8, 16)))
 control = (signal("control", (1, 3, 16, 16)) + 1) / 2
 for key, kind in SCHEDULERS.items():
     name = f"control/{key}"
     pipeline = StableDiffusionControlNetPipeline(
-        **parts, controlnet=controlnet, scheduler=kind.from_config(PNDMScheduler(**SD1, skip_prk_steps=True).config)
+        **parts, controlnet=controlnet, scheduler=kind.from_config(loaded(PNDMScheduler, **SD1, skip_prk_steps=True).config)
     )
     pipeline.set_progress_bar_config(disable=True)
     latents = signal(name, (2, 4, 8, 8)) * 1.7

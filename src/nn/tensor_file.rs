@@ -1,0 +1,220 @@
+//! Safetensors files read and written one tensor at a time, so that no network has to be in memory
+//! twice.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs::File,
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use safetensors::tensor::{Metadata, TensorInfo};
+use tch::{Device, Kind, Tensor};
+
+use super::weights::{dtype, kind};
+use crate::error::{AtPath, Error, Result};
+
+/// The format's own limit on the length of a header, in bytes.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// One tensor of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub name: String,
+    pub kind: Kind,
+    pub shape: Vec<i64>,
+    /// Where its bytes are, from the end of the header.
+    range: (usize, usize),
+}
+
+/// A safetensors file whose header has been read and found to describe all of the file, and no more.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    /// The header's length in the file.
+    header: u64,
+    entries: Vec<Entry>,
+    buffer: RefCell<Vec<u8>>,
+}
+
+impl TensorFile {
+    /// # Errors
+    /// The file cannot be read, is cut short, is no safetensors file, or holds a type that libtorch's
+    /// networks here do not use.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).at_path(path, "cannot read the weights")?;
+        let length = file.metadata().at_path(path, "cannot read the weights")?.len();
+        let damaged = |why: String| {
+            Error::input(format!("not a whole safetensors file: {why}"))
+                .at(path)
+                .help("copy or convert it again")
+        };
+        let mut first = [0u8; 8];
+        if length < 8 {
+            return Err(damaged(format!("it has {length} bytes")));
+        }
+        file.read_exact(&mut first).at_path(path, "cannot read the weights")?;
+        if &first == b"version " {
+            return Err(Error::input("a git-lfs pointer, not the weights themselves")
+                .at(path)
+                .help("fetch the file: git lfs pull"));
+        }
+        let header = u64::from_le_bytes(first);
+        if header > length - 8 || header > LONGEST_HEADER {
+            return Err(damaged(format!("a header of {header} bytes in a file of {length}")));
+        }
+        let mut text = vec![0; header as usize];
+        file.read_exact(&mut text).at_path(path, "cannot read the weights")?;
+        let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+        let (claimed, there) = (metadata.data_len() as u64, length - 8 - header);
+        if claimed != there {
+            return Err(damaged(format!("its header names {claimed} bytes of tensors, it holds {there}")));
+        }
+        let mut entries = Vec::new();
+        for name in metadata.offset_keys() {
+            let Some(info) = metadata.info(&name) else { continue };
+            let kind = kind(info.dtype).ok_or_else(|| {
+                Error::input(format!("{name} has the type {:?}, which is not read here", info.dtype)).at(path)
+            })?;
+            let shape = info.shape.iter().map(|&n| n as i64).collect();
+            entries.push(Entry { name, kind, shape, range: info.data_offsets });
+        }
+        Ok(Self { path: path.to_owned(), file, header: 8 + header, entries, buffer: RefCell::default() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors, in the order in which they lie in the file.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Reads one of [`TensorFile::entries`] into the CPU's memory.
+    pub fn read(&self, entry: &Entry) -> Result<Tensor> {
+        let (from, to) = entry.range;
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.resize(to - from, 0);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.header + from as u64))
+            .and_then(|_| file.read_exact(&mut buffer))
+            .at_path(&self.path, "cannot read the weights")?;
+        Ok(Tensor::f_from_data_size(&buffer, &entry.shape, entry.kind)?)
+    }
+}
+
+/// Writes `tensors` under their names, each with its own type and from whatever device it is on, to
+/// `path`, with the metadata (`format`: `pt`) that transformers and diffusers ask for. The file is not
+/// put in place atomically: that is up to the caller.
+pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let mut sorted: Vec<(safetensors::Dtype, &str, &Tensor)> = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        sorted.push((dtype(tensor.kind())?, name, tensor));
+    }
+    // The format's own order: by alignment, then by name.
+    sorted.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+    let mut end = 0;
+    let mut infos = Vec::with_capacity(sorted.len());
+    for (dtype, name, tensor) in &sorted {
+        let start = end;
+        end += tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let shape = tensor.size().iter().map(|&n| n as usize).collect();
+        infos.push(((*name).to_owned(), TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) }));
+    }
+    let fail = |e: String| Error::failure(format!("cannot write safetensors: {e}")).at(path);
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| fail(e.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| fail(e.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let cannot = "cannot write the weights";
+    let mut file = BufWriter::new(File::create(path).at_path(path, cannot)?);
+    file.write_all(&(header.len() as u64).to_le_bytes()).at_path(path, cannot)?;
+    file.write_all(&header).at_path(path, cannot)?;
+    let mut bytes = Vec::new();
+    for (_, _, tensor) in sorted {
+        let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
+        bytes.resize(tensor.numel() * tensor.kind().elt_size_in_bytes(), 0);
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        file.write_all(&bytes).at_path(path, cannot)?;
+    }
+    let file = file.into_inner().map_err(|e| e.into_error()).at_path(path, cannot)?;
+    file.sync_all().at_path(path, cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors() -> Vec<(String, Tensor)> {
+        let values = Tensor::from_slice(&[1.5f32, -2.0, 0.25, 3.0, 4.0, 5.0]).view([2, 3]);
+        vec![
+            ("b.weight".to_owned(), values.to_kind(Kind::Half)),
+            ("a.weight".to_owned(), values.to_kind(Kind::BFloat16)),
+            ("turned".to_owned(), values.transpose(0, 1)),
+            ("one".to_owned(), Tensor::from(7i64)),
+        ]
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_so_do_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.safetensors");
+        write(&path, &tensors()).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        let names: Vec<&str> = file.entries().iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["one", "turned", "a.weight", "b.weight"]);
+        let bytes = std::fs::read(&path).unwrap();
+        let (others, metadata) = super::super::weights::from_bytes(&bytes, &path).unwrap();
+        assert_eq!(metadata["format"], "pt");
+        for (name, tensor) in tensors() {
+            let entry = file.entries().iter().find(|e| e.name == name).unwrap();
+            for read in [file.read(entry).unwrap(), others[&name].shallow_clone()] {
+                assert_eq!((read.kind(), read.size()), (tensor.kind(), tensor.size()));
+                assert_eq!(read, tensor, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_told_apart_before_a_tensor_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.safetensors");
+        write(&path, &tensors()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let with = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            TensorFile::open(&path).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(with(&whole), Ok(()));
+        let mut longer = whole.clone();
+        longer.extend([0; 4]);
+        let mut claims = whole.clone();
+        claims[..8].copy_from_slice(&(whole.len() as u64).to_le_bytes());
+        let mut huge = whole.clone();
+        huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let overlong = |text: &[u8]| [&(text.len() as u64).to_le_bytes()[..], text].concat();
+        for (bytes, says) in [
+            (&whole[..whole.len() - 1], "it holds"),
+            (&longer, "it holds"),
+            (&whole[..20], "a header of"),
+            (&whole[..3], "3 bytes"),
+            (&claims, "a header of"),
+            (&huge, "a header of"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+            (&overlong(br#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#), "names 16 bytes"),
+            (&overlong(br#"{"a":{"dtype":"F32","shape":[5],"data_offsets":[0,16]}}"#), "invalid"),
+            (
+                &overlong(br#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#),
+                "overflow",
+            ),
+            (&overlong(b"{"), "not a whole safetensors file"),
+        ] {
+            let error = with(bytes).unwrap_err();
+            assert!(error.contains(says) && error.contains("w.safetensors"), "{says}: {error}");
+        }
+    }
+}

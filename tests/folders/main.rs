@@ -1,0 +1,7 @@
+//! Diffusers folders: read in every form that they have, refused with a reason, and written so that
+//! diffusers reads them.
+
+mod index;
+mod python;
+mod support;
+mod weights;
