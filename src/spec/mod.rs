@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
-    Classification, ClassificationSpec, Label, MaskDecoding, Pairing, Precision, Preset, ReportOn, Schedule,
-    Segmentation, SegmentationSpec, TranslateUnit,
+    Augment, AugmentSpec, Classification, ClassificationSpec, Label, MaskDecoding, Pairing, Precision,
+    Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
 };
 
 /// What the user typed. Every field may be missing; what is needed is said by [`resolve`].

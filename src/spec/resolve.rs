@@ -297,69 +297,31 @@ fn arms(typed: &[ArmSection], check: &Check) -> Result<Vec<Arm>> {
 }
 
 /// What both tasks have.
-struct Common {
-    task: &'static str,
-    image_size: usize,
-    epochs: usize,
-    batch_size: usize,
-    learning_rate: f64,
-    final_learning_rate: f64,
-    validate_every: usize,
-    rotate: f64,
-    translate: f64,
-    translate_unit: TranslateUnit,
-    scale: f64,
-    shear: f64,
-    brightness: f64,
-    contrast: f64,
-}
-
-macro_rules! common {
-    ($task:literal, $t:expr) => {
-        Common {
-            task: $task,
-            image_size: $t.image_size,
-            epochs: $t.epochs,
-            batch_size: $t.batch_size,
-            learning_rate: $t.learning_rate,
-            final_learning_rate: $t.final_learning_rate,
-            validate_every: $t.validate_every,
-            rotate: $t.rotate,
-            translate: $t.translate,
-            translate_unit: $t.translate_unit,
-            scale: $t.scale,
-            shear: $t.shear,
-            brightness: $t.brightness,
-            contrast: $t.contrast,
-        }
-    };
-}
-
-fn check_common(t: &Common, check: &Check) -> Result<()> {
-    let range = |field: &str, value: f64, low: f64, high: f64| {
-        check.range(&format!("tasks.{}.{field}", t.task), value, low, high)
-    };
-    range("image_size", t.image_size as f64, 32.0, 1024.0)?;
-    range("epochs", t.epochs as f64, 1.0, 1e6)?;
-    range("batch_size", t.batch_size as f64, 1.0, 4096.0)?;
-    range("learning_rate", t.learning_rate, 1e-9, 10.0)?;
-    range("final_learning_rate", t.final_learning_rate, 0.0, 10.0)?;
-    range("validate_every", t.validate_every as f64, 1.0, 1e6)?;
-    range("rotate", t.rotate, 0.0, 180.0)?;
-    range(
-        "translate",
-        t.translate,
-        0.0,
-        if t.translate_unit == TranslateUnit::Fraction { 1.0 } else { 1024.0 },
-    )?;
-    range("scale", t.scale, 0.0, 0.9)?;
-    range("shear", t.shear, 0.0, 80.0)?;
-    range("brightness", t.brightness, 0.0, 1.0)?;
-    range("contrast", t.contrast, 0.0, 1.0)
+macro_rules! check_common {
+    ($task:literal, $t:expr, $check:expr) => {{
+        let range = |field: &str, value: f64, low: f64, high: f64| {
+            $check.range(&format!("tasks.{}.{field}", $task), value, low, high)
+        };
+        range("image_size", $t.image_size as f64, 32.0, 1024.0)?;
+        range("epochs", $t.epochs as f64, 1.0, 1e6)?;
+        range("batch_size", $t.batch_size as f64, 1.0, 4096.0)?;
+        range("learning_rate", $t.learning_rate, 1e-9, 10.0)?;
+        range("final_learning_rate", $t.final_learning_rate, 0.0, 10.0)?;
+        range("warmup_steps", $t.warmup_steps as f64, 0.0, 1e7)?;
+        range("validate_every", $t.validate_every as f64, 1.0, 1e6)?;
+        let a = &$t.augment;
+        let pixels = a.translate_unit == TranslateUnit::Pixels;
+        range("augment.rotate", a.rotate, 0.0, 180.0)?;
+        range("augment.translate", a.translate, 0.0, if pixels { 1024.0 } else { 1.0 })?;
+        range("augment.scale", a.scale, 0.0, 0.9)?;
+        range("augment.shear", a.shear, 0.0, 80.0)?;
+        range("augment.brightness", a.brightness, 0.0, 1.0)?;
+        range("augment.contrast", a.contrast, 0.0, 1.0)?;
+    }};
 }
 
 fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation> {
-    check_common(&common!("segmentation", task), check)?;
+    check_common!("segmentation", task, check);
     let fault = |field: &str, problem: &str, help: &str| {
         Err(check.fault(&format!("tasks.segmentation.{field}"), problem, help))
     };
@@ -399,7 +361,7 @@ fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation>
 }
 
 fn check_classification(task: Classification, check: &Check) -> Result<Classification> {
-    check_common(&common!("classification", task), check)?;
+    check_common!("classification", task, check);
     let fault = |field: &str, problem: &str, help: &str| {
         Err(check.fault(&format!("tasks.classification.{field}"), problem, help))
     };
@@ -454,7 +416,7 @@ mod tests {
             ["tasks.segmentation.preset=paper-code".to_owned(), "tasks.segmentation.shuffle=true".into()];
         let spec = resolve(parse(SMALL, Path::new("s"), &sets).unwrap()).unwrap();
         let task = spec.tasks.segmentation.unwrap();
-        assert!(task.shuffle && task.nearest_images && task.epochs == 3);
+        assert!(task.shuffle && task.augment.nearest_images && task.epochs == 3);
     }
 
     #[test]

@@ -5,30 +5,34 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Declares a section as typed (every field optional) and as resolved (every field there).
+/// Declares a section as typed (every field optional) and as resolved (every field there). `tables`
+/// are sections within the section, each declared likewise.
 macro_rules! layered {
     ($(#[$meta:meta])* $typed:ident => $resolved:ident {
         $( $(#[$doc:meta])* $field:ident : $ty:ty ),* $(,)?
-    }) => {
+    } $( tables { $( $(#[$table_doc:meta])* $table:ident : $table_typed:ty => $table_resolved:ty ),* $(,)? } )?) => {
         #[doc = concat!("As typed; see [`", stringify!($resolved), "`].")]
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct $typed {
-            pub preset: Option<Preset>,
             $( pub $field: Option<$ty>, )*
+            $( $( pub $table: Option<$table_typed>, )* )?
         }
 
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub struct $resolved {
-            pub preset: Preset,
             $( $(#[$doc])* pub $field: $ty, )*
+            $( $( $(#[$table_doc])* pub $table: $table_resolved, )* )?
         }
 
         impl $typed {
-            /// The typed fields over the preset's.
-            pub fn over(self, preset: $resolved) -> $resolved {
-                $resolved { preset: preset.preset, $( $field: self.$field.unwrap_or(preset.$field), )* }
+            /// The typed fields over `base`'s.
+            pub fn over(self, base: $resolved) -> $resolved {
+                $resolved {
+                    $( $field: self.$field.unwrap_or(base.$field), )*
+                    $( $( $table: self.$table.unwrap_or_default().over(base.$table), )* )?
+                }
             }
         }
     };
@@ -68,12 +72,24 @@ pub enum Schedule {
     CosinePeriodInEpochsSteppedPerBatch,
 }
 
+/// What a segmentation network is trained to lower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SegmentationLoss {
+    /// Weighted cross-entropy (the paper's).
+    CrossEntropy,
+    /// The same plus one minus the soft Dice of the three structures over the batch: a small structure
+    /// counts as much as a large one, so that no start of training leaves the atrium out.
+    DiceCrossEntropy,
+}
+
+/// What the greatest translation is a number of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TranslateUnit {
-    /// Of the image size.
+    /// Of the image size. Drawn translations are whole pixels, as by torchvision's `RandomAffine`.
     Fraction,
-    /// Fault: a "0.1" that is a tenth of a pixel.
+    /// Fault: pixels, drawn as they are; 0.1 is a tenth of a pixel.
     Pixels,
 }
 
@@ -130,30 +146,10 @@ impl Label {
 }
 
 layered! {
-    /// Segmentation: MONAI's U-Net on (image, mask) pairs.
-    SegmentationSpec => Segmentation {
-        /// `monai-unet`.
-        model: String,
-        /// Pixels; images are resized to a square of this side.
-        image_size: usize,
-        epochs: usize,
-        batch_size: usize,
-        /// Adam's rate at the start.
-        learning_rate: f64,
-        /// The rate at the end of the schedule.
-        final_learning_rate: f64,
-        schedule: Schedule,
-        /// Cross-entropy weights: background, endocardium, myocardium, atrium.
-        class_weights: Vec<f64>,
-        /// Epochs between validations (the last epoch is always validated).
-        validate_every: usize,
-        precision: Precision,
-        /// U-Net channels from top to bottom; strides are 2.
-        channels: Vec<i64>,
-        shuffle: bool,
-        pairing: Pairing,
-        mask_decoding: MaskDecoding,
-        augment: bool,
+    /// Random changes of training images, and of their masks along with them. All draws are uniform.
+    AugmentSpec => Augment {
+        /// False: none.
+        enabled: bool,
         /// ± degrees.
         rotate: f64,
         /// ±, in `translate_unit`.
@@ -169,18 +165,52 @@ layered! {
         contrast: f64,
         /// Fault when true: images are sampled by nearest neighbour, as masks are.
         nearest_images: bool,
+    }
+}
+
+layered! {
+    /// Segmentation: MONAI's U-Net on (image, mask) pairs.
+    SegmentationSpec => Segmentation {
+        preset: Preset,
+        /// `monai-unet`.
+        model: String,
+        /// Pixels; images are resized to a square of this side.
+        image_size: usize,
+        epochs: usize,
+        batch_size: usize,
+        /// Adam's rate at the start.
+        learning_rate: f64,
+        /// The rate at the end of the schedule.
+        final_learning_rate: f64,
+        schedule: Schedule,
+        /// Optimizer steps over which the rate rises from almost 0 to the schedule's; 0: none.
+        warmup_steps: usize,
+        loss: SegmentationLoss,
+        /// Cross-entropy weights: background, endocardium, myocardium, atrium.
+        class_weights: Vec<f64>,
+        /// Epochs between validations (the last epoch is always validated).
+        validate_every: usize,
+        precision: Precision,
+        /// U-Net channels from top to bottom; strides are 2.
+        channels: Vec<i64>,
+        shuffle: bool,
+        pairing: Pairing,
+        mask_decoding: MaskDecoding,
         /// Fault when true: the validation loss is summed on top of the epoch's training loss.
         val_loss_starts_from_train: bool,
         /// Fault when true: one image without a structure makes that structure's mean NaN, and no
         /// checkpoint is chosen at that epoch.
         nan_poisons_dice: bool,
         report_on: ReportOn,
+    } tables {
+        augment: AugmentSpec => Augment,
     }
 }
 
 layered! {
     /// Classification: torchvision's ResNet-18.
     ClassificationSpec => Classification {
+        preset: Preset,
         label: Label,
         /// `resnet18`.
         models: Vec<String>,
@@ -193,25 +223,37 @@ layered! {
         learning_rate: f64,
         final_learning_rate: f64,
         schedule: Schedule,
+        /// Optimizer steps over which the rate rises from almost 0 to the schedule's; 0: none.
+        warmup_steps: usize,
         momentum: f64,
         weight_decay: f64,
         validate_every: usize,
         precision: Precision,
         shuffle: bool,
-        augment: bool,
-        rotate: f64,
-        translate: f64,
-        translate_unit: TranslateUnit,
-        scale: f64,
-        shear: f64,
-        brightness: f64,
-        contrast: f64,
-        nearest_images: bool,
         /// Normalise with ImageNet's mean and standard deviation (needed by pretrained weights);
         /// otherwise (x - 0.5) / 0.5.
         imagenet_normalise: bool,
         val_loss_starts_from_train: bool,
         report_on: ReportOn,
+    } tables {
+        augment: AugmentSpec => Augment,
+    }
+}
+
+impl Augment {
+    pub fn preset(preset: Preset) -> Self {
+        let faulty = preset == Preset::PaperCode;
+        Self {
+            enabled: true,
+            rotate: 10.0,
+            translate: 0.1,
+            translate_unit: if faulty { TranslateUnit::Pixels } else { TranslateUnit::Fraction },
+            scale: 0.1,
+            shear: 10.0,
+            brightness: 0.3,
+            contrast: 0.3,
+            nearest_images: faulty,
+        }
     }
 }
 
@@ -226,6 +268,8 @@ impl Segmentation {
             learning_rate: 1e-3,
             final_learning_rate: 1e-4,
             schedule: Schedule::Cosine,
+            warmup_steps: 0,
+            loss: SegmentationLoss::CrossEntropy,
             class_weights: vec![0.05, 0.25, 0.35, 0.35],
             validate_every: 2,
             precision: Precision::F32,
@@ -233,15 +277,7 @@ impl Segmentation {
             shuffle: true,
             pairing: Pairing::Manifest,
             mask_decoding: MaskDecoding::ClassIndices,
-            augment: true,
-            rotate: 10.0,
-            translate: 0.1,
-            translate_unit: TranslateUnit::Fraction,
-            scale: 0.1,
-            shear: 10.0,
-            brightness: 0.3,
-            contrast: 0.3,
-            nearest_images: false,
+            augment: Augment::preset(preset),
             val_loss_starts_from_train: false,
             nan_poisons_dice: false,
             report_on: ReportOn::Test,
@@ -253,8 +289,6 @@ impl Segmentation {
                 shuffle: false,
                 pairing: Pairing::SortedNames,
                 mask_decoding: MaskDecoding::GreyPerImage,
-                translate_unit: TranslateUnit::Pixels,
-                nearest_images: true,
                 val_loss_starts_from_train: true,
                 nan_poisons_dice: true,
                 report_on: ReportOn::Val,
@@ -277,20 +311,13 @@ impl Classification {
             learning_rate: 1e-3,
             final_learning_rate: 1e-3,
             schedule: Schedule::Constant,
+            warmup_steps: 0,
             momentum: 0.9,
             weight_decay: 0.0,
             validate_every: 1,
             precision: Precision::F32,
             shuffle: true,
-            augment: true,
-            rotate: 10.0,
-            translate: 0.1,
-            translate_unit: TranslateUnit::Fraction,
-            scale: 0.1,
-            shear: 10.0,
-            brightness: 0.3,
-            contrast: 0.3,
-            nearest_images: false,
+            augment: Augment::preset(preset),
             imagenet_normalise: true,
             val_loss_starts_from_train: false,
             report_on: ReportOn::Test,
@@ -299,8 +326,6 @@ impl Classification {
             Preset::Corrected => corrected,
             Preset::PaperCode => Self {
                 shuffle: false,
-                translate_unit: TranslateUnit::Pixels,
-                nearest_images: true,
                 imagenet_normalise: false,
                 val_loss_starts_from_train: true,
                 report_on: ReportOn::Val,

@@ -10,6 +10,7 @@ mod warp;
 use rand::Rng;
 
 use crate::error::{Error, Result};
+pub use crate::spec::TranslateUnit;
 use warp::{Lines, Source};
 
 /// How an image is sampled between its pixels. Masks are always sampled by nearest neighbour.
@@ -17,15 +18,6 @@ use warp::{Lines, Source};
 pub enum Interpolation {
     Nearest,
     Bilinear,
-}
-
-/// What the greatest translation is a number of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TranslateUnit {
-    /// Of the width (or height). Drawn translations are whole pixels, as torchvision's `RandomAffine`.
-    Fraction,
-    /// Pixels, drawn as they are: the reference's 0.1 means a tenth of a pixel.
-    Pixels,
 }
 
 /// What augmentations are drawn from.

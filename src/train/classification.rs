@@ -78,24 +78,14 @@ pub fn classification(
             schedule: s.schedule,
             start: s.learning_rate,
             end: s.final_learning_rate,
+            warmup_steps: s.warmup_steps,
             epochs: s.epochs,
             steps_per_epoch: train.steps(),
         },
         rule: Rule::Sgd { momentum: s.momentum, weight_decay: s.weight_decay },
         precision: s.precision,
         shuffle: s.shuffle,
-        augment: s.augment.then(|| {
-            augment_range(
-                s.rotate,
-                s.translate,
-                s.translate_unit,
-                s.scale,
-                s.shear,
-                s.brightness,
-                s.contrast,
-                s.nearest_images,
-            )
-        }),
+        augment: augment_range(&s.augment),
         validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };

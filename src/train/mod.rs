@@ -19,7 +19,7 @@ use crate::{
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
-    spec::Precision,
+    spec::{Augment, Precision},
 };
 use augment::AugmentRange;
 use checkpoint::{Best, Checkpoint, Standing};
@@ -28,7 +28,7 @@ pub use loader::{Batch, Loader, Target, channels_last};
 use optimizer::{Optimizer, Rule};
 use parameters::{Parameters, Snapshot};
 use schedule::LearningRate;
-pub use segmentation::segmentation;
+pub use segmentation::{dice_loss, segmentation};
 
 /// Files of a trained network.
 pub const WEIGHTS: &str = "weights.safetensors";
@@ -222,36 +222,23 @@ fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score
     Ok((loss / val.steps() as f64, task.score(logits)?))
 }
 
-/// The settings that both tasks have, as a range to draw from.
-#[allow(clippy::too_many_arguments)]
-fn augment_range(
-    rotate: f64,
-    translate: f64,
-    unit: crate::spec::TranslateUnit,
-    scale: f64,
-    shear: f64,
-    brightness: f64,
-    contrast: f64,
-    nearest_images: bool,
-) -> AugmentRange {
-    AugmentRange {
-        rotate_deg: rotate,
-        translate,
-        translate_unit: match unit {
-            crate::spec::TranslateUnit::Fraction => augment::TranslateUnit::Fraction,
-            crate::spec::TranslateUnit::Pixels => augment::TranslateUnit::Pixels,
-        },
-        scale: (1.0 - scale, 1.0 + scale),
+/// The spec's settings as a range to draw from; none where augmentation is off.
+fn augment_range(settings: &Augment) -> Option<AugmentRange> {
+    settings.enabled.then(|| AugmentRange {
+        rotate_deg: settings.rotate,
+        translate: settings.translate,
+        translate_unit: settings.translate_unit,
+        scale: (1.0 - settings.scale, 1.0 + settings.scale),
         // torchvision takes one number as a shear along x alone.
-        shear_deg: (shear, 0.0),
-        brightness,
-        contrast,
+        shear_deg: (settings.shear, 0.0),
+        brightness: settings.brightness,
+        contrast: settings.contrast,
         flip: 0.0,
-        image_interpolation: match nearest_images {
+        image_interpolation: match settings.nearest_images {
             true => augment::Interpolation::Nearest,
             false => augment::Interpolation::Bilinear,
         },
-    }
+    })
 }
 
 /// Training and validation images of a task.

@@ -10,6 +10,8 @@ pub struct LearningRate {
     pub schedule: Schedule,
     pub start: f64,
     pub end: f64,
+    /// Steps of linear rise: step k has (k + 1) / `warmup_steps` of the schedule's rate.
+    pub warmup_steps: usize,
     pub epochs: usize,
     pub steps_per_epoch: usize,
 }
@@ -22,7 +24,8 @@ impl LearningRate {
             self.end + (self.start - self.end) * (1.0 + (PI * t / period.max(1.0)).cos()) / 2.0
         };
         let epoch = step / self.steps_per_epoch.max(1);
-        match self.schedule {
+        let warm = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0);
+        warm * match self.schedule {
             Schedule::Constant => self.start,
             Schedule::Cosine => cosine(epoch as f64, self.epochs as f64),
             Schedule::CosinePerStep => cosine(step as f64, (self.epochs * self.steps_per_epoch) as f64),
@@ -38,12 +41,32 @@ mod tests {
     #[test]
     fn the_faulty_schedule_ends_at_the_highest_rate_and_the_right_one_at_the_lowest() {
         // 400 steps an epoch, 300 epochs: the last step is an even number of half periods in.
-        let rate =
-            |schedule| LearningRate { schedule, start: 1e-3, end: 1e-4, epochs: 300, steps_per_epoch: 400 };
+        let rate = |schedule| LearningRate {
+            schedule,
+            start: 1e-3,
+            end: 1e-4,
+            warmup_steps: 0,
+            epochs: 300,
+            steps_per_epoch: 400,
+        };
         let last = 300 * 400;
         assert!((rate(Schedule::CosinePeriodInEpochsSteppedPerBatch).at(last) - 1e-3).abs() < 1e-12);
         assert!((rate(Schedule::Cosine).at(last) - 1e-4).abs() < 1e-12);
         assert_eq!(rate(Schedule::Cosine).at(0), rate(Schedule::Cosine).at(399));
         assert!(rate(Schedule::CosinePerStep).at(0) > rate(Schedule::CosinePerStep).at(399));
+    }
+
+    #[test]
+    fn the_warm_up_rises_in_even_steps_to_the_schedule() {
+        let rate = LearningRate {
+            schedule: Schedule::Constant,
+            start: 1e-3,
+            end: 0.0,
+            warmup_steps: 4,
+            epochs: 1,
+            steps_per_epoch: 10,
+        };
+        let rates: Vec<f64> = (0..6).map(|step| rate.at(step) * 1e3).collect();
+        assert_eq!(rates, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
     }
 }

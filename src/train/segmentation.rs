@@ -16,12 +16,13 @@ use crate::{
     },
     random,
     samples::Samples,
-    spec::Segmentation,
+    spec::{Segmentation, SegmentationLoss},
 };
 
 struct SegmentationTask<'a> {
     net: UNet,
     class_weights: Tensor,
+    loss: SegmentationLoss,
     val: &'a Samples,
     nan_poisons: bool,
 }
@@ -32,8 +33,12 @@ impl Task for SegmentationTask<'_> {
     }
 
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let weights = Some(&self.class_weights);
-        Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, weights, Reduction::Mean, -100, 0.0)?)
+        let (logits, weights) = (logits.to_kind(Kind::Float), Some(&self.class_weights));
+        let cross_entropy = logits.f_cross_entropy_loss(target, weights, Reduction::Mean, -100, 0.0)?;
+        Ok(match self.loss {
+            SegmentationLoss::CrossEntropy => cross_entropy,
+            SegmentationLoss::DiceCrossEntropy => cross_entropy + dice_loss(&logits, target)?,
+        })
     }
 
     fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>> {
@@ -72,6 +77,23 @@ impl SegmentationTask<'_> {
     }
 }
 
+/// One minus the soft Dice of every class but the background, summed over the batch before the
+/// quotient, mean over classes: MONAI's `DiceLoss(include_background=False, to_onehot_y=True,
+/// softmax=True, batch=True)` (monai/losses/dice.py, 1.6.1).
+///
+/// `logits` is f32 (batch, classes, height, width), `target` i64 (batch, height, width).
+pub fn dice_loss(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    const SMOOTH: f64 = 1e-5;
+    let classes = logits.size()[1];
+    let structures = Tensor::arange_start(1, classes, (Kind::Int64, logits.device())).view([1, -1, 1, 1]);
+    let truth = target.unsqueeze(1).f_eq_tensor(&structures)?.to_kind(Kind::Float);
+    let predicted = logits.softmax(1, Kind::Float).narrow(1, 1, classes - 1);
+    let over = |t: &Tensor| t.sum_dim_intlist([0i64, 2, 3].as_slice(), false, Kind::Float);
+    let shared: Tensor = over(&(&predicted * &truth)) * 2.0 + SMOOTH;
+    let both: Tensor = over(&predicted) + over(&truth) + SMOOTH;
+    Ok((shared / both).mean(Kind::Float) * -1.0 + 1.0)
+}
+
 /// Trains a U-Net on the images and masks of `data`; writes weights, curves and summary.
 pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting: &Setting) -> Result<()> {
     let vs = VarStore::new(setting.device);
@@ -91,6 +113,7 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
     let task = SegmentationTask {
         net,
         class_weights: Tensor::from_slice(&weights).to_device(setting.device),
+        loss: settings.loss,
         val: &data.val,
         nan_poisons: settings.nan_poisons_dice,
     };
@@ -101,24 +124,14 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
             schedule: s.schedule,
             start: s.learning_rate,
             end: s.final_learning_rate,
+            warmup_steps: s.warmup_steps,
             epochs: s.epochs,
             steps_per_epoch: train.steps(),
         },
         rule: Rule::ADAM,
         precision: s.precision,
         shuffle: s.shuffle,
-        augment: s.augment.then(|| {
-            augment_range(
-                s.rotate,
-                s.translate,
-                s.translate_unit,
-                s.scale,
-                s.shear,
-                s.brightness,
-                s.contrast,
-                s.nearest_images,
-            )
-        }),
+        augment: augment_range(&s.augment),
         validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };

@@ -1,14 +1,16 @@
-"""Outputs of MONAI's UNet and torchvision's ResNet-18 on weights that Rust makes alike.
+"""Outputs of MONAI's UNet and torchvision's ResNet-18 on weights that Rust makes alike, and MONAI's
+Dice loss.
 
 Only a part of each U-Net output is kept, at odd strides, so that every phase of the transposed
 convolutions is seen."""
 
 import torch
+from monai.losses import DiceLoss
 from monai.networks.nets import UNet
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from common import FIXTURES, fill, signal
+from common import FIXTURES, fill, signal, uniform
 
 torch.set_grad_enabled(False)
 tensors = {}
@@ -60,6 +62,19 @@ for classes in (2, 4):
                 # Training moves the running statistics.
                 for statistic in ("running_mean", "running_var"):
                     tensors[f"{name}/bn1.{statistic}"] = net.state_dict()[f"bn1.{statistic}"].clone()
+
+for batch, classes, absent in [(4, 4, None), (1, 4, 3), (3, 3, 1)]:
+    name = f"dice_loss/{batch}x{classes}x24x40"
+    logits = 4 * signal(name, (batch, classes, 24, 40))
+    target = torch.from_numpy(uniform(f"{name}/target", batch * 24 * 40) * classes).long()
+    if absent is not None:
+        target[target == absent] = 0
+    target = target.reshape(batch, 1, 24, 40)
+    # What must not pass: the quotient of each image by itself, then the mean.
+    for key, per_batch in [("", True), ("/per_image", False)]:
+        loss = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=per_batch)
+        tensors[name + key] = loss(logits, target).reshape(1)
+        print(name + key, tensors[name + key].item())
 
 FIXTURES.mkdir(exist_ok=True)
 save_file(tensors, FIXTURES / "networks.safetensors")

@@ -1,15 +1,18 @@
 //! U-Net against MONAI 1.6.1, ResNet-18 against torchvision 0.28.0, on the same weights.
 //! Fixtures: make_networks.py.
 
-use synecho::nn::{
-    resnet::ResNet,
-    unet::{UNet, UNetConfig},
+use synecho::{
+    nn::{
+        resnet::ResNet,
+        unet::{UNet, UNetConfig},
+    },
+    train::dice_loss,
 };
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
     Tensors, largest_difference,
-    weights::{fill, signal},
+    weights::{fill, signal, uniform},
 };
 
 fn name(key: &str, shape: &[i64]) -> String {
@@ -97,6 +100,27 @@ fn resnet_equals_torchvision() {
             }
             // One mode for the other does not pass.
             assert!(largest_difference(&outputs[0], &outputs[1]) > 1e-2);
+        }
+    }
+}
+
+#[test]
+fn dice_loss_equals_monai() {
+    let tensors = Tensors::read("networks.safetensors");
+    for (batch, classes, absent) in [(4i64, 4i64, None), (1, 4, Some(3)), (3, 3, Some(1))] {
+        let shape = [batch, classes, 24, 40];
+        let name = name("dice_loss", &shape);
+        let target: Vec<i64> = uniform(&format!("{name}/target"), (batch * 24 * 40) as usize)
+            .map(|u| (u * classes as f64) as i64)
+            .map(|class| if Some(class) == absent { 0 } else { class })
+            .collect();
+        let target = Tensor::from_slice(&target).view([batch, 24, 40]);
+        let loss = values(&dice_loss(&(signal(&name, &shape) * 4.0), &target).unwrap().view(1));
+        let (_, expected) = tensors.f32(&name);
+        assert!(largest_difference(&loss, &expected) < 1e-6, "{name}: {loss:?} {expected:?}");
+        if batch > 1 {
+            let (_, per_image) = tensors.f32(&format!("{name}/per_image"));
+            assert!(largest_difference(&loss, &per_image) > 1e-5, "{name} cannot fail");
         }
     }
 }
