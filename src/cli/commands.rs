@@ -40,7 +40,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             let found = doctor::inspect(&store.store);
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
-        Command::Sample(arguments) => sample(arguments),
+        Command::Sample(arguments) => sample(*arguments),
         Command::Data(command) => data_command(command),
         Command::Measure(Measure::Dice { truth, prediction, json }) => {
             let found = measure::folder::compare(&truth, &prediction)?;

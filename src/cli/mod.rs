@@ -91,7 +91,7 @@ enum Command {
     #[command(
         after_help = "Examples:\n  synecho sample --pipeline ddpm-camus --count 16 --out out\n  synecho sample --pipeline sd-v1-5 --prompt \"an ultrasound image of heart in two-chamber view\" --scheduler unipc --steps 40 --out out\n  synecho sample --pipeline sd-v1-5 --controlnet echo-controlnet --prompt \"...\" --control-mask mask.png --out out\n\nThe folder is one that diffusers' save_pretrained wrote, with safetensors weights. Every image has a seed of its own: --seed N --count 1 makes image N - S of a run with --seed S again. OUT gets PNG files and manifest.csv."
     )]
-    Sample(SampleArgs),
+    Sample(Box<SampleArgs>),
     /// Bring data sets into shape, check them, draw the phantom
     #[command(subcommand)]
     Data(Data),

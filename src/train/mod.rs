@@ -224,7 +224,7 @@ fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score
 
 /// The spec's settings as a range to draw from; none where augmentation is off.
 fn augment_range(settings: &Augment) -> Option<AugmentRange> {
-    settings.enabled.then(|| AugmentRange {
+    settings.enabled.then_some(AugmentRange {
         rotate_deg: settings.rotate,
         translate: settings.translate,
         translate_unit: settings.translate_unit,

@@ -69,6 +69,7 @@ fn numbers(values: &[Value]) -> Tensor {
     }
 }
 
+#[allow(clippy::large_enum_variant)]
 enum Network {
     UNet2D(UNet2DModel),
     Condition(UNet2DConditionModel),

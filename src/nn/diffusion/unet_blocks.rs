@@ -72,7 +72,7 @@ fn layers(
 #[derive(Debug)]
 enum Downsampler {
     Conv(Downsample2D),
-    Resnet(ResnetBlock2D),
+    Resnet(Box<ResnetBlock2D>),
 }
 
 /// A level on the way down.
@@ -102,7 +102,8 @@ impl DownBlock {
                 Some(Downsampler::Conv(Downsample2D::new(&vs, cout, padding)?))
             }
             Some((ResampleType::Resnet, _)) => {
-                Some(Downsampler::Resnet(ResnetBlock2D::new(&vs, cout, cout, resnet, Resample::Halve)?))
+                let block = ResnetBlock2D::new(&vs, cout, cout, resnet, Resample::Halve)?;
+                Some(Downsampler::Resnet(Box::new(block)))
             }
         };
         Ok(Self { layers, downsampler })
@@ -139,7 +140,7 @@ impl DownBlock {
 #[derive(Debug)]
 enum Upsampler {
     Conv(Upsample2D),
-    Resnet(ResnetBlock2D),
+    Resnet(Box<ResnetBlock2D>),
 }
 
 /// A level on the way up.
@@ -165,7 +166,8 @@ impl UpBlock {
             None => None,
             Some(ResampleType::Conv) => Some(Upsampler::Conv(Upsample2D::new(&vs, cout)?)),
             Some(ResampleType::Resnet) => {
-                Some(Upsampler::Resnet(ResnetBlock2D::new(&vs, cout, cout, resnet, Resample::Double)?))
+                let block = ResnetBlock2D::new(&vs, cout, cout, resnet, Resample::Double)?;
+                Some(Upsampler::Resnet(Box::new(block)))
             }
         };
         Ok(Self { layers, upsampler })

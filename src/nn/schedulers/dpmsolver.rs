@@ -207,7 +207,7 @@ impl DpmSolver {
                 let both = &r0 + &r1;
                 (d1_0 + (&r0 / &both) * &difference, Some(both.reciprocal() * difference))
             };
-            x = x + self.first_derivative(&alpha_t, &h, order, noise.is_some()) * d1;
+            x += self.first_derivative(&alpha_t, &h, order, noise.is_some()) * d1;
             if let Some(d2) = d2 {
                 x = match noise {
                     None => x - &alpha_t * (((-&h).exp() - 1.0 + &h) / h.square() - 0.5) * d2,
@@ -219,7 +219,7 @@ impl DpmSolver {
             }
         }
         if let Some(noise) = noise {
-            x = x + &sigma_t * one_minus(&(&h * -2.0).exp()).sqrt() * noise;
+            x += &sigma_t * one_minus(&(&h * -2.0).exp()).sqrt() * noise;
         }
         Ok(x)
     }
