@@ -77,7 +77,8 @@ impl DdpmConfig {
             spacing: SpacingConfig::read(config, default.spacing.timestep_spacing)?,
             clip: ClipConfig::read(config)?,
             prediction_type: config.get("prediction_type", default.prediction_type)?,
-            variance_type: config.get("variance_type", default.variance_type)?,
+            // Null, DPM-Solver's default, means the small variance upstream.
+            variance_type: config.get("variance_type", None)?.unwrap_or(default.variance_type),
             rescale_betas_zero_snr: config.get("rescale_betas_zero_snr", false)?,
         })
     }
