@@ -238,7 +238,7 @@ fn max_length(config: &Config) -> Result<usize> {
     };
     match given.filter(|&length| length <= 1e20) {
         None => Ok(MAX_LENGTH),
-        Some(length) if length >= 2.0 && length <= 1e6 && length.fract() == 0.0 => Ok(length as usize),
+        Some(length) if (2.0..=1e6).contains(&length) && length.fract() == 0.0 => Ok(length as usize),
         Some(_) => Err(config.unsupported("model_max_length", "a whole number from 2 on; 77 is CLIP's")),
     }
 }
