@@ -2,7 +2,6 @@
 //! twice.
 
 use std::{
-    cell::RefCell,
     collections::HashMap,
     fs::File,
     io::{BufWriter, Read, Seek, SeekFrom, Write},
@@ -36,7 +35,6 @@ pub struct TensorFile {
     /// The header's length in the file.
     header: u64,
     entries: Vec<Entry>,
-    buffer: RefCell<Vec<u8>>,
 }
 
 impl TensorFile {
@@ -81,7 +79,7 @@ impl TensorFile {
             let shape = info.shape.iter().map(|&n| n as i64).collect();
             entries.push(Entry { name, kind, shape, range: info.data_offsets });
         }
-        Ok(Self { path: path.to_owned(), file, header: 8 + header, entries, buffer: RefCell::default() })
+        Ok(Self { path: path.to_owned(), file, header: 8 + header, entries })
     }
 
     pub fn path(&self) -> &Path {
@@ -96,8 +94,7 @@ impl TensorFile {
     /// Reads one of [`TensorFile::entries`] into the CPU's memory.
     pub fn read(&self, entry: &Entry) -> Result<Tensor> {
         let (from, to) = entry.range;
-        let mut buffer = self.buffer.borrow_mut();
-        buffer.resize(to - from, 0);
+        let mut buffer = vec![0; to - from];
         let mut file = &self.file;
         file.seek(SeekFrom::Start(self.header + from as u64))
             .and_then(|_| file.read_exact(&mut buffer))

@@ -73,6 +73,22 @@ fn the_text_encoder_equals_transformers() {
     }
 }
 
+/// Half precision computes in half precision, and near the same.
+#[test]
+fn the_text_encoder_runs_in_bfloat16() {
+    let fixture: Fixture = json("clip.json");
+    let mut vs = nn::VarStore::new(Device::Cpu);
+    let model = ClipTextModel::new(&vs.root(), &config(&fixture, "gelu")).unwrap();
+    fill(&vs, "gelu");
+    let ids = Tensor::arange(77, (Kind::Int64, Device::Cpu)).view([1, 77]);
+    let full = tch::no_grad(|| model.forward(&ids).unwrap());
+    vs.set_kind(Kind::BFloat16);
+    let half = tch::no_grad(|| model.forward(&ids).unwrap());
+    assert_eq!(half.kind(), Kind::BFloat16);
+    let difference = largest_difference(&values(&full), &values(&half));
+    assert!(difference > 0.0 && difference < 0.1, "{difference}");
+}
+
 /// Named as transformers 4 names them: with `text_model.` before the names of version 5.
 #[test]
 fn variables_are_named_as_upstream_names_them() {
