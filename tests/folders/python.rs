@@ -1,11 +1,7 @@
 //! Folders that diffusers writes, read here and written again: diffusers loads them and makes the same
 //! images. Left out, with a word about it, where Python lacks diffusers.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 use synecho::{
@@ -20,19 +16,7 @@ use synecho::{
 };
 use tch::{Device, Tensor, nn::VarStore};
 
-/// A Python with diffusers: `SYNECHO_PYTHON`, or the one that `just golden` makes, or `python3`.
-fn python() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let candidates = [
-        std::env::var_os("SYNECHO_PYTHON").map(PathBuf::from),
-        Some(root.join("target/golden-python/bin/python")),
-        Some(PathBuf::from("python3")),
-    ];
-    candidates.into_iter().flatten().find(|python| {
-        let import = Command::new(python).args(["-c", "import diffusers, transformers"]).output();
-        import.is_ok_and(|output| output.status.success())
-    })
-}
+use crate::find_python;
 
 fn run(python: &Path, arguments: &[&Path]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/folders/pipelines.py");
@@ -88,10 +72,7 @@ fn rewrite(from: &Path, to: &Path) {
 
 #[test]
 fn diffusers_loads_what_is_written_here() {
-    let Some(python) = python() else {
-        eprintln!("left out: no Python with diffusers (name one by SYNECHO_PYTHON)");
-        return;
-    };
+    let Some(python) = find_python::with_diffusers() else { return };
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/fixtures/tokenizer/v5");

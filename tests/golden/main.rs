@@ -8,6 +8,7 @@ mod diffusion_networks;
 mod measures;
 mod networks;
 mod pipelines;
+mod python;
 mod schedulers;
 mod tokenizer;
 mod weights;

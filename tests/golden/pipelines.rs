@@ -4,11 +4,7 @@
 //! The folders are written here, so that what is written is read again too; where Python has diffusers,
 //! it loads them and must make the same images.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,7 +28,7 @@ use synecho::{
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
-    Tensors, fixture, json, largest_difference,
+    Tensors, fixture, json, largest_difference, python,
     weights::{fill, signal},
 };
 
@@ -272,22 +268,9 @@ fn pipelines_with_a_controlnet_equal_diffusers() {
     assert!(difference(&fixture, case, &source, |request| request.conditioning_scale = 1.0) > 2e-3);
 }
 
-/// A Python that has diffusers: `SYNECHO_PYTHON`, the one that makes the fixtures, or `python3`.
-fn python() -> Option<PathBuf> {
-    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/golden-python/bin/python");
-    let named = std::env::var_os("SYNECHO_PYTHON").map(PathBuf::from);
-    named.into_iter().chain([made, "python3".into()]).find(|python| {
-        let tried = Command::new(python).args(["-c", "import diffusers, transformers"]).output();
-        tried.is_ok_and(|out| out.status.success())
-    })
-}
-
 #[test]
 fn diffusers_loads_what_is_written_here_and_makes_the_same_images() {
-    let Some(python) = python() else {
-        println!("skipped: no Python with diffusers and transformers; `just golden` makes one");
-        return;
-    };
+    let Some(python) = python::with_diffusers() else { return };
     let fixture: Fixture = json("pipelines.json");
     let dir = tempfile::tempdir().unwrap();
     fixture.unconditional(&dir.path().join("ddpm"), "DDPMPipeline");
