@@ -132,7 +132,9 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
                 .help(format!("{expected:?} are needed: --count, channels, height, width")));
         }
     }
-    fs::create_dir_all(out).at_path(out, "cannot make the folder")?;
+    fs::create_dir_all(out)
+        .at_path(out, "cannot make the folder")
+        .map_err(|e| e.help("name a folder where you may write"))?;
     let bar = progress.bar((options.count * steps) as u64, pipeline.mode().to_string(), "steps");
     let mut rows = Vec::new();
     while rows.len() < options.count {
@@ -192,7 +194,9 @@ fn check_empty(out: &Path) -> Result<()> {
     if !out.exists() {
         return Ok(());
     }
-    let mut entries = fs::read_dir(out).at_path(out, "cannot look into the output folder")?;
+    let mut entries = fs::read_dir(out)
+        .at_path(out, "cannot look into the output folder")
+        .map_err(|e| e.help("name a folder that is empty or not there yet"))?;
     match entries.next() {
         None => Ok(()),
         Some(_) => Err(Error::input("the output folder is not empty")
@@ -203,7 +207,7 @@ fn check_empty(out: &Path) -> Result<()> {
 
 /// The one tensor of a safetensors file, f32 (images, channels, height, width).
 fn read_latents(file: &Path) -> Result<Tensor> {
-    let latents = TensorFile::open(file)?;
+    let latents = TensorFile::open(file).map_err(|e| e.help("name a safetensors file that is there"))?;
     match latents.entries() {
         [only] => Ok(latents.read(only)?.to_kind(Kind::Float)),
         _ => Err(Error::input("more or less than one tensor in the file of latents")
@@ -223,7 +227,9 @@ fn read_control(control: &Control, progress: &Progress) -> Result<DynamicImage> 
                 .ok_or_else(|| Error::failure("the mask has another size than its pixels").at(file))
         }
         Control::Image(_) => {
-            let bytes = fs::read(file).at_path(file, "cannot read the control image")?;
+            let bytes = fs::read(file)
+                .at_path(file, "cannot read the control image")
+                .map_err(|e| e.help("name a PNG or JPEG file that is there"))?;
             let image = image::load_from_memory(&bytes).map_err(|e| {
                 Error::input(format!("cannot read this as an image: {e}"))
                     .at(file)
