@@ -229,6 +229,7 @@ impl Pipeline {
     /// The request lacks what the mode needs, has what it does not take, or a size that does not fit.
     pub fn prepare<'a>(&self, request: &'a Request<'a>) -> Result<Prepared<'a>> {
         self.check(request)?;
+        self.scheduled(request)?;
         let _guard = tch::no_grad_guard();
         match &self.networks {
             Networks::Unconditional(unet) => {
@@ -312,6 +313,16 @@ impl Pipeline {
         Ok(())
     }
 
+    /// The scheduler, with the request's steps chosen.
+    fn scheduled(&self, request: &Request) -> Result<Scheduler> {
+        let mut scheduler = Scheduler::new(&self.scheduler)?;
+        if request.eta != 0.0 {
+            scheduler.set_eta(request.eta, false)?;
+        }
+        scheduler.set_timesteps(request.steps)?;
+        Ok(scheduler)
+    }
+
     fn encode(&self, latent: &Latent, request: &Request) -> Result<(Tensor, Vec<String>)> {
         let guided = request.guidance > 1.0;
         let mut texts = vec![request.prompt.unwrap_or_default()];
@@ -342,11 +353,7 @@ impl Pipeline {
         tick: &dyn Fn(usize, usize),
     ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let mut scheduler = Scheduler::new(&self.scheduler)?;
-        if prepared.request.eta > 0.0 {
-            scheduler.set_eta(prepared.request.eta, false)?;
-        }
-        scheduler.set_timesteps(prepared.request.steps)?;
+        let mut scheduler = self.scheduled(prepared.request)?;
         let mut sample = match latents {
             Some(latents) => {
                 if latents.dim() != 4 || latents.size()[1..] != prepared.latent_shape {
