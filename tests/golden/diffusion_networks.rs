@@ -280,8 +280,12 @@ fn channels_last_stays_channels_last() {
         let net = Network::new(&vs.root(), &case.config).unwrap();
         fill(&vs, &case.key);
         let name = format!("{}/0", case.key);
-        let nhwc = |x: Tensor| match x.dim() {
-            4 => x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]),
+        let nhwc = |x: Tensor| match x.size()[..] {
+            [batch, channels, height, width] => {
+                let size = [batch, channels, height, width];
+                let stride = [channels * height * width, 1, width * channels, channels];
+                x.permute([0, 2, 3, 1]).contiguous().as_strided(size, stride, None)
+            }
             _ => x,
         };
         let (plain, last) = tch::no_grad(|| {

@@ -167,12 +167,23 @@ pub(crate) fn to_tokens(images: &Tensor) -> Result<Tensor> {
     Ok(images.f_permute([0, 2, 3, 1])?.f_reshape([batch, height * width, channels])?)
 }
 
+/// Tokens (batch, height * width, any channels) as channels-last images of the height and width of
+/// `like`.
+pub(crate) fn to_images(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
+    let [batch, _, height, width] = size4(like)?;
+    Ok(tokens.f_reshape([batch, height, width, -1])?.f_permute([0, 3, 1, 2])?)
+}
+
 /// Tokens (batch, height * width, channels) laid over `images`: a sum in the images' memory format.
 /// Nothing else may use `tokens`.
 pub(crate) fn add_tokens(images: &Tensor, tokens: Tensor) -> Result<Tensor> {
-    let [batch, channels, height, width] = size4(images)?;
-    let tokens = tokens.f_reshape([batch, height, width, channels])?.f_permute([0, 3, 1, 2])?;
-    if images.stride()[1] == 1 { add(tokens, images) } else { Ok(images.f_add(&tokens)?) }
+    let tokens = to_images(&tokens, images)?;
+    if is_channels_last(images) { add(tokens, images) } else { Ok(images.f_add(&tokens)?) }
+}
+
+/// Of images of one pixel both are true; either will do.
+pub(crate) fn is_channels_last(images: &Tensor) -> bool {
+    images.stride().get(1) == Some(&1)
 }
 
 /// # Errors

@@ -11,3 +11,6 @@ pub(crate) mod time_embedding;
 pub(crate) mod transformer;
 pub(crate) mod trunk;
 pub(crate) mod unet_blocks;
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@ use tch::{Tensor, nn::Path};
 use super::{
     attention::Attention,
     config::Activation,
-    layers::{Conv2d, GroupNorm, LayerNorm, Linear, add, add_tokens, mul, to_tokens},
+    layers::{
+        Conv2d, GroupNorm, LayerNorm, Linear, add, add_tokens, is_channels_last, mul, to_images, to_tokens,
+    },
 };
 use crate::error::{Error, Result};
 
@@ -66,8 +68,8 @@ impl BasicTransformerBlock {
     }
 }
 
-/// A projection of tokens that checkpoints hold as a linear layer or as a convolution of kernel 1,
-/// which is the same.
+/// Into and out of the tokens: a linear layer over tokens, or a convolution of kernel 1 over images.
+/// The two are the same but for the last bits, and upstream's bits are wanted.
 #[derive(Debug)]
 enum Projection {
     Linear(Linear),
@@ -80,16 +82,6 @@ impl Projection {
             true => Self::Linear(Linear::new(vs, inputs, outputs, true)?),
             false => Self::Conv(Conv2d::new(vs, inputs, outputs, 1, 1, 0)?),
         })
-    }
-
-    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Linear(linear) => linear.forward(tokens),
-            Self::Conv(conv) => {
-                let weight = conv.weight.f_flatten(1, 3)?;
-                Ok(tokens.f_linear(&weight, Some(&conv.bias))?)
-            }
-        }
     }
 }
 
@@ -142,10 +134,22 @@ impl Transformer2D {
     /// (batch, channels, height, width), attending to (batch, tokens, `cross_attention_dim`), to the
     /// images' shape.
     pub fn forward(&self, xs: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let mut tokens = self.proj_in.forward(&to_tokens(&self.norm.forward(xs)?)?)?;
+        let normed = self.norm.forward(xs)?;
+        let mut tokens = match &self.proj_in {
+            Projection::Linear(linear) => linear.forward(&to_tokens(&normed)?)?,
+            Projection::Conv(conv) => to_tokens(&conv.forward(&normed)?)?,
+        };
+        drop(normed);
         for block in &self.transformer_blocks {
             tokens = block.forward(&tokens, context)?;
         }
-        add_tokens(xs, self.proj_out.forward(&tokens)?)
+        match &self.proj_out {
+            Projection::Linear(linear) => add_tokens(xs, linear.forward(&tokens)?),
+            Projection::Conv(conv) => {
+                let images = to_images(&tokens, xs)?;
+                let images = if is_channels_last(xs) { images } else { images.f_contiguous()? };
+                add(conv.forward(&images)?, xs)
+            }
+        }
     }
 }
