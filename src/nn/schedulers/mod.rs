@@ -15,7 +15,7 @@ mod unipc;
 
 use std::fmt;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use self::betas::one_minus;
 pub use self::{
@@ -108,6 +108,8 @@ pub struct Scheduler {
     solver: Box<dyn Solver + Send>,
     timesteps: Vec<i64>,
     done: usize,
+    /// The number of steps that was found to end well.
+    rehearsed: Option<i64>,
 }
 
 impl fmt::Debug for Scheduler {
@@ -127,7 +129,7 @@ impl Scheduler {
             SchedulerConfig::UniPc(c) => Box::new(unipc::UniPc::new(c)?),
             SchedulerConfig::DpmSolver(c) => Box::new(dpmsolver::DpmSolver::new(c)?),
         };
-        Ok(Self { class: config.class(), solver, timesteps: Vec::new(), done: 0 })
+        Ok(Self { class: config.class(), solver, timesteps: Vec::new(), done: 0, rehearsed: None })
     }
 
     pub fn class(&self) -> SchedulerClass {
@@ -167,6 +169,7 @@ impl Scheduler {
     /// Another scheduler than DDIM; an `eta` that is no number from 0.
     pub fn set_eta(&mut self, eta: f64, use_clipped_model_output: bool) -> Result<()> {
         self.timesteps.clear();
+        self.rehearsed = None;
         self.solver.set_eta(eta, use_clipped_model_output)
     }
 
@@ -184,36 +187,38 @@ impl Scheduler {
             Error::input(format!("{steps} steps with {trained} trained timesteps"))
                 .help(format!("take 1 to {trained} steps"))
         })?;
-        let timesteps = self.solver.set_timesteps(count)?;
-        self.rehearse(&timesteps)?;
-        self.timesteps = self.solver.set_timesteps(count)?;
+        let mut timesteps = self.solver.set_timesteps(count)?;
+        if self.rehearsed != Some(count) {
+            self.rehearse(&timesteps)?;
+            self.rehearsed = Some(count);
+            timesteps = self.solver.set_timesteps(count)?;
+        }
+        self.timesteps = timesteps;
         Ok(())
     }
 
     /// Takes all steps on six numbers: a division by zero in the last step is better found before the
     /// network's first.
     fn rehearse(&mut self, timesteps: &[i64]) -> Result<()> {
+        let ones = |shape: &[i64]| Ok(Tensor::ones(shape, (Kind::Float, Device::Cpu)));
         let mut sample = Tensor::from_slice(&[-1.0f32, -0.6, -0.2, 0.2, 0.6, 1.0]).view([1, 3, 2]);
         let doubles = self.solver.doubles_channels();
         for (index, &timestep) in timesteps.iter().enumerate() {
             let output = (&sample * 3.0 + timestep as f64).sin();
             let output = if doubles { Tensor::f_cat(&[&output, &output.square()], 1)? } else { output };
             let step = Step { index, timestep, model_output: &output, sample: &sample };
-            let next = self
-                .solver
-                .step(&step, &mut |shape| Ok(Tensor::ones(shape, (Kind::Float, tch::Device::Cpu))));
-            sample = match next {
+            sample = match self.solver.step(&step, &mut { ones }) {
                 Ok(next) if next.isfinite().all().int64_value(&[]) == 1 => next,
                 _ => {
                     return Err(Error::input(format!(
-                        "step {} of {} (timestep {timestep}) divides by zero with these settings",
+                        "step {} of {} (timestep {timestep}) has no finite result with these settings",
                         index + 1,
                         timesteps.len()
                     ))
                     .help(
                         "diffusers gives NaN here: take fewer steps or another timestep spacing (two steps \
-                         at one noise level), clip samples or predict v (`rescale_betas_zero_snr`), or \
-                         set `lower_order_final`",
+                         are at one noise level), clip samples or predict v (with \
+                         `rescale_betas_zero_snr`), or set `lower_order_final`",
                     ));
                 }
             };
