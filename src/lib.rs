@@ -1,7 +1,7 @@
 //! Synecho: do synthetic echocardiograms help?
 //!
 //! The way through:
-//! [`spec`] -> [`plan`] -> [`execute`] -> { [`data`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
+//! [`spec`] -> [`plan`] -> [`execute`] -> { [`data`], [`generate`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
 //!
 //! Stage modules never import each other: they meet in artifacts, whose shapes are
 //! [`manifest`] (images and masks), [`results`] (measurements and curves) and [`picture`].

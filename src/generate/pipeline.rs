@@ -100,6 +100,7 @@ impl Default for Request<'_> {
 /// A request, made ready for the networks: texts encoded, sizes known.
 pub struct Prepared<'a> {
     request: &'a Request<'a>,
+    scheduler: Scheduler,
     /// (2, 77, width): negative, then positive; (1, 77, width) without guidance.
     embeddings: Option<Tensor>,
     control: Option<Tensor>,
@@ -229,7 +230,7 @@ impl Pipeline {
     /// The request lacks what the mode needs, has what it does not take, or a size that does not fit.
     pub fn prepare<'a>(&self, request: &'a Request<'a>) -> Result<Prepared<'a>> {
         self.check(request)?;
-        self.scheduled(request)?;
+        let scheduler = self.scheduled(request)?;
         let _guard = tch::no_grad_guard();
         match &self.networks {
             Networks::Unconditional(unet) => {
@@ -240,7 +241,14 @@ impl Pipeline {
                 })?;
                 check_size(size, self.size_factor())?;
                 let latent_shape = [config.in_channels, size[0], size[1]];
-                Ok(Prepared { request, embeddings: None, control: None, latent_shape, cut: Vec::new() })
+                Ok(Prepared {
+                    request,
+                    scheduler,
+                    embeddings: None,
+                    control: None,
+                    latent_shape,
+                    cut: Vec::new(),
+                })
             }
             Networks::Latent(latent) => {
                 let scale = latent.scale();
@@ -257,7 +265,7 @@ impl Pipeline {
                 }
                 let (embeddings, cut) = self.encode(latent, request)?;
                 let latent_shape = [latent.unet.config().in_channels, size[0] / scale, size[1] / scale];
-                Ok(Prepared { request, embeddings: Some(embeddings), control, latent_shape, cut })
+                Ok(Prepared { request, scheduler, embeddings: Some(embeddings), control, latent_shape, cut })
             }
         }
     }
@@ -344,16 +352,17 @@ impl Pipeline {
     /// of the starting noise. `tick` is called after each step with the steps done and all steps.
     ///
     /// # Errors
-    /// Latents of another shape, or what libtorch refuses.
+    /// Latents of another shape, values that are not finite, or what libtorch refuses.
     pub fn sample(
         &self,
-        prepared: &Prepared,
+        prepared: &mut Prepared,
         noise: &mut dyn Noise,
         latents: Option<&Tensor>,
         tick: &dyn Fn(usize, usize),
     ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let mut scheduler = self.scheduled(prepared.request)?;
+        // Forgets the batch before.
+        prepared.scheduler.set_timesteps(prepared.request.steps)?;
         let mut sample = match latents {
             Some(latents) => {
                 if latents.dim() != 4 || latents.size()[1..] != prepared.latent_shape {
@@ -366,13 +375,13 @@ impl Pipeline {
             }
             None => noise.starting(&prepared.latent_shape)?,
         };
-        sample = sample.to_device(self.device).to_kind(self.kind) * scheduler.init_noise_sigma();
+        sample = sample.to_device(self.device).to_kind(self.kind);
         let conditioning = Conditioning::new(self, prepared, sample.size()[0])?;
+        let scheduler = &mut prepared.scheduler;
         let timesteps = scheduler.timesteps().to_vec();
         let (kind, device) = (self.kind, self.device);
         for (done, &timestep) in timesteps.iter().enumerate() {
-            let input = scheduler.scale_model_input(&sample, timestep);
-            let predicted = conditioning.predict(&input, timestep)?;
+            let predicted = conditioning.predict(&sample, timestep)?;
             sample = scheduler.step(&predicted, timestep, &sample, &mut |shape: &[i64]| {
                 Ok(noise.next(shape)?.to_device(device).to_kind(kind))
             })?;
@@ -380,6 +389,11 @@ impl Pipeline {
         }
         if let Networks::Latent(latent) = &self.networks {
             sample = latent.vae.decode(&(sample / latent.vae.config().scaling_factor))?;
+        }
+        if sample.isfinite().all().int64_value(&[]) == 0 {
+            return Err(Error::failure("the networks gave values that are not finite").help(
+                "use --dtype f32, another scheduler or fewer steps, and look whether the weights are whole",
+            ));
         }
         Ok((sample / 2.0 + 0.5).clamp(0.0, 1.0).to_kind(Kind::Float).to_device(Device::Cpu))
     }

@@ -39,6 +39,15 @@ impl Control {
             Self::Image(file) | Self::Mask(file) => file,
         }
     }
+
+    /// How it is resized: pictures as upstream resizes control images, masks so that no class arises
+    /// between two others.
+    fn filter(&self) -> FilterType {
+        match self {
+            Self::Image(_) => FilterType::Lanczos3,
+            Self::Mask(_) => FilterType::Nearest,
+        }
+    }
 }
 
 /// What the command line asks for.
@@ -102,10 +111,14 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
     let out = options.out.as_path();
     check_empty(out)?;
     let latents = options.latents.as_deref().map(read_latents).transpose()?;
-    let control = options.control.as_ref().map(|c| read_control(c, progress)).transpose()?;
+    let picture = options.control.as_ref().map(|c| read_control(c, progress)).transpose()?;
     let pipeline = Pipeline::load(&options.source)?;
-    let control = control.map(|picture| control_tensor(picture, options.size, pipeline.size_factor()));
-    let control = control.transpose()?;
+    let control = match (&options.control, picture) {
+        (Some(control), Some(picture)) => {
+            Some(control_tensor(picture, control.filter(), options.size, pipeline.size_factor())?)
+        }
+        _ => None,
+    };
     let steps = options.steps.unwrap_or_else(|| pipeline.default_steps());
     let request = Request {
         prompt: options.prompt.as_deref(),
@@ -119,7 +132,7 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
         steps,
         eta: options.eta,
     };
-    let prepared = pipeline.prepare(&request)?;
+    let mut prepared = pipeline.prepare(&request)?;
     for end in &prepared.cut {
         progress
             .line(format!("warning: the prompt is too long for the text encoder; it does not see {end:?}"));
@@ -143,7 +156,7 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
         let seeds: Vec<u64> = (0..size as u64).map(|i| options.seed + first as u64 + i).collect();
         let mut noise = ImageNoise::new(&seeds);
         let given = latents.as_ref().map(|l| l.narrow(0, first as i64, size as i64));
-        let images = pipeline.sample(&prepared, &mut noise, given.as_ref(), &|done, all| {
+        let images = pipeline.sample(&mut prepared, &mut noise, given.as_ref(), &|done, all| {
             // Some schedulers take a few steps more or fewer than were asked for.
             bar.set((first * steps + size * steps * done / all) as u64);
         })?;
@@ -247,8 +260,13 @@ fn read_control(control: &Control, progress: &Progress) -> Result<DynamicImage> 
 }
 
 /// (1, 3, height, width) in [0, 1]. Without a size the image keeps its own, cut down to multiples of
-/// `factor`; resampled by Lanczos' filter, as upstream's control images are.
-fn control_tensor(image: DynamicImage, size: Option<[i64; 2]>, factor: i64) -> Result<Tensor> {
+/// `factor`.
+fn control_tensor(
+    image: DynamicImage,
+    filter: FilterType,
+    size: Option<[i64; 2]>,
+    factor: i64,
+) -> Result<Tensor> {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     let [height_to, width_to] = size.unwrap_or([height - height % factor, width - width % factor]);
     if height_to < 1 || width_to < 1 || height_to > 16384 || width_to > 16384 {
@@ -257,7 +275,7 @@ fn control_tensor(image: DynamicImage, size: Option<[i64; 2]>, factor: i64) -> R
     }
     let image = match (height_to, width_to) == (height, width) {
         true => image,
-        false => image.resize_exact(width_to as u32, height_to as u32, FilterType::Lanczos3),
+        false => image.resize_exact(width_to as u32, height_to as u32, filter),
     };
     let pixels = Tensor::from_slice(image.to_rgb8().as_raw());
     let pixels = pixels.f_view([1, height_to, width_to, 3])?.f_permute([0, 3, 1, 2])?;
@@ -281,11 +299,29 @@ mod tests {
     #[test]
     fn a_control_image_is_cut_down_to_what_fits() {
         let image = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(21, 18, image::Luma([255])));
-        let tensor = control_tensor(image.clone(), None, 8).unwrap();
+        let lanczos = FilterType::Lanczos3;
+        let tensor = control_tensor(image.clone(), lanczos, None, 8).unwrap();
         assert_eq!(tensor.size(), [1, 3, 16, 16]);
         assert!((tensor - 1.0).abs().max().double_value(&[]) < 0.01);
-        assert_eq!(control_tensor(image.clone(), Some([24, 32]), 8).unwrap().size(), [1, 3, 24, 32]);
-        assert!(control_tensor(image, None, 32).is_err());
+        let larger = control_tensor(image.clone(), lanczos, Some([24, 32]), 8).unwrap();
+        assert_eq!(larger.size(), [1, 3, 24, 32]);
+        assert!(control_tensor(image, lanczos, None, 32).is_err());
+    }
+
+    #[test]
+    fn a_resized_mask_has_no_new_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.png");
+        let pixels = (0..9 * 9).map(|at| (at * 7 % 4) as u8).collect();
+        Picture { width: 9, height: 9, pixels }.write(&file).unwrap();
+        let values = |control: Control| -> Vec<i64> {
+            let image = read_control(&control, &Progress::new(true)).unwrap();
+            let tensor = control_tensor(image, control.filter(), Some([16, 24]), 8).unwrap() * 255.0;
+            tensor.round().to_kind(Kind::Int64).flatten(0, -1).try_into().unwrap()
+        };
+        assert!(values(Control::Mask(file.clone())).iter().all(|v| [0, 85, 170, 255].contains(v)));
+        // Class indices seen as a picture are almost black.
+        assert!(values(Control::Image(file)).iter().all(|&v| v < 10));
     }
 
     #[test]

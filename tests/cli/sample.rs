@@ -91,12 +91,25 @@ fn latents_take_the_place_of_the_seeds_noise() {
 }
 
 #[test]
+fn images_of_no_numbers_are_not_written() {
+    let place = place();
+    let nan = Tensor::full([1, 1, 16, 16], f64::NAN, (tch::Kind::Float, Device::Cpu));
+    let bytes = weights::to_bytes(&[("latents".into(), nan)], vec![]).unwrap();
+    fs::write(place.path("nan.safetensors"), bytes).unwrap();
+    let told = place.synecho(&sample(&["--latents", "nan.safetensors", "--out", "a"]));
+    told.wrong(1, &["not finite", "--dtype f32"]);
+    assert!(!place.path("a/000000.png").exists());
+}
+
+#[test]
 fn numeric_types_agree() {
     let place = place();
     for dtype in ["f32", "bf16"] {
         place.synecho(&sample(&["--scheduler", "ddim", "--dtype", dtype, "--out", dtype])).well();
     }
     let (a, b) = (picture(&place, "f32/000000.png"), picture(&place, "bf16/000000.png"));
+    assert_ne!(a, b);
+    assert!(place.read("bf16/manifest.csv").trim_end().ends_with(",bf16"));
     let apart: Vec<f64> = a.pixels.iter().zip(&b.pixels).map(|(a, b)| f64::from(a.abs_diff(*b))).collect();
     assert!(apart.iter().sum::<f64>() / (apart.len() as f64) < 4.0, "{apart:?}");
 }

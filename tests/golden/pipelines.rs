@@ -192,9 +192,9 @@ fn difference(fixture: &Fixture, case: &Case, source: &Source, change: impl Fn(&
         ..Request::default()
     };
     change(&mut request);
-    let prepared = pipeline.prepare(&request).unwrap();
+    let mut prepared = pipeline.prepare(&request).unwrap();
     let mut noise = Given { key: format!("{}/noise", case.name), drawn: 0 };
-    let images = pipeline.sample(&prepared, &mut noise, Some(&latents(case)), &|_, _| {}).unwrap();
+    let images = pipeline.sample(&mut prepared, &mut noise, Some(&latents(case)), &|_, _| {}).unwrap();
     let (shape, expected) = Tensors::read("pipelines.safetensors").f32(&case.name);
     assert_eq!(images.size(), shape.iter().map(|&n| n as i64).collect::<Vec<_>>());
     let images: Vec<f32> = images.contiguous().view(-1).try_into().unwrap();

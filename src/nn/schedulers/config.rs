@@ -185,20 +185,6 @@ impl SchedulerConfig {
         value
     }
 
-    /// What upstream's `StableDiffusionPipeline` makes of the configuration that it loads, whatever the
-    /// file says: `steps_offset` 1, and no clipping. (Its ControlNet pipeline takes it as it is.)
-    #[must_use]
-    pub fn for_stable_diffusion(mut self) -> Self {
-        match &mut self {
-            Self::Ddpm(c) => (c.spacing.steps_offset, c.clip.clip_sample) = (1, false),
-            Self::Ddim(c) => (c.spacing.steps_offset, c.clip.clip_sample) = (1, false),
-            Self::Pndm(c) => c.spacing.steps_offset = 1,
-            Self::UniPc(c) => c.spacing.steps_offset = 1,
-            Self::DpmSolver(c) => c.spacing.steps_offset = 1,
-        }
-        self
-    }
-
     pub fn class(&self) -> SchedulerClass {
         match self {
             Self::Ddpm(_) => SchedulerClass::Ddpm,

@@ -56,7 +56,8 @@ pub struct DpmSolverConfig {
     pub solver_type: DpmSolverType,
     pub lower_order_final: bool,
     pub euler_at_final: bool,
-    /// Equal steps in the log-SNR.
+    /// Equal steps in the log-SNR; gives way to `use_karras_sigmas`, goes before
+    /// `use_exponential_sigmas`.
     pub use_lu_lambdas: bool,
     /// Timesteps with a lower log(alpha / sigma) are left out. JSON has no -infinity: the default is
     /// left out when written.
@@ -149,10 +150,6 @@ impl DpmSolver {
         check_order(config.solver_order)?;
         config.threshold.check()?;
         config.sigmas.check()?;
-        if config.use_lu_lambdas && (config.sigmas.use_karras_sigmas || config.sigmas.use_exponential_sigmas)
-        {
-            return Err(Error::input("`use_lu_lambdas` with other sigmas").help("only one of them is used"));
-        }
         let sigmas = Sigmas::new(&config.betas, config.rescale_betas_zero_snr)?;
         Ok(Self { config: config.clone(), sigmas, outputs: Vec::new() })
     }
@@ -253,11 +250,14 @@ impl Solver for DpmSolver {
         let n = trained.len() as i64;
         let clip = self.config.lambda_min_clipped as f32;
         let clipped = self.sigmas.trained_lambdas()?.iter().filter(|l| **l < clip).count() as i64;
+        // Upstream rounds the timesteps of these levels, but for some it cuts them.
+        let mut cut = self.config.betas.beta_schedule == BetaSchedule::SquaredcosCapV2;
         let levels = if config.use_karras_sigmas {
             karras(&trained, config, steps)
         } else if self.config.use_lu_lambdas {
             lu(&trained, steps)
         } else if config.use_exponential_sigmas {
+            cut = true;
             exponential(&trained, config, steps)
         } else {
             if n - clipped < 1 {
@@ -267,9 +267,6 @@ impl Solver for DpmSolver {
             self.sigmas.set_trained(self.config.spacing.solver_timesteps(n, n - clipped, steps), zero)?;
             return Ok(self.sigmas.timesteps().to_vec());
         };
-        // Upstream rounds the timesteps, but for some it cuts them.
-        let cut =
-            config.use_exponential_sigmas || self.config.betas.beta_schedule == BetaSchedule::SquaredcosCapV2;
         let timesteps = timesteps_of(&levels, &trained)
             .into_iter()
             .map(|t| if cut { t } else { t.round_ties_even() } as i64)

@@ -151,16 +151,6 @@ impl Scheduler {
         &self.solver.schedule().alphas_cumprod
     }
 
-    /// Standard deviation that the first sample must have.
-    pub fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    /// What the network is given at `timestep`: the sample itself, for each of these schedulers.
-    pub fn scale_model_input(&self, sample: &Tensor, _timestep: i64) -> Tensor {
-        sample.shallow_clone()
-    }
-
     /// Lets DDIM's steps add noise: `eta` 0 none, 1 as much as DDPM's; `use_clipped_model_output`
     /// derives the noise again from the clipped sample. To be called before
     /// [`Scheduler::set_timesteps`].

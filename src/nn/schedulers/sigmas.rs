@@ -219,7 +219,9 @@ pub(super) fn timesteps_of(levels: &[f64], trained: &[f32]) -> Vec<f64> {
         .iter()
         .map(|level| {
             let wanted = level.max(1e-10).ln();
-            let below = log.partition_point(|l| *l <= wanted).saturating_sub(1).min(log.len() - 2);
+            // The last one that is not above: with a zero terminal SNR the highest level may lie below
+            // others.
+            let below = log.iter().rposition(|l| *l <= wanted).unwrap_or(0).min(log.len() - 2);
             let (low, high) = (log[below], log[below + 1]);
             // The difference of two f32 is an f32.
             let w = ((low - wanted) / f64::from((low - high) as f32)).clamp(0.0, 1.0);
