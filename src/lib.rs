@@ -4,9 +4,11 @@
 //! [`spec`] -> [`plan`] -> [`execute`] -> { [`data`], [`generate`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
 //!
 //! Stage modules never import each other: they meet in artifacts, whose shapes are
-//! [`manifest`] (images and masks), [`results`] (measurements and curves) and [`picture`].
+//! [`manifest`] (images and masks), [`pipeline`] (diffusers' folders and the networks in them),
+//! [`results`] (measurements and curves) and [`picture`].
 
 pub mod aggregate;
+pub mod augment;
 pub mod cli;
 pub mod data;
 pub mod doctor;
@@ -17,8 +19,10 @@ pub mod manifest;
 pub mod measure;
 pub mod nn;
 pub mod picture;
+pub mod pipeline;
 pub mod plan;
 pub mod progress;
+pub mod prompt;
 pub mod random;
 pub mod report;
 pub mod results;

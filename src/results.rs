@@ -10,7 +10,7 @@ use crate::error::{AtPath, Error, Result};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     pub experiment: String,
-    /// `segmentation` or `classification`.
+    /// `segmentation`, `classification` or `generation`.
     pub task: String,
     pub arm: String,
     pub model: String,
@@ -19,7 +19,8 @@ pub struct Measurement {
     pub patient: String,
     pub view: String,
     pub phase: String,
-    /// `endo`, `myo`, `epi`, `la`, `mean`; for classification a class, or `ED as ES` (truth as predicted).
+    /// `endo`, `myo`, `epi`, `la`, `mean`; for classification a class, or `ED as ES` (truth as predicted);
+    /// for texture an octave by its wavelengths, `2-4 px`.
     pub structure: String,
     pub metric: String,
     /// NaN where undefined.
@@ -66,6 +67,32 @@ pub struct TrainSummary {
     pub epochs: u64,
     pub steps: u64,
     pub precision: String,
+}
+
+/// What a trained generator is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorSummary {
+    /// `unconditional`, `text`, `text+segmentation`.
+    pub mode: String,
+    /// Of all networks, and of those that were trained; of one class where each has its own.
+    pub parameters: u64,
+    pub trainable: u64,
+    pub train_images: u64,
+    pub train_patients: u64,
+    pub steps: u64,
+    /// Images behind one step.
+    pub batch: u64,
+    pub image_size: u64,
+    pub precision: String,
+}
+
+/// A setting's name as a spec writes it.
+pub fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
 }
 
 /// Rows as CSV with a header line (also for no rows at all).

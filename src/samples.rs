@@ -110,6 +110,38 @@ impl Samples {
         })
     }
 
+    /// Those whose row `keep` wants.
+    pub fn filtered(&self, keep: impl Fn(&Row) -> bool) -> Self {
+        self.chosen(&(0..self.len()).filter(|&i| keep(&self.rows[i])).collect::<Vec<_>>())
+    }
+
+    /// Those at `indices`, in that order.
+    pub fn chosen(&self, indices: &[usize]) -> Self {
+        Self {
+            size: self.size,
+            images: indices.iter().flat_map(|&i| self.image(i)).copied().collect(),
+            masks: indices.iter().flat_map(|&i| self.mask(i)).copied().collect(),
+            rows: indices.iter().map(|&i| self.rows[i].clone()).collect(),
+            ids: indices.iter().map(|&i| self.ids[i]).collect(),
+        }
+    }
+
+    /// These and then `others`, whose ids follow on.
+    ///
+    /// # Errors
+    /// Another size, or masks on one side alone.
+    pub fn followed_by(mut self, others: &Self) -> Result<Self> {
+        if self.size != others.size || self.masks.is_empty() != others.masks.is_empty() {
+            return Err(Error::failure("images of two kinds cannot be mixed"));
+        }
+        let next = self.ids.iter().max().map_or(0, |id| id + 1);
+        self.images.extend_from_slice(&others.images);
+        self.masks.extend_from_slice(&others.masks);
+        self.rows.extend_from_slice(&others.rows);
+        self.ids.extend(others.ids.iter().map(|id| next + id));
+        Ok(self)
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }

@@ -14,12 +14,9 @@ use crate::{
     data, doctor,
     error::{Error, Result},
     execute::{self, Options, Outcome},
-    generate::{
-        self,
-        pipeline::Source,
-        sample::{Control, SampleOptions},
-    },
+    generate::sample::{self, Control, SampleOptions},
     measure,
+    pipeline::Source,
     plan::{self, Plan, Stage, StageKind},
     progress::Progress,
     report,
@@ -44,6 +41,12 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         Command::Data(command) => data_command(command),
         Command::Measure(Measure::Dice { truth, prediction, json }) => {
             let found = measure::folder::compare(&truth, &prediction)?;
+            if json { print_json(&found) } else { print(&found.to_string()) }
+        }
+        Command::Measure(Measure::Texture { real, synthetic, split, json }) => {
+            // The stages do not know each other: resizing is lent to the measure here.
+            let resize = &data::resize::bilinear;
+            let found = measure::texture::folder::compare_folders(&real, &synthetic, split, resize)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
     }
@@ -276,7 +279,7 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
         let state = if *there { "there" } else { "to do" };
         let cost = seconds.map(|s| format!("about {}", duration(s))).unwrap_or_default();
         text += &format!(
-            "  {state}  {}  {:<9} {}  {cost}\n",
+            "  {state}  {}  {:<10} {}  {cost}\n",
             &stage.key[..12],
             stage.kind().as_str(),
             stage.label
@@ -402,7 +405,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
         batch_size: a.batch_size as usize,
         out: a.out,
     };
-    let made = generate::sample::sample(&options, &progress)?;
+    let made = sample::sample(&options, &progress)?;
     print(&format!("{made} images in {}", options.out.display()))
 }
 

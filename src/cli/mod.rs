@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{execute::CHECKPOINT_EVERY, nn::schedulers::SchedulerClass};
+use crate::{execute::CHECKPOINT_EVERY, manifest::Split, nn::schedulers::SchedulerClass};
 
 /// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
 #[derive(Debug, Parser)]
@@ -267,6 +267,24 @@ enum Measure {
         /// Folder of predicted masks
         #[arg(long, value_name = "DIR")]
         prediction: PathBuf,
+        /// One JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Whether synthetic images have the real ones' speckle: ratio of their power spectra by octave
+    #[command(
+        after_help = "Examples:\n  synecho measure texture --real data/camus --split test --synthetic out\n  synecho measure texture --real real-png --synthetic synthetic-png --json\n\nThe figure is the mean power of the synthetic images over that of the real ones inside the ultrasound sector, for wavelengths of 2-4, 4-8, 8-16 and 16-32 pixels. 1: the same; below 0.5: blurred; above 2: grainy. A factor that all octaves share is contrast rather than texture. Compared are images of one class (view and phase, from both folders' manifest.csv) and, over all, the classes in the synthetic images' proportions. Where a folder has no manifest.csv with view and phase (as the output of synecho sample), all images are compared with all.\n\nImages have to be square. Larger ones are resized to the smallest, which blurs them a little: compare sets of one size where you can. Real against other real images (--split train and a folder of the rest) shows how far from 1 the same texture can be."
+    )]
+    Texture {
+        /// Folder of real images: with manifest.csv, or PNG and JPEG files
+        #[arg(long, value_name = "DIR")]
+        real: PathBuf,
+        /// Folder of synthetic images, likewise
+        #[arg(long, value_name = "DIR")]
+        synthetic: PathBuf,
+        /// Real images of this split alone: train, val or test (default: all)
+        #[arg(long, value_name = "SPLIT")]
+        split: Option<Split>,
         /// One JSON document
         #[arg(long)]
         json: bool,

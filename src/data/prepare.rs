@@ -43,6 +43,21 @@ pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: Progre
     Ok(manifest)
 }
 
+/// Writes `source` into the existing, empty folder `to` as it is.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn copy(source: &Manifest, to: &Path, progress: Progress) -> Result<Manifest> {
+    let load = |i: usize, _: &crate::manifest::Row| {
+        let row = source.rows.get(i).ok_or_else(|| Error::failure("a row is missing"))?;
+        let mask = source.mask_path(row).map(|file| Picture::read_mask(&file)).transpose()?;
+        Ok(Loaded { image: Picture::read(&source.image_path(row))?, mask, spacing: row.spacing() })
+    };
+    let manifest = write_folder(to, source.rows.clone(), load, progress)?;
+    carry_marker(&source.root, to)?;
+    Ok(manifest)
+}
+
 fn square(picture: Picture, size: usize, resize: fn(&Picture, usize, usize) -> Picture) -> Picture {
     if (picture.width, picture.height) == (size, size) { picture } else { resize(&picture, size, size) }
 }

@@ -46,6 +46,18 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
     {
         found.classification_weights = Some(digests.outside(&task.weights)?);
     }
+    for generator in spec.generators.values() {
+        let base = PathBuf::from(&generator.base);
+        // A generator's name comes before a folder's.
+        let base_is_folder = !spec.generators.contains_key(&generator.base);
+        for path in [&generator.pipeline, &generator.controlnet, &generator.folder]
+            .into_iter()
+            .chain(base_is_folder.then_some(&base))
+            .filter(|path| !path.as_os_str().is_empty())
+        {
+            found.folders.insert(path.clone(), digests.outside(path)?);
+        }
+    }
     digests.save();
     Ok(found)
 }

@@ -5,17 +5,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rand::seq::SliceRandom;
 use tch::Device;
+
+use super::is_manifest_folder;
 
 use crate::{
     aggregate::TrainedModel,
     data,
     error::{AtPath, Error, Result},
+    generate,
     manifest::{self, Manifest, Split},
-    measure::networks,
+    measure::{networks, texture},
     picture::Picture,
-    plan::{Stage, Work},
+    plan::{Fraction, Stage, Work},
     progress::Progress,
+    random,
     report::{PanelItem, ReportInput, ReportMeta},
     results::{self, CurvePoint, Measurement, TrainSummary},
     samples::{MaskReading, Samples},
@@ -78,33 +83,60 @@ pub(super) fn perform(place: &Place) -> Result<()> {
             })
         }
         Work::Prepare { image_size, split } => prepare(place, *image_size, split),
-        Work::TrainSegmentation { settings, real_fraction, seed } => {
+        Work::TrainGenerator { settings, patients } => train_generator(place, settings, *patients),
+        Work::Generate { settings, patients } => generate_images(place, settings, *patients),
+        Work::ImportSynthetic {} => import_synthetic(place),
+        Work::PrepareSynthetic { image_size } => {
+            let source = Manifest::read(place.artifact("source")?.join(DATA))?;
+            let to = place.out.join(DATA);
+            std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+            with_bar(place, "images", |p| data::prepare::prepare(&source, *image_size, &to, p).map(|_| ()))
+        }
+        Work::TrainSegmentation { settings, real_fraction, ratio, seed } => {
             let masks = MaskReading { pairing: settings.pairing, decoding: settings.mask_decoding };
-            let data = task_data(place, *real_fraction, *seed, Some(masks))?;
+            let data = task_data(place, *real_fraction, *ratio, *seed, Some(masks))?;
             train::segmentation(settings, &data, *seed, &setting(place))
         }
-        Work::TrainClassification { settings, real_fraction, seed, .. } => {
-            let data = task_data(place, *real_fraction, *seed, None)?;
+        Work::TrainClassification { settings, real_fraction, ratio, seed, .. } => {
+            let data = task_data(place, *real_fraction, *ratio, *seed, None)?;
             train::classification(settings, place.outside("weights"), &data, *seed, &setting(place))
         }
-        Work::MeasureSegmentation { settings, on } => {
-            let samples = Samples::read(&place.manifest()?, split_of(*on), None, Some(MaskReading::RIGHT))?;
-            let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
-            let network = place.artifact("network")?.join(train::WEIGHTS);
-            networks::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
+        Work::PseudoMasks { settings } => pseudo_masks(place, settings),
+        Work::MeasureTexture {} => {
+            let read = |role: &str| {
+                let manifest = Manifest::read(place.artifact(role)?.join(DATA))?;
+                Samples::read(&manifest, Split::Train, None, None)
+            };
+            let rows = texture::measurements(&read("data")?, &read("synthetic")?)?;
+            let file = place.out.join(networks::MEASUREMENTS);
+            std::fs::write(&file, results::to_csv(&rows)?).at_path(&file, "cannot write")
         }
+        Work::JudgeSegmentation { settings } => measure_segmentation(place, settings, Split::Train),
+        Work::JudgeClassification { settings, .. } => measure_classification(place, settings, Split::Train),
+        Work::MeasureSegmentation { settings, on } => measure_segmentation(place, settings, split_of(*on)),
         Work::MeasureClassification { settings, on, .. } => {
-            let samples = Samples::read(&place.manifest()?, split_of(*on), None, None)?;
-            let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
-            let network = place.artifact("network")?.join(train::WEIGHTS);
-            let channels = train::channels(settings).map(|c| (c.mean, c.std));
-            networks::classification(settings, channels, &network, &samples, place.device, &place.out, &bar)
+            measure_classification(place, settings, split_of(*on))
         }
         Work::Report { spec } => crate::report::write(&report_input(place, spec)?, &place.out),
     }
 }
 
-fn with_bar(place: &Place, things: &str, work: impl FnOnce(data::Progress) -> Result<()>) -> Result<()> {
+fn measure_segmentation(place: &Place, settings: &spec::Segmentation, split: Split) -> Result<()> {
+    let samples = Samples::read(&place.manifest()?, split, None, Some(MaskReading::RIGHT))?;
+    let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
+    let network = place.artifact("network")?.join(train::WEIGHTS);
+    networks::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
+}
+
+fn measure_classification(place: &Place, settings: &spec::Classification, split: Split) -> Result<()> {
+    let samples = Samples::read(&place.manifest()?, split, None, None)?;
+    let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
+    let network = place.artifact("network")?.join(train::WEIGHTS);
+    let channels = train::channels(settings).map(|c| (c.mean, c.std));
+    networks::classification(settings, channels, &network, &samples, place.device, &place.out, &bar)
+}
+
+fn with_bar<T>(place: &Place, things: &str, work: impl FnOnce(data::Progress) -> Result<T>) -> Result<T> {
     let bar = place.progress.bar(0, &place.stage.label, things);
     work(&|done, total| {
         bar.total(total as u64);
@@ -165,13 +197,153 @@ fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
     }
 }
 
-fn task_data(place: &Place, fraction: f64, seed: u64, masks: Option<MaskReading>) -> Result<train::TaskData> {
+fn task_data(
+    place: &Place,
+    fraction: f64,
+    ratio: Option<f64>,
+    seed: u64,
+    masks: Option<MaskReading>,
+) -> Result<train::TaskData> {
     let manifest = place.manifest()?;
     let patients = (fraction < 1.0).then(|| data::split::fraction(&manifest, fraction, seed));
-    Ok(train::TaskData {
-        train: Samples::read(&manifest, Split::Train, patients.as_deref(), masks)?,
-        val: Samples::read(&manifest, Split::Val, None, masks)?,
-    })
+    let mut train = Samples::read(&manifest, Split::Train, patients.as_deref(), masks)?;
+    if let Some(ratio) = ratio {
+        train = with_synthetic(train, place.artifact("synthetic")?, ratio, seed, masks)?;
+    }
+    Ok(train::TaskData { train, val: Samples::read(&manifest, Split::Val, None, masks)? })
+}
+
+/// `ratio` synthetic images for each real one, chosen at random by the seed.
+fn with_synthetic(
+    real: Samples,
+    artifact: &Path,
+    ratio: f64,
+    seed: u64,
+    masks: Option<MaskReading>,
+) -> Result<Samples> {
+    let synthetic = Samples::read(&Manifest::read(artifact.join(DATA))?, Split::Train, None, masks)?;
+    let count = (real.len() as f64 * ratio).round() as usize;
+    if count > synthetic.len() {
+        return Err(Error::input(format!(
+            "a ratio of {ratio} asks for {count} synthetic images beside {} real ones: there are {}",
+            real.len(),
+            synthetic.len()
+        ))
+        .help("lower the ratio, or raise the generator's per_class_images"));
+    }
+    let mut order: Vec<usize> = (0..synthetic.len()).collect();
+    order.shuffle(&mut random::rng(seed, "synthetic images", &[]));
+    order.truncate(count);
+    order.sort_unstable();
+    real.followed_by(&synthetic.chosen(&order))
+}
+
+/// The arm's training patients, where they are not all.
+fn arm_patients(manifest: &Manifest, patients: Option<Fraction>) -> Option<Vec<String>> {
+    patients.map(|p| data::split::fraction(manifest, p.fraction, p.seed))
+}
+
+fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<Fraction>) -> Result<()> {
+    let manifest = place.manifest()?;
+    let chosen = arm_patients(&manifest, patients);
+    let masks = match settings.mode == spec::Mode::TextSegmentation {
+        true => Some(MaskReading::RIGHT),
+        false => None,
+    };
+    let val = match manifest.of(Split::Val).next().is_some() {
+        true => Samples::read(&manifest, Split::Val, None, masks)?,
+        false => Samples::read(&manifest, Split::Train, chosen.as_deref(), masks)?.chosen(&[]),
+    };
+    let train = Samples::read(&manifest, Split::Train, chosen.as_deref(), masks)?;
+    let data = train::TaskData { train, val };
+    let base = match place.artifacts.get("base") {
+        Some(artifact) => Some(artifact.join(train::diffusion::PIPELINE)),
+        None => place.outside("base").map(Path::to_owned),
+    };
+    let grid = |pipeline: &Path, class: Option<usize>, file: &Path| {
+        let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
+        generate::dataset::grid(&making, class, file)
+    };
+    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))
+}
+
+fn generate_images(place: &Place, settings: &spec::Generator, patients: Option<Fraction>) -> Result<()> {
+    let manifest = place.manifest()?;
+    let chosen = arm_patients(&manifest, patients);
+    let pipeline = match place.artifacts.get("generator") {
+        Some(artifact) => artifact.join(train::diffusion::PIPELINE),
+        None => place
+            .outside("pipeline")
+            .map(Path::to_owned)
+            .ok_or_else(|| Error::failure("the stage has no generator"))?,
+    };
+    let to = place.out.join(DATA);
+    std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+    let making = making(place, settings, &pipeline, &manifest, chosen.as_deref());
+    let made = generate::dataset::dataset(&making, &place.checkpoints.join("images"), &to)?;
+    data::phantom::carry_marker(&manifest.root, &made.root)
+}
+
+fn making<'a>(
+    place: &'a Place,
+    settings: &'a spec::Generator,
+    pipeline: &'a Path,
+    real: &'a Manifest,
+    patients: Option<&'a [String]>,
+) -> generate::dataset::Making<'a> {
+    generate::dataset::Making {
+        settings,
+        generator: &place.stage.key[..8.min(place.stage.key.len())],
+        pipeline,
+        controlnet: place.outside("controlnet"),
+        real,
+        patients,
+        device: place.device,
+        progress: place.progress,
+        label: &place.stage.label,
+    }
+}
+
+/// The images again, with predicted masks, which the manifest calls so.
+fn pseudo_masks(place: &Place, settings: &spec::Segmentation) -> Result<()> {
+    let manifest = place.manifest()?;
+    let samples = Samples::read(&manifest, Split::Train, None, None)?;
+    let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
+    let network = place.artifact("network")?.join(train::WEIGHTS);
+    let masks = networks::masks(settings, &network, &samples, place.device, &bar)?;
+    let to = place.out.join(DATA);
+    std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+    let mut made = data::prepare::copy(&manifest, &to, &|_, _| {})?;
+    let folder = to.join("masks");
+    std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
+    for (row, mask) in made.rows.iter_mut().zip(&masks) {
+        let name = row.image.file_name().map(PathBuf::from).unwrap_or_default();
+        mask.write(&folder.join(&name))?;
+        row.mask = Some(Path::new("masks").join(name));
+        row.source_mask = Some("pseudo".to_owned());
+    }
+    made.write()
+}
+
+/// A folder of another program's images, as a data set that is all for training.
+fn import_synthetic(place: &Place) -> Result<()> {
+    let source = place.outside("source").ok_or_else(|| Error::failure("the stage has no folder"))?;
+    let to = place.out.join(DATA);
+    let mut manifest = match is_manifest_folder(source) {
+        true => {
+            let manifest = Manifest::read(source)?;
+            std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+            with_bar(place, "images", |p| data::prepare::copy(&manifest, &to, p))?
+        }
+        false => {
+            with_bar(place, "images", |p| data::import::import(data::import::Format::Folder, source, &to, p))?
+        }
+    };
+    for row in &mut manifest.rows {
+        row.split = Some(Split::Train);
+        row.generator.get_or_insert_with(|| "external".to_owned());
+    }
+    manifest.write()
 }
 
 fn split_of(on: ReportOn) -> Split {

@@ -1,9 +1,4 @@
-//! Synthetic images: diffusers' folders, read and written, and the three conditioning modes that sample
-//! from them.
+//! Synthetic images: a data set of them for an experiment, or a folder for `synecho sample`.
 
-pub mod folder;
-pub mod folder_write;
-pub mod noise;
-pub mod pipeline;
+pub mod dataset;
 pub mod sample;
-mod weight_files;

@@ -9,14 +9,11 @@ use image::{DynamicImage, ExtendedColorType, ImageFormat, imageops::FilterType};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-use super::{
-    noise::ImageNoise,
-    pipeline::{Pipeline, Request, Source},
-};
 use crate::{
     error::{AtPath, Error, Result},
     nn::tensor_file::TensorFile,
     picture::Picture,
+    pipeline::{Pipeline, Request, Source, noise::ImageNoise},
     progress::Progress,
     store::write_atomically,
 };
@@ -121,13 +118,13 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
     };
     let steps = options.steps.unwrap_or_else(|| pipeline.default_steps());
     let request = Request {
-        prompt: options.prompt.as_deref(),
+        prompts: options.prompt.as_deref().into_iter().collect(),
         negative_prompt: options.negative_prompt.as_deref(),
         guidance: options.guidance,
         clip_skip: options.clip_skip,
         control: control.as_ref(),
         conditioning_scale: options.conditioning_scale,
-        class_label: options.class_label,
+        class_labels: options.class_label.into_iter().collect(),
         size: options.size,
         steps,
         eta: options.eta,
@@ -283,7 +280,7 @@ fn control_tensor(
 }
 
 /// Writes an image (1 or 3, height, width) in [0, 1] as 8-bit grey or RGB.
-fn write_png(image: &Tensor, file: &Path) -> Result<()> {
+pub(super) fn write_png(image: &Tensor, file: &Path) -> Result<()> {
     let size = image.size();
     let bytes = (image * 255.0).round().to_kind(Kind::Uint8).f_permute([1, 2, 0])?.contiguous();
     let bytes: Vec<u8> = bytes.f_view(-1)?.try_into()?;

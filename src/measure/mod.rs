@@ -1,11 +1,12 @@
-//! What is measured: functions of arrays, and around them [`folder`] (masks in two folders) and
-//! [`networks`] (trained networks on held-out patients).
+//! What is measured: functions of arrays, and around them [`folder`] (masks in two folders),
+//! [`texture::folder`] (images in two folders) and [`networks`] (trained networks on held-out patients).
 
 pub mod classification;
 pub mod dice;
 pub mod folder;
 pub mod networks;
 pub mod surface_distance;
+pub mod texture;
 
 use serde::Serialize;
 

@@ -77,31 +77,54 @@ pub fn segmentation(
     out: &Path,
     bar: &Bar,
 ) -> Result<()> {
+    let folder = out.join(PREDICTIONS);
+    std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
+    let rows = predict(settings, network, samples, device, bar, &|i, mask| {
+        let row = &samples.rows[i];
+        mask.write(&folder.join(prediction_name(row)))?;
+        image_rows(row, samples.mask(i), &mask.pixels, samples.size)
+    })?;
+    write(&rows.into_iter().flatten().collect::<Vec<_>>(), out)
+}
+
+/// Segments every sample: the masks, in their order.
+pub fn masks(
+    settings: &Segmentation,
+    network: &Path,
+    samples: &Samples,
+    device: Device,
+    bar: &Bar,
+) -> Result<Vec<Picture>> {
+    predict(settings, network, samples, device, bar, &|_, mask| Ok(mask))
+}
+
+/// Hands the mask of each sample to `each`; gives what it made of them.
+fn predict<T: Send>(
+    settings: &Segmentation,
+    network: &Path,
+    samples: &Samples,
+    device: Device,
+    bar: &Bar,
+    each: &(dyn Fn(usize, Picture) -> Result<T> + Sync),
+) -> Result<Vec<T>> {
     let _guard = tch::no_grad_guard();
     let vs = VarStore::new(device);
     let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
     weights::load(&vs, network, |_| false)?;
-    let folder = out.join(PREDICTIONS);
-    std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
-    let (size, mut rows) = (samples.size, Vec::new());
+    let (size, mut all) = (samples.size, Vec::new());
     for from in (0..samples.len()).step_by(BATCH) {
         let to = (from + BATCH).min(samples.len());
         let logits = net.forward(&batch(samples, from, to, &[0.5], &[0.5], device)?);
         let classes: Vec<u8> = logits.argmax(1, false).to_kind(Kind::Uint8).flatten(0, -1).try_into()?;
-        let measured = (from..to)
+        let made = (from..to)
             .into_par_iter()
             .zip(classes.par_chunks_exact(size * size))
-            .map(|(i, prediction)| {
-                let row = &samples.rows[i];
-                let mask = Picture { width: size, height: size, pixels: prediction.to_vec() };
-                mask.write(&folder.join(prediction_name(row)))?;
-                image_rows(row, samples.mask(i), prediction, size)
-            })
+            .map(|(i, mask)| each(i, Picture { width: size, height: size, pixels: mask.to_vec() }))
             .collect::<Result<Vec<_>>>()?;
-        rows.extend(measured.into_iter().flatten());
+        all.extend(made);
         bar.inc((to - from) as u64);
     }
-    write(&rows, out)
+    Ok(all)
 }
 
 fn image_rows(row: &Row, truth: &[u8], prediction: &[u8], size: usize) -> Result<Vec<Measurement>> {

@@ -10,7 +10,7 @@ use tch::{
     nn::{Init, Path},
 };
 
-use super::config::Config;
+use super::{config::Config, diffusion::layers::of_type};
 use crate::error::{Error, Result};
 
 /// The activation between the two linear layers of a block.
@@ -172,7 +172,8 @@ impl LayerNorm {
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        Ok(xs.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)?)
+        let (weight, bias) = (of_type(&self.weight, xs), of_type(&self.bias, xs));
+        Ok(xs.f_layer_norm(self.weight.size(), Some(weight), Some(bias), self.eps, true)?)
     }
 }
 

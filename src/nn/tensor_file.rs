@@ -35,6 +35,7 @@ pub struct TensorFile {
     /// The header's length in the file.
     header: u64,
     entries: Vec<Entry>,
+    metadata: HashMap<String, String>,
 }
 
 impl TensorFile {
@@ -79,11 +80,17 @@ impl TensorFile {
             let shape = info.shape.iter().map(|&n| n as i64).collect();
             entries.push(Entry { name, kind, shape, range: info.data_offsets });
         }
-        Ok(Self { path: path.to_owned(), file, header: 8 + header, entries })
+        let metadata = metadata.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.to_owned(), file, header: 8 + header, entries, metadata })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file's own strings.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
     }
 
     /// The tensors, in the order in which they lie in the file.
@@ -107,6 +114,15 @@ impl TensorFile {
 /// `path`, with the metadata (`format`: `pt`) that transformers and diffusers ask for. The file is not
 /// put in place atomically: that is up to the caller.
 pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    write_with(path, tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))
+}
+
+/// [`write`] with metadata of the caller's.
+pub fn write_with(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: HashMap<String, String>,
+) -> Result<()> {
     let mut sorted: Vec<(safetensors::Dtype, &str, &Tensor)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         sorted.push((dtype(tensor.kind())?, name, tensor));
@@ -122,8 +138,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
         infos.push(((*name).to_owned(), TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) }));
     }
     let fail = |e: String| Error::failure(format!("cannot write safetensors: {e}")).at(path);
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(format), infos).map_err(|e| fail(e.to_string()))?;
+    let metadata = Metadata::new(Some(metadata), infos).map_err(|e| fail(e.to_string()))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|e| fail(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
 

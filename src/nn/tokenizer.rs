@@ -5,6 +5,9 @@
 //! fixed, as it is there, whatever `tokenizer.json` says.
 
 mod files;
+mod learn;
+
+pub use learn::learn;
 
 use std::path::Path;
 
@@ -83,6 +86,16 @@ impl ClipTokenizer {
     /// How many ids [`ClipTokenizer::encode`] gives: 77 for Stable Diffusion.
     pub fn max_length(&self) -> usize {
         self.max_length
+    }
+
+    /// Ids are below this.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The end token's id.
+    pub fn eos(&self) -> u32 {
+        self.eos
     }
 
     /// The ids of a prompt, as `CLIPTokenizer(prompt, padding="max_length", truncation=True)` gives them,

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Cell, Input, Outside, OutsideDigests, Plan, Stage, Work, key::key};
-use crate::spec::{ResolvedSpec, Source};
+use super::{Cell, Fraction, GeneratorCell, Input, Outside, OutsideDigests, Plan, Stage, Work, key::key};
+use crate::spec::{Arm, Generator, Mode, ResolvedSpec, Source};
 
 struct Builder {
     plan: Plan,
@@ -57,16 +57,32 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     let seg_data = spec.tasks.segmentation.as_ref().map(|task| prepare(&mut b, task.image_size));
     let cls_data = spec.tasks.classification.as_ref().map(|task| prepare(&mut b, task.image_size));
 
+    let mut generators = Generators { spec, digests, prepare: &prepare, seg_data: seg_data.as_deref() };
+    let whole: Vec<(&String, Made)> =
+        spec.generators.keys().map(|name| (name, generators.made(&mut b, name, None))).collect();
+
     for arm in &spec.arms {
         for &seed in &spec.experiment.seeds {
-            if let (Some(task), Some(data)) = (&spec.tasks.segmentation, &seg_data) {
+            let synthetic = arm.synthetic.as_ref().map(|name| {
+                let patients =
+                    (arm.real_fraction < 1.0).then_some(Fraction { fraction: arm.real_fraction, seed });
+                generators.made(&mut b, name, patients).to_mix
+            });
+            let at_size = |b: &mut Builder, image_size: usize| {
+                synthetic.as_ref().map(|images| at_size(b, images, image_size))
+            };
+            // An arm whose images have no masks is one of classification alone.
+            let masked = arm.synthetic.as_ref().is_none_or(|name| spec.generators[name].has_masks());
+            if let (Some(task), Some(data), true) = (&spec.tasks.segmentation, &seg_data, masked) {
+                let synthetic = at_size(&mut b, task.image_size);
                 let label = format!("segmentation {}, {}, seed {seed}", task.model, arm.name);
                 let work = Work::TrainSegmentation {
                     settings: task.clone(),
                     real_fraction: arm.real_fraction,
+                    ratio: arm.ratio,
                     seed,
                 };
-                let train = b.add(format!("train {label}"), work, vec![input("data", data)], vec![]);
+                let train = b.add(format!("train {label}"), work, mixed(data, synthetic), vec![]);
                 let work = Work::MeasureSegmentation { settings: task.clone(), on: task.report_on };
                 let inputs = vec![input("network", &train), input("data", data)];
                 let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
@@ -74,12 +90,14 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                 b.plan.cells.push(Cell { task: "segmentation", arm, model, seed, train, measure });
             }
             if let (Some(task), Some(data)) = (&spec.tasks.classification, &cls_data) {
+                let synthetic = at_size(&mut b, task.image_size);
                 for model in &task.models {
                     let label = format!("classification {model}, {}, seed {seed}", arm.name);
                     let work = Work::TrainClassification {
                         settings: task.clone(),
                         model: model.clone(),
                         real_fraction: arm.real_fraction,
+                        ratio: arm.ratio,
                         seed,
                     };
                     let weights = digests.classification_weights.as_ref().map(|digest| Outside {
@@ -88,7 +106,8 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                         digest: digest.clone(),
                     });
                     let outside = weights.into_iter().collect();
-                    let train = b.add(format!("train {label}"), work, vec![input("data", data)], outside);
+                    let inputs = mixed(data, synthetic.clone());
+                    let train = b.add(format!("train {label}"), work, inputs, outside);
                     let work = Work::MeasureClassification {
                         settings: task.clone(),
                         model: model.clone(),
@@ -102,7 +121,24 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
             }
         }
     }
+    for (name, made) in whole {
+        let real = prepare(&mut b, spec.generators[name].image_size);
+        let cell = judged(&mut b, spec, name, made, &real);
+        b.plan.generators.push(cell);
+    }
     let mut inputs = Vec::new();
+    for cell in &b.plan.generators {
+        inputs.extend(cell.train.iter().map(|key| input(format!("generator/train/{}", cell.name), key)));
+        inputs.push(input(format!("generator/images/{}", cell.name), &cell.images));
+        inputs.push(input(format!("generator/texture/{}", cell.name), &cell.texture));
+        for (task, key) in &cell.judged {
+            inputs.push(input(format!("generator/judge-{task}/{}", cell.name), key));
+        }
+    }
+    for name in spec.generators.keys() {
+        let data = prepare(&mut b, spec.generators[name].image_size);
+        inputs.push(input(format!("data/generator {name}"), &data));
+    }
     for cell in &b.plan.cells {
         let name = format!("{}/{}/{}/{}", cell.task, cell.arm, cell.model, cell.seed);
         inputs.push(input(format!("train/{name}"), &cell.train));
@@ -115,6 +151,163 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     }
     b.add("report".into(), Work::Report { spec: Box::new(spec.clone()) }, inputs, vec![]);
     b.plan
+}
+
+fn mixed(data: &str, synthetic: Option<String>) -> Vec<Input> {
+    let real = input("data", data);
+    std::iter::once(real).chain(synthetic.map(|key| input("synthetic", &key))).collect()
+}
+
+/// Synthetic images at a task's size.
+fn at_size(b: &mut Builder, images: &str, image_size: usize) -> String {
+    let inputs = vec![input("source", images)];
+    b.add(
+        format!("prepare synthetic images at {image_size} px"),
+        Work::PrepareSynthetic { image_size },
+        inputs,
+        vec![],
+    )
+}
+
+/// A generator's stages.
+struct Generators<'a> {
+    spec: &'a ResolvedSpec,
+    digests: &'a OutsideDigests,
+    prepare: &'a dyn Fn(&mut Builder, usize) -> String,
+    seg_data: Option<&'a str>,
+}
+
+#[derive(Clone)]
+struct Made {
+    train: Option<String>,
+    images: String,
+    /// The images as tasks take them: with pseudo-masks where these are asked for.
+    to_mix: String,
+}
+
+impl Generators<'_> {
+    fn outside(&self, role: &str, path: &std::path::Path) -> Option<Outside> {
+        let digest = self.digests.folders.get(path).cloned().unwrap_or_default();
+        let there = !path.as_os_str().is_empty();
+        there.then(|| Outside { role: role.into(), path: path.to_owned(), digest })
+    }
+
+    /// Trains the generator on `patients` (all of the training split where none are given).
+    fn trained(&mut self, b: &mut Builder, name: &str, patients: Option<Fraction>) -> Option<String> {
+        let settings = self.spec.generators.get(name)?;
+        if !settings.is_trained() {
+            return None;
+        }
+        let data = (self.prepare)(b, settings.image_size);
+        let (mut inputs, mut outside) = (vec![input("data", &data)], vec![]);
+        match self.spec.generators.get(&settings.base) {
+            // A base that only sampled would have seen other patients, so it is trained on the same.
+            Some(base) if base.is_trained() => {
+                let key = self.trained(b, &settings.base, patients);
+                inputs.extend(key.map(|key| input("base", &key)));
+            }
+            Some(base) => outside.extend(self.outside("base", &base.pipeline)),
+            None => outside.extend(self.outside("base", settings.base.as_ref())),
+        }
+        let work = Work::TrainGenerator { settings: Box::new(settings.clone()), patients };
+        let label = format!("train {name}{}: {}", of(patients), budget(settings));
+        Some(b.add(label, work, inputs, outside))
+    }
+
+    fn made(&mut self, b: &mut Builder, name: &str, patients: Option<Fraction>) -> Made {
+        let settings = &self.spec.generators[name];
+        if settings.mode == Mode::External {
+            let outside = self.outside("source", &settings.folder).into_iter().collect();
+            let images = b.add(format!("import images of {name}"), Work::ImportSynthetic {}, vec![], outside);
+            return Made { train: None, to_mix: self.with_masks(b, name, patients, &images), images };
+        }
+        let train = self.trained(b, name, patients);
+        let data = (self.prepare)(b, settings.image_size);
+        let mut inputs = vec![input("data", &data)];
+        inputs.extend(train.iter().map(|key| input("generator", key)));
+        let mut outside: Vec<Outside> =
+            self.outside("controlnet", &settings.controlnet).into_iter().collect();
+        outside.extend(self.outside("pipeline", &settings.pipeline));
+        let work = Work::Generate { settings: Box::new(settings.clone()), patients };
+        let count = 4 * settings.per_class_images;
+        let label =
+            format!("{count} images of {name}{}: {} steps each", of(patients), settings.sampling_steps);
+        let images = b.add(label, work, inputs, outside);
+        Made { train, to_mix: self.with_masks(b, name, patients, &images), images }
+    }
+
+    /// The images with the masks that a network trained on the same patients' real images sees.
+    fn with_masks(&self, b: &mut Builder, name: &str, patients: Option<Fraction>, images: &str) -> String {
+        let spec = self.spec;
+        let (Some(task), Some(data), true) =
+            (&spec.tasks.segmentation, self.seg_data, spec.generators[name].pseudo_masks)
+        else {
+            return images.to_owned();
+        };
+        let first = spec.experiment.seeds.first().copied().unwrap_or_default();
+        let Fraction { fraction, seed } = patients.unwrap_or(Fraction { fraction: 1.0, seed: first });
+        let work =
+            Work::TrainSegmentation { settings: task.clone(), real_fraction: fraction, ratio: None, seed };
+        let label = format!("train segmentation {}, real alone{}, seed {seed}", task.model, of(patients));
+        let network = b.add(label, work, vec![input("data", data)], vec![]);
+        let images = at_size(b, images, task.image_size);
+        let inputs = vec![input("network", &network), input("data", &images)];
+        b.add(
+            format!("pseudo-masks of {name}{}", of(patients)),
+            Work::PseudoMasks { settings: task.clone() },
+            inputs,
+            vec![],
+        )
+    }
+}
+
+/// What training costs, in words.
+fn budget(settings: &Generator) -> String {
+    let models = if settings.mode == Mode::Unconditional && settings.per_class { "4 x " } else { "" };
+    let batch = settings.batch_size * settings.accumulate;
+    format!("{models}{} steps of {batch} images, {} px", settings.steps, settings.image_size)
+}
+
+fn of(patients: Option<Fraction>) -> String {
+    patients
+        .map(|p| format!(", {}% of the patients, seed {}", (p.fraction * 1e4).round() / 100.0, p.seed))
+        .unwrap_or_default()
+}
+
+/// Texture, and what networks trained on all real images alone (the first seed's) see in the images.
+fn judged(b: &mut Builder, spec: &ResolvedSpec, name: &str, made: Made, real: &str) -> GeneratorCell {
+    let settings = &spec.generators[name];
+    let real_alone = |arm: &&Arm| arm.synthetic.is_none() && arm.real_fraction == 1.0;
+    let judge = spec.arms.iter().find(real_alone).map(|arm| arm.name.clone());
+    let networks: Vec<Cell> =
+        b.plan.cells.iter().filter(|cell| Some(&cell.arm) == judge.as_ref()).cloned().collect();
+    let mut judged: Vec<(&'static str, String)> = Vec::new();
+    for cell in networks {
+        if judged.iter().any(|(task, _)| *task == cell.task) {
+            continue;
+        }
+        let (work, size) = match (cell.task, &spec.tasks.segmentation, &spec.tasks.classification) {
+            ("segmentation", Some(task), _) if settings.mode == Mode::TextSegmentation => {
+                (Work::JudgeSegmentation { settings: task.clone() }, task.image_size)
+            }
+            ("classification", _, Some(task)) => {
+                let model = cell.model.clone();
+                (Work::JudgeClassification { settings: task.clone(), model }, task.image_size)
+            }
+            _ => continue,
+        };
+        let data = at_size(b, &made.images, size);
+        let inputs = vec![input("network", &cell.train), input("data", &data)];
+        let key = b.add(format!("judge images of {name}: {}", cell.task), work, inputs, vec![]);
+        judged.push((cell.task, key));
+    }
+    let images = match settings.mode == Mode::External {
+        true => at_size(b, &made.images, settings.image_size),
+        false => made.images.clone(),
+    };
+    let inputs = vec![input("synthetic", &images), input("data", real)];
+    let texture = b.add(format!("texture of {name}"), Work::MeasureTexture {}, inputs, vec![]);
+    GeneratorCell { name: name.to_owned(), train: made.train, images: made.images, texture, judged }
 }
 
 #[cfg(test)]

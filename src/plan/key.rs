@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Input, Outside, Work};
+use crate::spec::Generator;
 
 /// 128 bits of BLAKE3 over the canonical JSON of what decides the output.
 pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String {
@@ -30,6 +31,12 @@ pub fn params(work: &Work) -> Value {
         Work::TrainSegmentation { .. } | Work::TrainClassification { .. } => {
             settings.retain(|name, _| !["preset", "report_on", "models", "weights"].contains(&name.as_str()));
         }
+        // The base is an input. How images are sampled decides nothing of the training.
+        Work::TrainGenerator { .. } => settings.retain(|name, _| {
+            let name = name.as_str();
+            !Generator::PLACES.contains(&name) && !Generator::SAMPLING.contains(&name)
+        }),
+        Work::Generate { .. } => settings.retain(|name, _| !Generator::PLACES.contains(&name.as_str())),
         // The rest was said in training.
         _ => settings.retain(|name, _| {
             ["model", "image_size", "channels", "label", "imagenet_normalise"].contains(&name.as_str())
@@ -64,7 +71,7 @@ mod tests {
     use crate::spec::{Preset, ReportOn, Segmentation};
 
     fn train(settings: Segmentation) -> Work {
-        Work::TrainSegmentation { settings, real_fraction: 1.0, seed: 0 }
+        Work::TrainSegmentation { settings, real_fraction: 1.0, ratio: None, seed: 0 }
     }
 
     #[test]

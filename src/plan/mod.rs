@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 pub use build::build;
 pub use key::params;
 
-use crate::spec::{Classification, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split};
+use crate::spec::{
+    Classification, Generator, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split,
+};
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,6 +24,10 @@ use crate::spec::{Classification, Phantom, ReportOn, ResolvedSpec, Segmentation,
 pub enum StageKind {
     /// A data set: phantom, import, resize and split.
     Prepare,
+    /// A generator's networks.
+    Generator,
+    /// Synthetic images.
+    Generate,
     /// A task network.
     Train,
     /// What a trained network reaches on held-out patients.
@@ -31,11 +37,14 @@ pub enum StageKind {
 }
 
 impl StageKind {
-    pub const ALL: [Self; 4] = [Self::Prepare, Self::Train, Self::Measure, Self::Report];
+    pub const ALL: [Self; 6] =
+        [Self::Prepare, Self::Generator, Self::Generate, Self::Train, Self::Measure, Self::Report];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::Generator => "generator",
+            Self::Generate => "generate",
             Self::Train => "train",
             Self::Measure => "measure",
             Self::Report => "report",
@@ -58,17 +67,55 @@ pub enum Work {
         image_size: usize,
         split: Split,
     },
+    /// Trains a generator on the arm's training patients.
+    TrainGenerator {
+        settings: Box<Generator>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        patients: Option<Fraction>,
+    },
+    /// Makes its images.
+    Generate {
+        settings: Box<Generator>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        patients: Option<Fraction>,
+    },
+    /// Takes over images that another program made.
+    ImportSynthetic {},
+    /// Brings synthetic images to a task's size.
+    PrepareSynthetic {
+        image_size: usize,
+    },
     TrainSegmentation {
         settings: Segmentation,
         real_fraction: f64,
+        /// Synthetic images per real one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ratio: Option<f64>,
         seed: u64,
     },
     TrainClassification {
         settings: Classification,
         model: String,
         real_fraction: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ratio: Option<f64>,
         seed: u64,
     },
+    /// Synthetic images, seen by a network that was trained on real ones: do they show what their masks
+    /// (or their labels) say?
+    JudgeSegmentation {
+        settings: Segmentation,
+    },
+    JudgeClassification {
+        settings: Classification,
+        model: String,
+    },
+    /// Gives synthetic images the masks that a network trained on the arm's real images sees in them.
+    PseudoMasks {
+        settings: Segmentation,
+    },
+    /// Power spectrum of synthetic images over that of the real training images.
+    MeasureTexture {},
     MeasureSegmentation {
         settings: Segmentation,
         on: ReportOn,
@@ -87,8 +134,15 @@ impl Work {
     pub fn kind(&self) -> StageKind {
         match self {
             Self::Phantom(_) | Self::Import { .. } | Self::Prepare { .. } => StageKind::Prepare,
+            Self::TrainGenerator { .. } => StageKind::Generator,
+            Self::Generate { .. } | Self::ImportSynthetic {} => StageKind::Generate,
+            Self::PrepareSynthetic { .. } | Self::PseudoMasks { .. } => StageKind::Prepare,
             Self::TrainSegmentation { .. } | Self::TrainClassification { .. } => StageKind::Train,
-            Self::MeasureSegmentation { .. } | Self::MeasureClassification { .. } => StageKind::Measure,
+            Self::MeasureSegmentation { .. }
+            | Self::MeasureClassification { .. }
+            | Self::JudgeSegmentation { .. }
+            | Self::JudgeClassification { .. }
+            | Self::MeasureTexture {} => StageKind::Measure,
             Self::Report { .. } => StageKind::Report,
         }
     }
@@ -99,6 +153,14 @@ impl Work {
             Self::Phantom(_) => 1,
             Self::Import { .. } => 1,
             Self::Prepare { .. } => 1,
+            Self::TrainGenerator { .. } => 1,
+            Self::Generate { .. } => 1,
+            Self::ImportSynthetic {} => 1,
+            Self::PrepareSynthetic { .. } => 1,
+            Self::PseudoMasks { .. } => 1,
+            Self::JudgeSegmentation { .. } => 1,
+            Self::JudgeClassification { .. } => 1,
+            Self::MeasureTexture {} => 1,
             Self::TrainSegmentation { .. } => 1,
             Self::TrainClassification { .. } => 1,
             Self::MeasureSegmentation { .. } => 1,
@@ -113,13 +175,28 @@ impl Work {
             Self::Phantom(p) => (format!("phantom {}", p.size), p.patients as f64),
             Self::Import { format } => (format!("import {format:?}"), 1.0),
             Self::Prepare { image_size, .. } => (format!("prepare {image_size}"), 1.0),
-            Self::TrainSegmentation { settings: s, real_fraction, .. } => (
-                format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision),
-                s.epochs as f64 * real_fraction,
+            Self::TrainGenerator { settings: s, .. } => (
+                format!("generator {}", network_of(s)),
+                (s.steps * s.accumulate * s.batch_size) as f64
+                    * if s.mode == Mode::Unconditional && s.per_class { 4.0 } else { 1.0 },
             ),
-            Self::TrainClassification { settings: s, model, real_fraction, .. } => (
+            Self::Generate { settings: s, .. } => (
+                format!("generate {} {:?}", network_of(s), s.guidance > 1.0),
+                (4 * s.per_class_images * s.sampling_steps) as f64,
+            ),
+            Self::ImportSynthetic {} => ("import synthetic".into(), 1.0),
+            Self::PrepareSynthetic { image_size } => (format!("prepare synthetic {image_size}"), 1.0),
+            Self::PseudoMasks { settings: s } => (format!("pseudo-masks {}", s.image_size), 1.0),
+            Self::JudgeSegmentation { settings: s } => (format!("judge segmentation {}", s.image_size), 1.0),
+            Self::JudgeClassification { model, .. } => (format!("judge {model}"), 1.0),
+            Self::MeasureTexture {} => ("texture".into(), 1.0),
+            Self::TrainSegmentation { settings: s, real_fraction, ratio, .. } => (
+                format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision),
+                s.epochs as f64 * real_fraction * (1.0 + ratio.unwrap_or(0.0)),
+            ),
+            Self::TrainClassification { settings: s, model, real_fraction, ratio, .. } => (
                 format!("classification {model} {} {:?}", s.image_size, s.precision),
-                s.epochs as f64 * real_fraction,
+                s.epochs as f64 * real_fraction * (1.0 + ratio.unwrap_or(0.0)),
             ),
             Self::MeasureSegmentation { settings: s, .. } => {
                 (format!("measure segmentation {}", s.image_size), 1.0)
@@ -128,6 +205,21 @@ impl Work {
             Self::Report { .. } => ("report".into(), 1.0),
         }
     }
+}
+
+/// What decides a generator's cost per image.
+fn network_of(s: &Generator) -> String {
+    format!(
+        "{:?} {} {:?} {:?} {:?} {:?}",
+        s.mode, s.image_size, s.image_space, s.channels, s.conditioning, s.precision
+    )
+}
+
+/// Which of the training patients: `fraction` of them, drawn by `seed`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Fraction {
+    pub fraction: f64,
+    pub seed: u64,
 }
 
 /// An earlier stage's artifact, and what it is for.
@@ -173,11 +265,24 @@ pub struct Cell {
     pub measure: String,
 }
 
+/// One generator of the experiment, trained on all training patients, and where its artifacts are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratorCell {
+    pub name: String,
+    pub train: Option<String>,
+    /// At the generator's own size.
+    pub images: String,
+    pub texture: String,
+    /// (task, key of the judging stage).
+    pub judged: Vec<(&'static str, String)>,
+}
+
 /// Stages in an order in which they can be done, each key once.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub stages: Vec<Stage>,
     pub cells: Vec<Cell>,
+    pub generators: Vec<GeneratorCell>,
 }
 
 impl Plan {
@@ -194,4 +299,6 @@ pub struct OutsideDigests {
     /// Whether the data root already is a manifest folder.
     pub data_is_manifest: bool,
     pub classification_weights: Option<String>,
+    /// Of folders that generators name.
+    pub folders: HashMap<PathBuf, String>,
 }

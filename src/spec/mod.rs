@@ -1,14 +1,19 @@
 //! The experiment spec: as typed ([`ExperimentSpec`]) and as resolved ([`ResolvedSpec`], every default
 //! filled in, saved beside the results). No later part of the program reads the TOML.
 
+mod generators;
 mod read;
 mod resolve;
 mod tasks;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use generators::{
+    Betas, Generator, GeneratorPreset, GeneratorSchedule, GeneratorSpec, ImageSpace, MaskConditioning, Mode,
+    Prediction, Sampler,
+};
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
@@ -24,6 +29,9 @@ pub struct ExperimentSpec {
     pub experiment: ExperimentSection,
     #[serde(default)]
     pub data: DataSection,
+    /// By name.
+    #[serde(default)]
+    pub generators: BTreeMap<String, GeneratorSpec>,
     #[serde(default)]
     pub arms: Vec<ArmSection>,
     #[serde(default)]
@@ -70,6 +78,9 @@ pub struct PhantomSection {
 pub struct ArmSection {
     pub name: Option<String>,
     pub real_fraction: Option<OneOrMany<f64>>,
+    /// A generator's name.
+    pub synthetic: Option<String>,
+    pub ratio: Option<OneOrMany<f64>>,
 }
 
 /// A number, or a list of them: a list is a sweep.
@@ -171,6 +182,8 @@ impl HeldOut {
 pub struct ResolvedSpec {
     pub experiment: Experiment,
     pub data: Data,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub generators: BTreeMap<String, Generator>,
     pub arms: Vec<Arm>,
     pub tasks: Tasks,
     pub report: Report,
@@ -223,12 +236,18 @@ pub struct Phantom {
     pub seed: u64,
 }
 
-/// One row of a table: which real patients (later: plus which synthetic images at which ratio).
+/// One row of a table: which real patients, plus which synthetic images at which ratio.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Arm {
     pub name: String,
     /// Fraction of the training patients, in (0, 1].
     pub real_fraction: f64,
+    /// A generator's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<String>,
+    /// Synthetic images per real one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

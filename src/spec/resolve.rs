@@ -1,11 +1,16 @@
 //! Fills in every default and refuses what cannot be meant.
 
-use std::{collections::HashSet, path::Path};
+mod generators;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use super::{
-    Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, OneOrMany,
-    Phantom, Report, ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
-    read::Origin,
+    Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, Generator, HeldOut,
+    OneOrMany, Phantom, Precision, Report, ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme,
+    Tasks, TranslateUnit, read::Origin,
 };
 use crate::error::{Error, Result};
 
@@ -17,14 +22,15 @@ pub fn resolve(spec: ExperimentSpec) -> Result<ResolvedSpec> {
 pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin) -> Result<ResolvedSpec> {
     let check = Check { origin };
     let experiment = experiment(spec.experiment, file_stem, &check)?;
-    let arms = arms(&spec.arms, &check)?;
+    let generators = generators::resolve(spec.generators, &check)?;
+    let arms = arms(&spec.arms, &generators, &check)?;
     let mut segmentation = spec.tasks.segmentation;
     let mut classification = spec.tasks.classification;
-    if segmentation.is_none() && classification.is_none() {
+    if segmentation.is_none() && classification.is_none() && generators.is_empty() {
         return Err(check.fault(
             "tasks",
-            "the spec has no task",
-            "add [tasks.segmentation] or [tasks.classification] (an empty table takes every default)",
+            "the spec has no task and no generator",
+            "add [tasks.segmentation], [tasks.classification] (an empty table takes every default) or [generators.NAME]",
         ));
     }
     if let Some(size) = spec.data.image_size {
@@ -52,6 +58,25 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             })
             .transpose()?,
     };
+    if tasks.segmentation.is_some() && tasks.classification.is_none() {
+        for arm in &arms {
+            let Some(name) = arm.synthetic.as_ref().filter(|name| !generators[*name].has_masks()) else {
+                continue;
+            };
+            return Err(check.fault(
+                &format!("generators.{name}.mode"),
+                &format!("segmentation needs masks, and these images have none (arm {:?})", arm.name),
+                "use mode = \"text+segmentation\", set pseudo_masks = true, or add [tasks.classification]",
+            ));
+        }
+    }
+    if let Some((name, _)) = generators.iter().find(|(_, g)| g.pseudo_masks && tasks.segmentation.is_none()) {
+        return Err(check.fault(
+            &format!("generators.{name}.pseudo_masks"),
+            "there is no segmentation network to make them",
+            "add [tasks.segmentation]",
+        ));
+    }
     let data = data(spec.data, &check)?;
     let tested = tasks.segmentation.as_ref().is_some_and(|t| t.report_on == ReportOn::Test)
         || tasks.classification.as_ref().is_some_and(|t| t.report_on == ReportOn::Test);
@@ -65,6 +90,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
     Ok(ResolvedSpec {
         experiment,
         data,
+        generators,
         arms,
         tasks,
         report: Report { pictures: spec.report.pictures.unwrap_or(false) },
@@ -250,50 +276,94 @@ fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Spli
     })
 }
 
-fn arms(typed: &[ArmSection], check: &Check) -> Result<Vec<Arm>> {
+fn arms(typed: &[ArmSection], generators: &BTreeMap<String, Generator>, check: &Check) -> Result<Vec<Arm>> {
     if typed.is_empty() {
-        return Ok(vec![Arm { name: "real".into(), real_fraction: 1.0 }]);
+        return Ok(vec![Arm { name: "real".into(), real_fraction: 1.0, synthetic: None, ratio: None }]);
     }
     let mut arms: Vec<Arm> = Vec::new();
     for (i, section) in typed.iter().enumerate() {
-        let key = format!("arms.{i}.real_fraction");
-        let (fractions, sweep) = match &section.real_fraction {
-            None => (vec![1.0], false),
-            Some(OneOrMany::One(f)) => (vec![*f], false),
-            Some(OneOrMany::Many(list)) => (list.clone(), true),
-        };
-        if fractions.is_empty() {
-            return Err(check.fault(&key, "the list is empty", "write real_fraction = [0.1, 0.5, 1.0]"));
+        let field = |name: &str| format!("arms.{i}.{name}");
+        let (fractions, fraction_sweep) = sweep(section.real_fraction.as_ref(), &[1.0]);
+        let (ratios, ratio_sweep) = sweep(section.ratio.as_ref(), &[1.0]);
+        for (key, list) in [("real_fraction", &fractions), ("ratio", &ratios)] {
+            if list.is_empty() {
+                let help = format!("write {key} = [0.25, 0.5, 1.0]");
+                return Err(check.fault(&field(key), "the list is empty", &help));
+            }
         }
-        for fraction in fractions {
+        match &section.synthetic {
+            None if section.ratio.is_some() => {
+                let help = "name the generator: synthetic = \"NAME\"";
+                return Err(check.fault(&field("ratio"), "an arm without synthetic images", help));
+            }
+            Some(name) if !generators.contains_key(name) => {
+                let known: Vec<&str> = generators.keys().map(String::as_str).collect();
+                let help = match super::read::nearest(name, known.iter().copied()) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None if known.is_empty() => format!("add [generators.{name}]"),
+                    None => format!("there are {}", known.join(", ")),
+                };
+                let problem = format!("there is no generator {name:?}");
+                return Err(check.fault(&field("synthetic"), &problem, &help));
+            }
+            _ => {}
+        }
+        for &fraction in &fractions {
             if !(fraction > 0.0 && fraction <= 1.0) {
                 return Err(check.fault(
-                    &key,
+                    &field("real_fraction"),
                     &format!("{fraction} is out of range"),
                     "choose a fraction of the training patients above 0, at most 1",
                 ));
             }
-            let percent = format!("{}%", (fraction * 1e4).round() / 100.0);
-            let name = match &section.name {
-                Some(name) if sweep && !name.contains("{real_fraction}") => format!("{name} {percent}"),
-                Some(name) => name.replace("{real_fraction}", &percent),
-                None if fraction < 1.0 || sweep => format!("real {percent}"),
-                None => "real".into(),
-            };
-            if name.trim().is_empty() {
-                return Err(check.fault(&format!("arms.{i}.name"), "is empty", "name the arm"));
+            for &ratio in &ratios {
+                if section.synthetic.is_some() {
+                    check.range(&field("ratio"), ratio, 0.001, 1000.0)?;
+                }
+                let percent = |v: f64| format!("{}%", (v * 1e4).round() / 100.0);
+                let mut name = section.name.clone().unwrap_or_else(|| {
+                    let mut name = "real".to_owned();
+                    if fraction < 1.0 || fraction_sweep {
+                        name += " {real_fraction}";
+                    }
+                    if let Some(synthetic) = &section.synthetic {
+                        name += &format!(" + {{ratio}} {synthetic}");
+                    }
+                    name
+                });
+                for (is_sweep, place) in [(fraction_sweep, "{real_fraction}"), (ratio_sweep, "{ratio}")] {
+                    if is_sweep && !name.contains(place) {
+                        name += &format!(" {place}");
+                    }
+                }
+                let name =
+                    name.replace("{real_fraction}", &percent(fraction)).replace("{ratio}", &percent(ratio));
+                if name.trim().is_empty() {
+                    return Err(check.fault(&field("name"), "is empty", "name the arm"));
+                }
+                if arms.iter().any(|arm| arm.name == name) {
+                    return Err(check.fault(
+                        &format!("arms.{i}"),
+                        &format!("there are two arms named {name:?}"),
+                        "give every arm a name of its own",
+                    ));
+                }
+                let synthetic = section.synthetic.clone();
+                let ratio = synthetic.is_some().then_some(ratio);
+                arms.push(Arm { name, real_fraction: fraction, synthetic, ratio });
             }
-            if arms.iter().any(|arm| arm.name == name) {
-                return Err(check.fault(
-                    &format!("arms.{i}"),
-                    &format!("there are two arms named {name:?}"),
-                    "give every arm a name of its own",
-                ));
-            }
-            arms.push(Arm { name, real_fraction: fraction });
         }
     }
     Ok(arms)
+}
+
+/// The values of a field, and whether they were typed as a list.
+fn sweep(typed: Option<&OneOrMany<f64>>, default: &[f64]) -> (Vec<f64>, bool) {
+    match typed {
+        None => (default.to_vec(), false),
+        Some(OneOrMany::One(value)) => (vec![*value], false),
+        Some(OneOrMany::Many(list)) => (list.clone(), true),
+    }
 }
 
 /// What both tasks have.
@@ -303,6 +373,10 @@ macro_rules! check_common {
             $check.range(&format!("tasks.{}.{field}", $task), value, low, high)
         };
         range("image_size", $t.image_size as f64, 32.0, 1024.0)?;
+        if $t.precision == Precision::F16 {
+            let key = format!("tasks.{}.precision", $task);
+            return Err($check.fault(&key, "tasks are not trained in f16", "use \"f32\" or \"bf16\""));
+        }
         range("epochs", $t.epochs as f64, 1.0, 1e6)?;
         range("batch_size", $t.batch_size as f64, 1.0, 4096.0)?;
         range("learning_rate", $t.learning_rate, 1e-9, 10.0)?;

@@ -38,6 +38,8 @@ macro_rules! layered {
     };
 }
 
+pub(super) use layered;
+
 /// Where the settings that are not typed come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,6 +58,18 @@ pub enum Preset {
 pub enum Precision {
     F32,
     Bf16,
+    /// Generators on CUDA alone; the loss is scaled so that small gradients are not lost.
+    F16,
+}
+
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
 }
 
 /// How the learning rate goes from `learning_rate` to `final_learning_rate`.

@@ -3,20 +3,19 @@
 
 use std::{collections::HashMap, path::Path};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tch::Tensor;
 
 use super::parameters::Snapshot;
 use crate::{
     error::{AtPath, Error, Result},
-    nn::weights,
+    nn::tensor_file::{self, TensorFile},
     results::CurvePoint,
-    store::write_atomically,
 };
 
 const FILE: &str = "last.safetensors";
 
-/// Where a run stands between two epochs.
+/// Where a task's training stands between two epochs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// Epochs and optimizer steps done.
@@ -33,12 +32,14 @@ pub struct Best {
     pub value: f64,
 }
 
-pub struct Checkpoint {
-    pub standing: Standing,
+/// A run's state: `standing` says where it is, in the words of its loop.
+pub struct Checkpoint<S> {
+    pub standing: S,
     pub curves: Vec<CurvePoint>,
     pub now: Snapshot,
     pub moments: Vec<Tensor>,
-    pub best: Option<Snapshot>,
+    /// The weights of the best validation, or the averaged ones.
+    pub kept: Option<Snapshot>,
 }
 
 fn put(tensors: &mut Vec<(String, Tensor)>, prefix: &str, snapshot: &Snapshot) {
@@ -59,22 +60,26 @@ fn take(tensors: &mut HashMap<String, Tensor>, prefix: &str) -> Option<Snapshot>
     Some(Snapshot { master, buffers })
 }
 
-impl Checkpoint {
+impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
     /// Replaces the checkpoint in `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).at_path(dir, "cannot make the folder")?;
         let mut tensors = Vec::new();
         put(&mut tensors, "now", &self.now);
-        if let Some(best) = &self.best {
-            put(&mut tensors, "best", best);
+        if let Some(kept) = &self.kept {
+            put(&mut tensors, "kept", kept);
         }
         tensors
             .extend(self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.shallow_clone())));
         let standing = serde_json::to_string(&self.standing)
             .map_err(|e| Error::failure(format!("cannot write the checkpoint: {e}")))?;
-        let metadata =
-            vec![("standing".into(), standing), ("curves".into(), crate::results::to_csv(&self.curves)?)];
-        write_atomically(&dir.join(FILE), &weights::to_bytes(&tensors, metadata)?)
+        let metadata = HashMap::from([
+            ("standing".to_owned(), standing),
+            ("curves".to_owned(), crate::results::to_csv(&self.curves)?),
+        ]);
+        let (next, place) = (dir.join("next.safetensors"), dir.join(FILE));
+        tensor_file::write_with(&next, &tensors, metadata)?;
+        std::fs::rename(&next, &place).at_path(&place, "cannot put the checkpoint in its place")
     }
 
     /// The checkpoint in `dir`, if there is one.
@@ -84,14 +89,17 @@ impl Checkpoint {
             return Ok(None);
         }
         let damaged = || Error::failure("the checkpoint is damaged").at(&file);
-        let bytes = std::fs::read(&file).at_path(&file, "cannot read the checkpoint")?;
-        let (mut tensors, metadata) = weights::from_bytes(&bytes, &file).map_err(|_| damaged())?;
-        let standing =
-            metadata.get("standing").and_then(|t| serde_json::from_str(t).ok()).ok_or_else(damaged)?;
-        let curves = crate::results::parse_csv(metadata.get("curves").ok_or_else(damaged)?, &file)?;
+        let opened = TensorFile::open(&file).map_err(|_| damaged())?;
+        let mut tensors = HashMap::new();
+        for entry in opened.entries() {
+            tensors.insert(entry.name.clone(), opened.read(entry)?);
+        }
+        let text = |name: &str| opened.metadata().get(name).ok_or_else(damaged);
+        let standing = serde_json::from_str(text("standing")?).map_err(|_| damaged())?;
+        let curves = crate::results::parse_csv(text("curves")?, &file)?;
         let now = take(&mut tensors, "now").ok_or_else(damaged)?;
-        let best = take(&mut tensors, "best");
+        let kept = take(&mut tensors, "kept");
         let moments = (0..).map_while(|i| tensors.remove(&format!("moment.{i}"))).collect();
-        Ok(Some(Self { standing, curves, now, moments, best }))
+        Ok(Some(Self { standing, curves, now, moments, kept }))
     }
 }

@@ -4,11 +4,9 @@ use std::path::Path;
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{
-    Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, augment, augment_range, fit,
-    schedule::LearningRate,
-};
+use super::{Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate};
 use crate::{
+    augment::{self, AugmentRange},
     error::Result,
     nn::{init, resnet::ResNet, weights},
     random,
@@ -85,7 +83,7 @@ pub fn classification(
         rule: Rule::Sgd { momentum: s.momentum, weight_decay: s.weight_decay },
         precision: s.precision,
         shuffle: s.shuffle,
-        augment: augment_range(&s.augment),
+        augment: AugmentRange::of(&s.augment),
         validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };

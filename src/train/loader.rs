@@ -7,8 +7,8 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use tch::{Device, Tensor};
 
-use super::augment::{self, AugmentParams, AugmentRange, Normalise};
 use crate::{
+    augment::{self, AugmentParams, AugmentRange, Normalise},
     error::{Error, Result},
     random,
     samples::Samples,

@@ -1,8 +1,8 @@
 //! Training: one loop, one optimizer, one checkpoint format.
 
-pub mod augment;
 mod checkpoint;
 mod classification;
+pub mod diffusion;
 mod loader;
 mod optimizer;
 mod parameters;
@@ -14,14 +14,14 @@ use std::{path::Path, time::Instant};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use crate::{
+    augment::AugmentRange,
     error::{AtPath, Error, Result},
     nn::weights,
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
-    spec::{Augment, Precision},
+    spec::Precision,
 };
-use augment::AugmentRange;
 use checkpoint::{Best, Checkpoint, Standing};
 pub use classification::{channels, classification};
 pub use loader::{Batch, Loader, Target, channels_last};
@@ -87,19 +87,19 @@ fn fit(
     val: &Loader,
     setting: &Setting,
 ) -> Result<()> {
-    let mut parameters = Parameters::new(vs, recipe.precision)?;
+    let mut parameters = Parameters::new(vs.variables(), recipe.precision)?;
     let mut optimizer = Optimizer::new(recipe.rule, &parameters.master);
     let mut standing = Standing::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut best: Option<Snapshot> = None;
-    let saved = Checkpoint::read(setting.checkpoints).unwrap_or_else(|damage| {
+    let saved = Checkpoint::<Standing>::read(setting.checkpoints).unwrap_or_else(|damage| {
         setting.progress.line(format!("training starts afresh: {damage}"));
         None
     });
     if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
         optimizer.resume(&saved.moments, saved.standing.step)?;
-        (standing, curves, best) = (saved.standing, saved.curves, saved.best);
+        (standing, curves, best) = (saved.standing, saved.curves, saved.kept);
     }
     let bar = setting.progress.bar((recipe.epochs * train.samples.len()) as u64, setting.label, "images");
     bar.resume_at((standing.epoch * train.samples.len()) as u64);
@@ -167,10 +167,10 @@ fn fit(
                 curves,
                 now: parameters.snapshot(),
                 moments: optimizer.moments().iter().map(Tensor::copy).collect(),
-                best,
+                kept: best,
             };
             checkpoint.write(setting.checkpoints)?;
-            (curves, best) = (checkpoint.curves, checkpoint.best);
+            (curves, best) = (checkpoint.curves, checkpoint.kept);
             written = Instant::now();
         }
     }
@@ -197,7 +197,7 @@ fn fit(
         val_patients: val.samples.patients() as u64,
         epochs: recipe.epochs as u64,
         steps: standing.step,
-        precision: if recipe.precision == Precision::Bf16 { "bf16" } else { "f32" }.into(),
+        precision: recipe.precision.name().into(),
     };
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
@@ -220,25 +220,6 @@ fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score
         Ok(())
     })?;
     Ok((loss / val.steps() as f64, task.score(logits)?))
-}
-
-/// The spec's settings as a range to draw from; none where augmentation is off.
-fn augment_range(settings: &Augment) -> Option<AugmentRange> {
-    settings.enabled.then_some(AugmentRange {
-        rotate_deg: settings.rotate,
-        translate: settings.translate,
-        translate_unit: settings.translate_unit,
-        scale: (1.0 - settings.scale, 1.0 + settings.scale),
-        // torchvision takes one number as a shear along x alone.
-        shear_deg: (settings.shear, 0.0),
-        brightness: settings.brightness,
-        contrast: settings.contrast,
-        flip: 0.0,
-        image_interpolation: match settings.nearest_images {
-            true => augment::Interpolation::Nearest,
-            false => augment::Interpolation::Bilinear,
-        },
-    })
 }
 
 /// Training and validation images of a task.

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub enum Rule {
     /// `torch.optim.Adam(betas, eps)` without weight decay.
     Adam { beta1: f64, beta2: f64, eps: f64 },
+    /// `torch.optim.AdamW(eps = 1e-8, betas = (0.9, 0.999), weight_decay)`.
+    AdamW { weight_decay: f64 },
     /// `torch.optim.SGD(momentum, weight_decay)`, dampening 0.
     Sgd { momentum: f64, weight_decay: f64 },
 }
@@ -30,7 +32,7 @@ pub struct Optimizer {
 
 impl Optimizer {
     pub fn new(rule: Rule, master: &Tensor) -> Self {
-        let count = if matches!(rule, Rule::Adam { .. }) { 2 } else { 1 };
+        let count = if matches!(rule, Rule::Sgd { .. }) { 1 } else { 2 };
         Self { rule, moments: (0..count).map(|_| master.zeros_like()).collect(), step: 0 }
     }
 
@@ -56,7 +58,14 @@ impl Optimizer {
     /// One step on the master weights with their gradient, both flat f32.
     pub fn step(&mut self, master: &mut Tensor, gradient: &Tensor, rate: f64) {
         self.step += 1;
-        match (self.rule, self.moments.as_mut_slice()) {
+        let rule = match self.rule {
+            Rule::AdamW { weight_decay } => {
+                *master *= 1.0 - rate * weight_decay;
+                Rule::ADAM
+            }
+            rule => rule,
+        };
+        match (rule, self.moments.as_mut_slice()) {
             (Rule::Adam { beta1, beta2, eps }, [first, second]) => {
                 let t = self.step as i32;
                 let _ = first.lerp_(gradient, 1.0 - beta1);
@@ -95,6 +104,24 @@ mod tests {
         let mut theirs = nn::Adam::default().build(&vs, 1e-2).unwrap();
         let (mut master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
         let mut ours = Optimizer::new(Rule::ADAM, &master);
+        for _ in 0..50 {
+            theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
+            let gradient = &master * &scale * 2.0;
+            ours.step(&mut master, &gradient, 1e-2);
+        }
+        assert!(f64::try_from((&master - &w).abs().max()).unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn adamw_equals_tchs_own() {
+        use tch::nn::{self, OptimizerConfig};
+        let vs = nn::VarStore::new(tch::Device::Cpu);
+        let start = Tensor::from_slice(&[1.0f32, -2.0, 0.5]);
+        let w = vs.root().var_copy("w", &start);
+        let config = nn::AdamW { beta1: 0.9, beta2: 0.999, wd: 0.1, eps: 1e-8, amsgrad: false };
+        let mut theirs = config.build(&vs, 1e-2).unwrap();
+        let (mut master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
+        let mut ours = Optimizer::new(Rule::AdamW { weight_decay: 0.1 }, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
             let gradient = &master * &scale * 2.0;

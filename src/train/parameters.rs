@@ -6,12 +6,21 @@
 
 use std::collections::HashMap;
 
-use tch::{Kind, Tensor, nn::VarStore};
+use tch::{Kind, Tensor};
 
 use crate::{
     error::{Error, Result},
     spec::Precision,
 };
+
+/// Numeric type of activations and working weights.
+pub fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::F16 => Kind::Half,
+    }
+}
 
 pub struct Parameters {
     /// Trainable variables: first those held in low precision, then those in f32.
@@ -20,23 +29,22 @@ pub struct Parameters {
     pub buffers: Vec<(String, Tensor)>,
     /// f32, all trainable weights one after the other.
     pub master: Tensor,
-    /// bf16 copy of the first part of the master.
+    /// Low-precision copy of the first part of the master.
     low: Option<Tensor>,
     kind: Kind,
 }
 
 impl Parameters {
-    /// Takes over the variables of `vs`.
+    /// Takes over the variables of a network (or of several), by their names.
     ///
     /// # Errors
     /// A network without trainable weights.
-    pub fn new(vs: &VarStore, precision: Precision) -> Result<Self> {
-        let all = vs.variables();
+    pub fn new(all: HashMap<String, Tensor>, precision: Precision) -> Result<Self> {
         let is_norm = |name: &str| {
             let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
             all.get(&format!("{parent}.weight")).is_some_and(|weight| weight.dim() < 2)
         };
-        let kind = if precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
+        let kind = kind(precision);
         let mut names: Vec<&String> = all.keys().collect();
         names.sort_by_key(|name| (is_norm(name), (*name).clone()));
         let (mut variables, mut buffers) = (Vec::new(), Vec::new());
@@ -52,7 +60,7 @@ impl Parameters {
         let master = Tensor::cat(&flat, 0);
         let low_count: i64 =
             variables.iter().filter(|(name, _)| !is_norm(name)).map(|(_, v)| v.numel() as i64).sum();
-        let low = (precision == Precision::Bf16).then(|| master.narrow(0, 0, low_count).to_kind(kind));
+        let low = (precision != Precision::F32).then(|| master.narrow(0, 0, low_count).to_kind(kind));
         let mut offset = 0;
         for (_, variable) in &mut variables {
             let count = variable.numel() as i64;

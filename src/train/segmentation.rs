@@ -2,11 +2,9 @@
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{
-    Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, augment, augment_range, fit,
-    schedule::LearningRate,
-};
+use super::{Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate};
 use crate::{
+    augment::{self, AugmentRange},
     error::Result,
     manifest::CLASSES,
     measure::dice,
@@ -131,7 +129,7 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
         rule: Rule::ADAM,
         precision: s.precision,
         shuffle: s.shuffle,
-        augment: augment_range(&s.augment),
+        augment: AugmentRange::of(&s.augment),
         validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };

@@ -8,4 +8,5 @@ mod journey;
 mod requests;
 mod sample;
 mod support;
+mod texture;
 mod together;

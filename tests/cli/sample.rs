@@ -3,7 +3,6 @@
 use std::{fs, path::Path};
 
 use synecho::{
-    generate::folder_write::{named, write_model_index, write_part, write_scheduler},
     nn::{
         config::Config,
         init,
@@ -12,6 +11,7 @@ use synecho::{
         weights,
     },
     picture::Picture,
+    pipeline::folder_write::{named, write_model_index, write_part, write_scheduler},
 };
 use tch::{Device, Tensor, nn};
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
-use synecho::generate::{
+use synecho::pipeline::{
     folder::{Part, PipelineFolder},
     folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
 };

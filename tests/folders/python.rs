@@ -5,13 +5,13 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 use synecho::{
-    generate::{
-        folder::{Part, PipelineFolder},
-        folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
-    },
     nn::{
         clip_text::{ClipTextConfig, ClipTextModel},
         tensor_file::TensorFile,
+    },
+    pipeline::{
+        folder::{Part, PipelineFolder},
+        folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
     },
 };
 use tch::{Device, Tensor, nn::VarStore};

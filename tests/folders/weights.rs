@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use serde_json::json;
-use synecho::{generate::folder::Part, nn::clip_text::*};
+use synecho::{nn::clip_text::*, pipeline::folder::Part};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 use tempfile::{TempDir, tempdir};
 

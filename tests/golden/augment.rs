@@ -1,7 +1,7 @@
 //! Augmentation against torchvision 0.28.0's transforms.v2.functional. Fixtures: make_augment.py.
 
 use serde::Deserialize;
-use synecho::train::augment::{AugmentParams, HALF, Interpolation, apply};
+use synecho::augment::{AugmentParams, HALF, Interpolation, apply};
 
 use crate::{Tensors, json, largest_difference, weights::picture};
 

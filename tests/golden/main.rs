@@ -10,6 +10,7 @@ mod networks;
 mod pipelines;
 mod python;
 mod schedulers;
+mod texture;
 mod tokenizer;
 mod weights;
 

@@ -10,11 +10,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use synecho::{
     Result,
-    generate::{
-        folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
-        noise::Noise,
-        pipeline::{Mode, Pipeline, Request, Source},
-    },
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},
@@ -23,6 +18,11 @@ use synecho::{
         schedulers::SchedulerConfig,
         unet2d::{UNet2DConfig, UNet2DModel},
         unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
+    },
+    pipeline::{
+        Mode, Pipeline, Request, Source,
+        folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
+        noise::Noise,
     },
 };
 use tch::{Device, Kind, Tensor, nn};
@@ -184,7 +184,7 @@ fn difference(fixture: &Fixture, case: &Case, source: &Source, change: impl Fn(&
     let control = (signal("control", &[1, 3, 16, 16]) + 1.0) / 2.0;
     let text = pipeline.mode() != Mode::Unconditional;
     let mut request = Request {
-        prompt: text.then_some(&fixture.prompt),
+        prompts: text.then_some(fixture.prompt.as_str()).into_iter().collect(),
         negative_prompt: text.then_some(&fixture.negative_prompt),
         control: (pipeline.mode() == Mode::TextSegmentation).then_some(&control),
         conditioning_scale: 0.8,

@@ -37,7 +37,7 @@ pub fn is_phantom(root: &Path) -> bool {
 }
 
 /// Carries the marker along when a phantom is imported or prepared.
-pub(super) fn carry_marker(from: &Path, to: &Path) -> Result<()> {
+pub fn carry_marker(from: &Path, to: &Path) -> Result<()> {
     // The folder of patients may be named instead of the root above it.
     if is_phantom(from) || (from.ends_with("database_nifti") && from.parent().is_some_and(is_phantom)) {
         let marker = to.join(MARKER);

@@ -88,7 +88,8 @@ impl GroupNorm {
     }
 
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        Ok(xs.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)?)
+        let (weight, bias) = (of_type(&self.weight, xs), of_type(&self.bias, xs));
+        Ok(xs.f_group_norm(self.groups, Some(weight), Some(bias), self.eps, true)?)
     }
 }
 
@@ -111,8 +112,15 @@ impl LayerNorm {
 
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let shape = self.weight.size();
-        Ok(xs.f_layer_norm(&shape[..], Some(&self.weight), Some(&self.bias), Self::EPS, true)?)
+        let (weight, bias) = (of_type(&self.weight, xs), of_type(&self.bias, xs));
+        Ok(xs.f_layer_norm(&shape[..], Some(weight), Some(bias), Self::EPS, true)?)
     }
+}
+
+/// A norm's scale or shift for `xs`: in mixed precision they are f32, which libtorch's norms take beside
+/// lower ones on the CPU alone.
+pub(crate) fn of_type(parameter: &Tensor, xs: &Tensor) -> Tensor {
+    if xs.device().is_cuda() { parameter.to_kind(xs.kind()) } else { parameter.shallow_clone() }
 }
 
 impl Activation {

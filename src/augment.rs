@@ -10,6 +10,7 @@ mod warp;
 use rand::Rng;
 
 use crate::error::{Error, Result};
+use crate::spec::Augment;
 pub use crate::spec::TranslateUnit;
 use warp::{Lines, Source};
 
@@ -68,6 +69,25 @@ impl AugmentRange {
         contrast: 0.3,
         ..Self::NONE
     };
+
+    /// The spec's settings; none where augmentation is off.
+    pub fn of(settings: &Augment) -> Option<Self> {
+        settings.enabled.then_some(Self {
+            rotate_deg: settings.rotate,
+            translate: settings.translate,
+            translate_unit: settings.translate_unit,
+            scale: (1.0 - settings.scale, 1.0 + settings.scale),
+            // torchvision takes one number as a shear along x alone.
+            shear_deg: (settings.shear, 0.0),
+            brightness: settings.brightness,
+            contrast: settings.contrast,
+            flip: 0.0,
+            image_interpolation: match settings.nearest_images {
+                true => Interpolation::Nearest,
+                false => Interpolation::Bilinear,
+            },
+        })
+    }
 
     /// Checks that every range can be drawn from.
     ///

@@ -1,14 +1,21 @@
-//! The three conditioning modes: a folder's networks and scheduler, and how they make images together.
-//! Equal to diffusers' `DDPMPipeline`, `DDIMPipeline`, `StableDiffusionPipeline` and
+//! diffusers' folders, read and written, and the three conditioning modes: a folder's networks and
+//! scheduler, and how they make images together. Equal to diffusers' `DDPMPipeline`, `DDIMPipeline`, `StableDiffusionPipeline` and
 //! `StableDiffusionControlNetPipeline` (0.42.1).
+
+pub mod folder;
+pub mod folder_write;
+pub mod noise;
+pub mod space;
+mod weight_files;
 
 use std::{fmt, path::Path};
 
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{
+use self::{
     folder::{Part, PipelineFolder},
     noise::Noise,
+    space::{Extras, Space},
 };
 use crate::{
     error::{Error, Result},
@@ -60,17 +67,18 @@ pub struct Source<'a> {
 /// What is to be made, the same for every image.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    pub prompt: Option<&'a str>,
+    /// One for each image, or one for all; none for a pipeline without text.
+    pub prompts: Vec<&'a str>,
     pub negative_prompt: Option<&'a str>,
     /// Guidance scale; guidance is on above 1.
     pub guidance: f64,
     /// Layers left out at the text encoder's end.
     pub clip_skip: i64,
-    /// (1, 3, height, width), f32 in [0, 1].
+    /// (images or 1, 3, height, width), f32 in [0, 1].
     pub control: Option<&'a Tensor>,
     pub conditioning_scale: f64,
-    /// Of a class-conditional unconditional model.
-    pub class_label: Option<i64>,
+    /// Of a class-conditional unconditional model: one for each image, or one for all.
+    pub class_labels: Vec<i64>,
     /// Height and width of the images, pixels; else those that the networks were trained at, or the
     /// control image's.
     pub size: Option<[i64; 2]>,
@@ -83,13 +91,13 @@ impl Default for Request<'_> {
     /// Upstream's defaults.
     fn default() -> Self {
         Self {
-            prompt: None,
+            prompts: Vec::new(),
             negative_prompt: None,
             guidance: 7.5,
             clip_skip: 0,
             control: None,
             conditioning_scale: 1.0,
-            class_label: None,
+            class_labels: Vec::new(),
             size: None,
             steps: 50,
             eta: 0.0,
@@ -101,8 +109,7 @@ impl Default for Request<'_> {
 pub struct Prepared<'a> {
     request: &'a Request<'a>,
     scheduler: Scheduler,
-    /// (2, 77, width): negative, then positive; (1, 77, width) without guidance.
-    embeddings: Option<Tensor>,
+    texts: Option<Texts>,
     control: Option<Tensor>,
     /// Channels, height and width of what is denoised.
     pub latent_shape: [i64; 3],
@@ -110,10 +117,12 @@ pub struct Prepared<'a> {
     pub cut: Vec<String>,
 }
 
-impl Prepared<'_> {
-    fn guided(&self) -> bool {
-        self.embeddings.as_ref().is_some_and(|e| e.size()[0] == 2)
-    }
+/// Encoded texts.
+struct Texts {
+    /// (1, tokens, width), with guidance.
+    negative: Option<Tensor>,
+    /// (prompts, tokens, width).
+    positive: Tensor,
 }
 
 /// Networks and scheduler, loaded.
@@ -125,22 +134,35 @@ pub struct Pipeline {
 }
 
 enum Networks {
-    Unconditional(Box<UNet2DModel>),
+    Unconditional(Box<Unconditional>),
     Latent(Box<Latent>),
+}
+
+struct Unconditional {
+    unet: UNet2DModel,
+    space: Space,
+}
+
+impl Unconditional {
+    fn size_factor(&self) -> i64 {
+        self.unet.config().size_factor() * self.space.factor()
+    }
 }
 
 struct Latent {
     tokenizer: ClipTokenizer,
     text_encoder: ClipTextModel,
     unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
+    space: Space,
     controlnet: Option<ControlNetModel>,
+    /// Whether the U-Net takes the mask as further channels.
+    mask_channels: bool,
 }
 
 impl Latent {
     /// Pixels along a latent pixel's side.
     fn scale(&self) -> i64 {
-        self.vae.config().size_factor()
+        self.space.factor()
     }
 }
 
@@ -168,14 +190,26 @@ impl Pipeline {
                 .help("a ControlNet goes with a text pipeline's folder; leave out --controlnet"));
         }
         let controlled = source.controlnet.is_some() || class == TEXT_CONTROL;
+        let extras = Extras::read(folder.dir())?;
         let networks = match latent {
             false => {
                 folder.only_parts(&["unet", "scheduler"])?;
-                let unet = load(folder.part("unet")?, source, UNet2DConfig::read, UNet2DModel::new)?;
-                check_picture_channels(unet.config().out_channels, folder.part("unet")?)?;
-                Networks::Unconditional(Box::new(unet))
+                let part = folder.part("unet")?;
+                let unet = load(part, source, UNet2DConfig::read, UNet2DModel::new)?;
+                let space = match extras.latent(false) {
+                    false => extras.space(),
+                    // Its pipeline knows no autoencoder: the index does not name it.
+                    true => Space::Latent(Box::new(load(
+                        &Part::open(&folder.dir().join("vae"))?,
+                        source,
+                        AutoencoderKLConfig::read,
+                        AutoencoderKL::new,
+                    )?)),
+                };
+                check_picture_channels(space.image_channels(unet.config().out_channels), part)?;
+                Networks::Unconditional(Box::new(Unconditional { unet, space }))
             }
-            true => Networks::Latent(Box::new(latent_networks(&folder, source, controlled)?)),
+            true => Networks::Latent(Box::new(latent_networks(&folder, source, controlled, &extras)?)),
         };
         let part = folder.part("scheduler")?;
         let mut config = part.config()?;
@@ -199,8 +233,22 @@ impl Pipeline {
     pub fn mode(&self) -> Mode {
         match &self.networks {
             Networks::Unconditional(_) => Mode::Unconditional,
-            Networks::Latent(latent) if latent.controlnet.is_some() => Mode::TextSegmentation,
+            Networks::Latent(latent) if latent.controlnet.is_some() || latent.mask_channels => {
+                Mode::TextSegmentation
+            }
             Networks::Latent(_) => Mode::Text,
+        }
+    }
+
+    /// Classes that an unconditional model is told; 0: none.
+    pub fn classes(&self) -> i64 {
+        use crate::nn::diffusion::config::ClassEmbed;
+        match &self.networks {
+            Networks::Unconditional(networks) => match networks.unet.config().class_embed {
+                Some(ClassEmbed::Table { classes }) => classes,
+                _ => 0,
+            },
+            Networks::Latent(_) => 0,
         }
     }
 
@@ -219,7 +267,7 @@ impl Pipeline {
     /// What the height and width of an image are multiples of.
     pub fn size_factor(&self) -> i64 {
         match &self.networks {
-            Networks::Unconditional(unet) => unet.config().size_factor(),
+            Networks::Unconditional(networks) => networks.size_factor(),
             Networks::Latent(latent) => latent.scale(),
         }
     }
@@ -233,22 +281,16 @@ impl Pipeline {
         let scheduler = self.scheduled(request)?;
         let _guard = tch::no_grad_guard();
         match &self.networks {
-            Networks::Unconditional(unet) => {
-                let config = unet.config();
-                let size = request.size.or(config.sample_size).ok_or_else(|| {
+            Networks::Unconditional(networks) => {
+                let (config, scale) = (networks.unet.config(), networks.space.factor());
+                let trained = config.sample_size.map(|s| s.map(|side| side * scale));
+                let size = request.size.or(trained).ok_or_else(|| {
                     Error::input("the model does not say at what size it was trained")
                         .help("give --height and --width")
                 })?;
                 check_size(size, self.size_factor())?;
-                let latent_shape = [config.in_channels, size[0], size[1]];
-                Ok(Prepared {
-                    request,
-                    scheduler,
-                    embeddings: None,
-                    control: None,
-                    latent_shape,
-                    cut: Vec::new(),
-                })
+                let latent_shape = [config.in_channels, size[0] / scale, size[1] / scale];
+                Ok(Prepared { request, scheduler, texts: None, control: None, latent_shape, cut: Vec::new() })
             }
             Networks::Latent(latent) => {
                 let scale = latent.scale();
@@ -263,9 +305,14 @@ impl Pipeline {
                 if of_control.is_some_and(|c| c != size) {
                     return Err(Error::failure("the control image has another size than the image"));
                 }
-                let (embeddings, cut) = self.encode(latent, request)?;
-                let latent_shape = [latent.unet.config().in_channels, size[0] / scale, size[1] / scale];
-                Ok(Prepared { request, scheduler, embeddings: Some(embeddings), control, latent_shape, cut })
+                let (texts, cut) = self.encode(latent, request)?;
+                // Of a U-Net that takes the mask as well, the input has more channels than the sample.
+                let latent_shape = [latent.unet.config().out_channels, size[0] / scale, size[1] / scale];
+                let control = match (control, latent.mask_channels) {
+                    (Some(control), true) => Some(space::mask_channels_of_grey(&control, scale)?),
+                    (control, _) => control,
+                };
+                Ok(Prepared { request, scheduler, texts: Some(texts), control, latent_shape, cut })
             }
         }
     }
@@ -274,7 +321,7 @@ impl Pipeline {
         let mode = self.mode();
         let refuse = |problem: &str, help: &str| Err(Error::input(problem).help(help));
         let text = mode != Mode::Unconditional;
-        match (text, request.prompt, request.negative_prompt) {
+        match (text, request.prompts.first(), request.negative_prompt) {
             (true, None, _) => {
                 return refuse(
                     "this pipeline makes images from a text",
@@ -307,15 +354,15 @@ impl Pipeline {
         if !request.conditioning_scale.is_finite() {
             return refuse("the conditioning scale must be a number", "1 is usual");
         }
-        if let Networks::Unconditional(unet) = &self.networks {
-            let classes = unet.config().class_embed.is_some();
-            if classes != request.class_label.is_some() {
+        if let Networks::Unconditional(networks) = &self.networks {
+            let classes = networks.unet.config().class_embed.is_some();
+            if classes == request.class_labels.is_empty() {
                 return match classes {
                     true => refuse("the model is class-conditional", "give --class-label N"),
                     false => refuse("the model knows no classes", "leave out --class-label"),
                 };
             }
-        } else if request.class_label.is_some() {
+        } else if !request.class_labels.is_empty() {
             return refuse("a text pipeline takes no class label", "leave out --class-label");
         }
         Ok(())
@@ -331,21 +378,20 @@ impl Pipeline {
         Ok(scheduler)
     }
 
-    fn encode(&self, latent: &Latent, request: &Request) -> Result<(Tensor, Vec<String>)> {
+    fn encode(&self, latent: &Latent, request: &Request) -> Result<(Texts, Vec<String>)> {
         let guided = request.guidance > 1.0;
-        let mut texts = vec![request.prompt.unwrap_or_default()];
-        if guided {
-            texts.insert(0, request.negative_prompt.unwrap_or_default());
-        }
+        let negative = guided.then(|| request.negative_prompt.unwrap_or_default());
         let (mut ids, mut cut) = (Vec::new(), Vec::new());
-        for text in &texts {
+        for text in negative.iter().chain(&request.prompts) {
             let encoded = latent.tokenizer.encode(text)?;
             ids.extend(encoded.ids);
             cut.extend(encoded.cut);
         }
-        let ids = Tensor::from_slice(&ids).f_view([texts.len() as i64, -1])?.to_device(self.device);
-        let embeddings = latent.text_encoder.forward_skipping(&ids, request.clip_skip)?;
-        Ok((embeddings, cut))
+        let (prompts, first) = (request.prompts.len() as i64, i64::from(guided));
+        let ids = Tensor::from_slice(&ids).f_view([first + prompts, -1])?.to_device(self.device);
+        let all = latent.text_encoder.forward_skipping(&ids, request.clip_skip)?;
+        let negative = guided.then(|| all.narrow(0, 0, 1));
+        Ok((Texts { negative, positive: all.narrow(0, first, prompts) }, cut))
     }
 
     /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU. `latents` (n, channels, height, width) of [`Prepared::latent_shape`] take the place
@@ -387,9 +433,10 @@ impl Pipeline {
             })?;
             tick(done + 1, timesteps.len());
         }
-        if let Networks::Latent(latent) = &self.networks {
-            sample = latent.vae.decode(&(sample / latent.vae.config().scaling_factor))?;
-        }
+        sample = match &self.networks {
+            Networks::Unconditional(networks) => networks.space.decode(&sample)?,
+            Networks::Latent(latent) => latent.space.decode(&sample)?,
+        };
         if sample.isfinite().all().int64_value(&[]) == 0 {
             return Err(Error::failure("the networks gave values that are not finite").help(
                 "use --dtype f32, another scheduler or fewer steps, and look whether the weights are whole",
@@ -402,6 +449,7 @@ impl Pipeline {
 /// The networks with everything but the sample and the timestep.
 struct Conditioning<'a> {
     networks: &'a Networks,
+    /// A row for each row that the networks see: negative texts first.
     embeddings: Option<Tensor>,
     control: Option<Tensor>,
     class_labels: Option<Tensor>,
@@ -413,25 +461,39 @@ struct Conditioning<'a> {
 impl<'a> Conditioning<'a> {
     fn new(pipeline: &'a Pipeline, prepared: &Prepared, images: i64) -> Result<Self> {
         let request = prepared.request;
-        let embeddings = match &prepared.embeddings {
-            // Each text for every image: negative ones first.
-            Some(texts) => Some(texts.f_repeat_interleave_self_int(images, 0, None)?),
-            None => None,
+        let guided = prepared.texts.as_ref().is_some_and(|texts| texts.negative.is_some());
+        let each = |tensor: &Tensor, what: &str| -> Result<Tensor> {
+            let (given, mut shape) = (tensor.size()[0], vec![images]);
+            if given != 1 && given != images {
+                return Err(Error::failure(format!("{given} {what} for {images} images")));
+            }
+            shape.resize(tensor.dim(), -1);
+            Ok(tensor.f_expand(shape.as_slice(), false)?.f_contiguous()?)
         };
-        let rows = if prepared.guided() { 2 * images } else { images };
-        let control = match &prepared.control {
-            Some(control) => Some(control.f_expand([rows, -1, -1, -1], false)?.contiguous()),
-            None => None,
+        let twice = |tensor: Tensor| -> Result<Tensor> {
+            Ok(if guided { Tensor::f_cat(&[&tensor, &tensor], 0)? } else { tensor })
         };
-        let labels = request
-            .class_label
-            .map(|label| Tensor::from_slice(&vec![label; images as usize]).to_device(pipeline.device));
+        let embeddings = match &prepared.texts {
+            None => None,
+            Some(texts) => {
+                let positive = each(&texts.positive, "prompts")?;
+                Some(match &texts.negative {
+                    None => positive,
+                    Some(negative) => Tensor::f_cat(&[each(negative, "prompts")?, positive], 0)?,
+                })
+            }
+        };
+        let control = prepared.control.as_ref().map(|c| twice(each(c, "control images")?)).transpose()?;
+        let labels = match request.class_labels.as_slice() {
+            [] => None,
+            labels => Some(each(&Tensor::from_slice(labels).to_device(pipeline.device), "class labels")?),
+        };
         Ok(Self {
             networks: &pipeline.networks,
             embeddings,
             control,
             class_labels: labels,
-            guidance: prepared.guided().then_some(request.guidance),
+            guidance: guided.then_some(request.guidance),
             conditioning_scale: request.conditioning_scale,
         })
     }
@@ -440,8 +502,8 @@ impl<'a> Conditioning<'a> {
     fn predict(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
         let timesteps = Tensor::from_slice(&[timestep]).to_device(input.device());
         let latent = match self.networks {
-            Networks::Unconditional(unet) => {
-                return unet.forward(input, &timesteps, self.class_labels.as_ref());
+            Networks::Unconditional(networks) => {
+                return networks.unet.forward(input, &timesteps, self.class_labels.as_ref());
             }
             Networks::Latent(latent) => latent,
         };
@@ -462,6 +524,10 @@ impl<'a> Conditioning<'a> {
                     controlnet.forward(input, &timesteps, texts, control, self.conditioning_scale)?;
                 latent.unet.forward(input, &timesteps, texts, None, Some(&down), Some(&mid))?
             }
+            (None, Some(mask)) => {
+                let input = Tensor::f_cat(&[input, mask], 1)?;
+                latent.unet.forward(&input, &timesteps, texts, None, None, None)?
+            }
             _ => latent.unet.forward(input, &timesteps, texts, None, None, None)?,
         };
         let Some(guidance) = self.guidance else { return Ok(predicted) };
@@ -473,7 +539,12 @@ impl<'a> Conditioning<'a> {
     }
 }
 
-fn latent_networks(folder: &PipelineFolder, source: &Source, controlled: bool) -> Result<Latent> {
+fn latent_networks(
+    folder: &PipelineFolder,
+    source: &Source,
+    controlled: bool,
+    extras: &Extras,
+) -> Result<Latent> {
     folder.only_parts(&["vae", "text_encoder", "tokenizer", "unet", "scheduler", "controlnet"])?;
     let of_its_own;
     let controlnet = match (controlled, source.controlnet) {
@@ -498,7 +569,13 @@ fn latent_networks(folder: &PipelineFolder, source: &Source, controlled: bool) -
     };
     let tokenizer = folder.part("tokenizer")?;
     tokenizer.expect_class(&["CLIPTokenizer", "CLIPTokenizerFast"])?;
-    let vae_part = part("vae", "AutoencoderKL")?;
+    let space = match extras.latent(true) {
+        false => extras.space(),
+        true => {
+            let part = part("vae", "AutoencoderKL")?;
+            Space::Latent(Box::new(load(part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?))
+        }
+    };
     let latent = Latent {
         tokenizer: ClipTokenizer::read(tokenizer.dir())?,
         text_encoder: load(
@@ -513,14 +590,18 @@ fn latent_networks(folder: &PipelineFolder, source: &Source, controlled: bool) -
             UNet2DConditionConfig::read,
             UNet2DConditionModel::new,
         )?,
-        vae: load(vae_part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?,
+        space,
         controlnet,
+        mask_channels: extras.mask_channels,
     };
-    check_picture_channels(latent.vae.config().out_channels, vae_part)?;
-    let (ours, theirs) = (latent.vae.config().latent_channels, latent.unet.config().in_channels);
-    if ours != theirs {
+    let unet = latent.unet.config();
+    check_picture_channels(latent.space.image_channels(unet.out_channels), folder.part("unet")?)?;
+    let mask = if latent.mask_channels { space::mask_channels(latent.scale()) } else { 0 };
+    let ours = latent.space.latent_channels().unwrap_or(unet.out_channels) + mask;
+    if ours != unet.in_channels {
         return Err(Error::input(format!(
-            "the autoencoder has {ours} latent channels, the U-Net takes {theirs}"
+            "there are {ours} channels to denoise and to be seen, the U-Net takes {}",
+            unet.in_channels
         ))
         .at(folder.dir())
         .help("an inpainting or image-to-image model cannot be sampled from a text alone"));

@@ -191,8 +191,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        augment::{AugmentRange, draw},
         random,
-        train::augment::{AugmentRange, draw},
     };
 
     /// The spans are a short cut: without them, pixel by pixel, the same must come out.

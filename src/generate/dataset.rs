@@ -1,0 +1,306 @@
+//! A data set of synthetic images: exactly as many as asked of each view and phase, with the mask,
+//! prompt, source and seed of each in the manifest. What a killed run made is kept.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rand::seq::SliceRandom;
+use tch::{Device, Kind, Tensor};
+
+use super::sample::write_png;
+use crate::{
+    augment::{self, AugmentRange, HALF},
+    error::{AtPath, Error, Result},
+    manifest::{Manifest, Phase, Row, Split, View},
+    picture::Picture,
+    pipeline::{Pipeline, Request, Source, noise::ImageNoise, space::mask_to_control},
+    progress::Progress,
+    prompt, random,
+    spec::{Generator, Label, Mode},
+};
+
+/// What a data set is made from.
+pub struct Making<'a> {
+    pub settings: &'a Generator,
+    /// What the manifest calls the generator.
+    pub generator: &'a str,
+    /// A pipeline's folder, or one that holds a pipeline for each class (`2ch_ed`, …).
+    pub pipeline: &'a Path,
+    pub controlnet: Option<&'a Path>,
+    /// Prepared real images of the generator's size.
+    pub real: &'a Manifest,
+    /// The patients that may be used: of the arm's training split.
+    pub patients: Option<&'a [String]>,
+    pub device: Device,
+    pub progress: &'a Progress,
+    pub label: &'a str,
+}
+
+/// One image to be made.
+struct Item<'a> {
+    class: usize,
+    /// Where prompt and mask come from.
+    source: Option<&'a Row>,
+    prompt: Option<String>,
+    mask: Option<Picture>,
+    seed: u64,
+}
+
+/// Makes the images and writes `images/`, `masks/` and the manifest into `to`, an existing, empty
+/// folder. Finished images are kept in `work` until all are there.
+///
+/// # Errors
+/// A class without images, more masks asked than there are, a pipeline that does not fit the mode, or
+/// what cannot be written.
+pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
+    let settings = making.settings;
+    let items = items(making)?;
+    fs::create_dir_all(work).at_path(work, "cannot make the folder")?;
+    let bar = making.progress.bar(items.len() as u64, making.label, "images");
+    let made = |i: usize| work.join(format!("{i:06}.png"));
+    // Always the same batches, so that an image is the same however often the work was taken up.
+    let batches: Vec<(usize, &[Item])> = batches(&items, settings.sampling_batch);
+    let mut loaded: Option<(PathBuf, Pipeline)> = None;
+    for (first, batch) in batches {
+        if (first..first + batch.len()).all(|i| made(i).is_file()) {
+            bar.inc(batch.len() as u64);
+            bar.resume_at((first + batch.len()) as u64);
+            continue;
+        }
+        let class = batch[0].class;
+        let own = making.pipeline.join(class_folder(class));
+        let (folder, told) = if own.is_dir() { (own, false) } else { (making.pipeline.to_owned(), true) };
+        if loaded.as_ref().is_none_or(|(at, _)| *at != folder) {
+            loaded = Some((folder.clone(), load(making, &folder)?));
+        }
+        let Some((_, pipeline)) = &loaded else { continue };
+        let images = sample(settings, pipeline, batch, told)?;
+        for (i, image) in images.iter().enumerate() {
+            let place = made(first + i);
+            let partial = place.with_extension("partial");
+            write_png(image, &partial)?;
+            fs::rename(&partial, &place).at_path(&place, "cannot put the image in its place")?;
+        }
+        bar.set((first + batch.len()) as u64);
+    }
+    write(making, &items, &made, to)
+}
+
+/// Runs of at most `size` images; a class of its own model never shares a batch with another.
+fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<'a>])> {
+    let mut first = 0;
+    let mut batches = Vec::new();
+    for of_class in items.chunk_by(|a, b| a.class == b.class) {
+        for batch in of_class.chunks(size) {
+            batches.push((first, batch));
+            first += batch.len();
+        }
+    }
+    batches
+}
+
+fn class_folder(class: usize) -> String {
+    Label::ViewPhase.classes()[class].to_lowercase().replace(' ', "_")
+}
+
+fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
+    let settings = making.settings;
+    let mut items = Vec::new();
+    for (class, name) in Label::ViewPhase.classes().iter().enumerate() {
+        let mut rows: Vec<&Row> = making
+            .real
+            .of(Split::Train)
+            .filter(|row| making.patients.is_none_or(|p| p.contains(&row.patient)))
+            .filter(|row| crate::samples::class_of(row, Label::ViewPhase) == class)
+            .collect();
+        if rows.is_empty() {
+            return Err(Error::input(format!("there is no training image of {name}"))
+                .at(&making.real.root)
+                .help("every view and phase that is to be made needs real training images"));
+        }
+        rows.shuffle(&mut random::rng(settings.seed, "sources", &[class as u64]));
+        let count = settings.per_class_images;
+        let per_source = if settings.mode == Mode::TextSegmentation { settings.per_mask } else { 1 };
+        if settings.mode == Mode::TextSegmentation {
+            if let Some(row) = rows.iter().find(|row| row.mask.is_none()) {
+                return Err(Error::input(format!("{} has no mask", row.name())).at(&making.real.root).help(
+                    "text+segmentation is made from masks: use mode = \"text\", or take such images out",
+                ));
+            }
+            let needed = count.div_ceil(per_source);
+            if needed > rows.len() {
+                return Err(Error::input(format!(
+                    "{count} images of {name}, {per_source} per mask, need {needed} masks: there are {}",
+                    rows.len()
+                ))
+                .help(format!(
+                    "raise per_mask to {}, or lower per_class_images to {}",
+                    count.div_ceil(rows.len()),
+                    rows.len() * per_source
+                )));
+            }
+        }
+        for i in 0..count {
+            // Text: every training image lends its words once before one does twice.
+            let source = (settings.mode != Mode::Unconditional).then(|| rows[i / per_source % rows.len()]);
+            let index = [class as u64, i as u64];
+            items.push(Item {
+                class,
+                source,
+                prompt: source.map(|row| prompt_of(settings, row)),
+                mask: match (settings.mode, source) {
+                    (Mode::TextSegmentation, Some(row)) => Some(control_mask(making, row, &index)?),
+                    _ => None,
+                },
+                seed: random::seed(settings.seed, "image", &index),
+            });
+        }
+    }
+    Ok(items)
+}
+
+fn prompt_of(settings: &Generator, row: &Row) -> String {
+    let text = prompt::of(&settings.prompt, row);
+    if settings.random_tokens { prompt::random_tokens(&text) } else { text }
+}
+
+/// The source's mask, moved a little where the settings ask for it.
+fn control_mask(making: &Making, row: &Row, index: &[u64]) -> Result<Picture> {
+    let file = making.real.mask_path(row).ok_or_else(|| Error::failure("a source has no mask"))?;
+    let mask = Picture::read_mask(&file)?;
+    let range = AugmentRange::of(&making.settings.augment).filter(|_| making.settings.vary_masks);
+    let Some(range) = range else { return Ok(mask) };
+    let (width, height) = (mask.width, mask.height);
+    let mut rng = random::rng(making.settings.seed, "vary mask", index);
+    let params = augment::draw(&range, &mut rng, width, height);
+    let mut moved = Picture::new(width, height);
+    let mut unused = vec![0f32; mask.pixels.len()];
+    let masks = Some((&mask.pixels[..], &mut moved.pixels[..]));
+    augment::apply(&params, &mask.pixels, masks, (width, height), &HALF, &mut unused)?;
+    Ok(moved)
+}
+
+fn load(making: &Making, folder: &Path) -> Result<Pipeline> {
+    let settings = making.settings;
+    let scheduler = settings.scheduler.name().parse()?;
+    let pipeline = Pipeline::load(&Source {
+        pipeline: folder,
+        controlnet: making.controlnet,
+        scheduler: Some(scheduler),
+        variant: None,
+        kind: Kind::Float,
+        device: making.device,
+    })?;
+    let (found, wanted) = (pipeline.mode().to_string(), crate::results::word(&settings.mode));
+    if found != wanted {
+        return Err(Error::input(format!("a pipeline of mode {found} where {wanted} is needed"))
+            .at(folder)
+            .help(format!("set mode = \"{found}\", or name another folder")));
+    }
+    Ok(pipeline)
+}
+
+/// Images (1, height, width) in 0..1.
+fn sample(settings: &Generator, pipeline: &Pipeline, batch: &[Item], told: bool) -> Result<Vec<Tensor>> {
+    let masks: Vec<&Picture> = batch.iter().filter_map(|item| item.mask.as_ref()).collect();
+    let control = match masks.first() {
+        None => None,
+        Some(first) => {
+            let (h, w) = (first.height as i64, first.width as i64);
+            let classes: Vec<u8> = masks.iter().flat_map(|mask| &mask.pixels).copied().collect();
+            Some(mask_to_control(&Tensor::from_slice(&classes).f_view([-1, h, w])?))
+        }
+    };
+    let classes = pipeline.classes();
+    let class_labels = match settings.mode == Mode::Unconditional && told && classes > 0 {
+        true => batch.iter().map(|item| item.class as i64).collect(),
+        false => Vec::new(),
+    };
+    let texts = settings.mode != Mode::Unconditional;
+    let side = settings.image_size as i64;
+    let request = Request {
+        prompts: batch.iter().filter_map(|item| item.prompt.as_deref()).collect(),
+        negative_prompt: texts.then_some(settings.negative_prompt.as_str()),
+        guidance: settings.guidance,
+        control: control.as_ref(),
+        class_labels,
+        size: Some([side, side]),
+        steps: settings.sampling_steps,
+        ..Request::default()
+    };
+    let mut prepared = pipeline.prepare(&request)?;
+    let seeds: Vec<u64> = batch.iter().map(|item| item.seed).collect();
+    let images = pipeline.sample(&mut prepared, &mut ImageNoise::new(&seeds), None, &|_, _| {})?;
+    // Echocardiograms are grey: the mean of colours that a stock model makes.
+    let grey = images.f_mean_dim(&[1i64][..], true, Kind::Float)?;
+    Ok((0..batch.len() as i64).map(|i| grey.get(i)).collect())
+}
+
+fn write(making: &Making, items: &[Item], made: &dyn Fn(usize) -> PathBuf, to: &Path) -> Result<Manifest> {
+    let masked = items.iter().any(|item| item.mask.is_some());
+    for part in ["images", "masks"].into_iter().filter(|part| masked || *part == "images") {
+        fs::create_dir_all(to.join(part)).at_path(to.join(part), "cannot make the folder")?;
+    }
+    let mut rows = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let mode = crate::results::word(&making.settings.mode);
+        let mut row = Row {
+            patient: format!("synthetic-{i:05}"),
+            view: if item.class < 2 { View::TwoChamber } else { View::FourChamber },
+            phase: if item.class % 2 == 0 { Phase::Ed } else { Phase::Es },
+            image: PathBuf::new(),
+            mask: None,
+            split: Some(Split::Train),
+            sex: None,
+            age: None,
+            quality: None,
+            ef: None,
+            spacing_x: None,
+            spacing_y: None,
+            generator: Some(format!("{mode} {}", making.generator)),
+            prompt: item.prompt.clone(),
+            source_mask: None,
+            seed: Some(item.seed),
+        };
+        let name = format!("{}.png", row.name());
+        row.image = Path::new("images").join(&name);
+        let place = to.join(&row.image);
+        fs::copy(made(i), &place).at_path(&place, "cannot copy the image")?;
+        if let (Some(mask), Some(source)) = (&item.mask, item.source) {
+            row.source_mask = Some(source.name());
+            row.mask = Some(Path::new("masks").join(&name));
+            mask.write(&to.join("masks").join(&name))?;
+            (row.spacing_x, row.spacing_y) = (source.spacing_x, source.spacing_y);
+        }
+        rows.push(row);
+    }
+    let manifest = Manifest { root: to.to_owned(), rows };
+    manifest.write()?;
+    Ok(manifest)
+}
+
+/// Draws sixteen images (four of each class, or all of the `class` that the pipeline knows) as one
+/// picture, rows by class: what training looks like on the way.
+///
+/// # Errors
+/// As [`dataset`].
+pub fn grid(making: &Making, class: Option<usize>, file: &Path) -> Result<()> {
+    let few = Generator {
+        per_class_images: if class.is_some() { 16 } else { 4 },
+        per_mask: making.settings.per_mask.max(4),
+        sampling_steps: making.settings.sampling_steps.min(25),
+        ..making.settings.clone()
+    };
+    let making = Making { settings: &few, ..*making };
+    let items: Vec<Item> =
+        items(&making)?.into_iter().filter(|item| class.is_none_or(|class| item.class == class)).collect();
+    let pipeline = load(&making, making.pipeline)?;
+    let mut images = Vec::new();
+    for (_, batch) in batches(&items, few.sampling_batch) {
+        images.extend(sample(&few, &pipeline, batch, class.is_none())?);
+    }
+    let rows: Vec<Tensor> = images.chunks(4).map(|row| Tensor::cat(row, 2)).collect();
+    write_png(&Tensor::f_cat(&rows, 1)?, file)
+}

@@ -1,0 +1,158 @@
+//! Prompts: what a text says about an image, from a template.
+
+use crate::{
+    manifest::{Phase, Quality, Row, Sex, View},
+    random,
+};
+
+/// What a template can ask for.
+pub const FIELDS: [&str; 6] = ["view", "phase", "quality", "sex", "age", "ef"];
+
+/// Checks the names between braces.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check(template: &str) -> Result<(), String> {
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        let Some(length) = rest[open..].find('}') else { return Err("a { without its }".to_owned()) };
+        let name = &rest[open + 1..open + length];
+        if !FIELDS.contains(&name) {
+            return Err(format!("there is no {{{name}}}"));
+        }
+        rest = &rest[open + length + 1..];
+    }
+    Ok(())
+}
+
+/// The prompt of an image. Parts of the template (between commas) that ask for what the manifest does
+/// not know are left out.
+///
+/// Age bands: under 50, 50 to 69, 70 and over. EF bands: reduced (under 40 %), mildly reduced (40 to
+/// 49 %), preserved, after the ESC's heart failure guideline of 2021.
+pub fn of(template: &str, row: &Row) -> String {
+    let parts: Vec<String> = template.split(',').filter_map(|part| filled(part, row)).collect();
+    parts.join(",").trim().to_owned()
+}
+
+fn filled(part: &str, row: &Row) -> Option<String> {
+    let mut text = part.to_owned();
+    for field in FIELDS {
+        let place = format!("{{{field}}}");
+        if text.contains(&place) {
+            text = text.replace(&place, value(field, row)?);
+        }
+    }
+    Some(text)
+}
+
+fn value(field: &str, row: &Row) -> Option<&'static str> {
+    Some(match field {
+        "view" => match row.view {
+            View::TwoChamber => "two-chamber",
+            View::FourChamber => "four-chamber",
+        },
+        "phase" => match row.phase {
+            Phase::Ed => "ed",
+            Phase::Es => "es",
+        },
+        "quality" => match row.quality? {
+            Quality::Good => "good",
+            Quality::Medium => "medium",
+            Quality::Poor => "poor",
+        },
+        "sex" => match row.sex? {
+            Sex::Female => "female",
+            Sex::Male => "male",
+        },
+        "age" => match row.age? {
+            age if age < 50.0 => "under fifty",
+            age if age < 70.0 => "fifty to seventy",
+            _ => "over seventy",
+        },
+        "ef" => match row.ef? {
+            ef if ef < 40.0 => "reduced ejection fraction",
+            ef if ef < 50.0 => "mildly reduced ejection fraction",
+            _ => "preserved ejection fraction",
+        },
+        _ => return None,
+    })
+}
+
+/// Every word as another word of six letters, always the same one: what the paper does, so that nothing
+/// that the text encoder learned elsewhere is meant.
+pub fn random_tokens(prompt: &str) -> String {
+    let word = |word: &str| {
+        let mut left = random::seed(0, "prompt token", &[]) ^ u64::from_le_bytes(first_bytes(word));
+        (0..6)
+            .map(|_| {
+                let letter = char::from(b'a' + (left % 26) as u8);
+                left /= 26;
+                letter
+            })
+            .collect::<String>()
+    };
+    let words: Vec<String> = prompt
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .map(|w| word(&w.to_lowercase()))
+        .collect();
+    words.join(" ")
+}
+
+fn first_bytes(word: &str) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(word.as_bytes()).as_bytes()[..8]);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            patient: "p".into(),
+            view: View::FourChamber,
+            phase: Phase::Es,
+            image: "i.png".into(),
+            mask: None,
+            split: None,
+            sex: None,
+            age: Some(71.0),
+            quality: None,
+            ef: None,
+            spacing_x: None,
+            spacing_y: None,
+            generator: None,
+            prompt: None,
+            source_mask: None,
+            seed: None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_and_commas_stay() {
+        let prompt = of("{view} view, {quality} quality, {phase}, {age}", &row());
+        assert_eq!(prompt, "four-chamber view, es, over seventy");
+        let paper = "An ultrasound image shows the heart in a {view} view during the {phase} phase.";
+        let said = "An ultrasound image shows the heart in a four-chamber view during the es phase.";
+        assert_eq!(of(paper, &row()), said);
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        assert!(check("{view}, {ef}").is_ok() && check("no field").is_ok());
+        assert_eq!(check("{veiw}").unwrap_err(), "there is no {veiw}");
+        assert!(check("{view").is_err());
+    }
+
+    #[test]
+    fn random_tokens_are_six_letters_and_always_the_same() {
+        let (a, b) = (random_tokens("two-chamber, ED"), random_tokens("ed Two"));
+        let (a, b): (Vec<&str>, Vec<&str>) = (a.split(' ').collect(), b.split(' ').collect());
+        assert!(a.iter().all(|w| w.len() == 6 && w.chars().all(|c| c.is_ascii_lowercase())));
+        assert_eq!((a[0], a[2]), (b[1], b[0]));
+        assert_ne!(a[0], a[1]);
+    }
+}

@@ -1,0 +1,143 @@
+//! An autoencoder from scratch for diffusion in latents: reconstruction with a small Kullback-Leibler
+//! term, as in Rombach et al. 2022 but for the discriminator and the perceptual loss, which need
+//! networks that were trained elsewhere. Small ones blur speckle: see the measure `texture`.
+
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor, nn::VarStore};
+
+use super::{
+    batches::{Batch, Batches},
+    fit::{Objective, Place, Recipe, fit},
+    remove_folder,
+};
+use crate::{
+    augment::AugmentRange,
+    error::{AtPath, Result},
+    nn::{
+        autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
+        init,
+    },
+    pipeline::folder_write::write_part,
+    random,
+    spec::{Generator, GeneratorSchedule},
+    train::{Setting, TaskData, channels_last, parameters::Parameters},
+};
+
+/// Weight of the Kullback-Leibler term, per latent value.
+const KL_WEIGHT: f64 = 1e-6;
+
+/// Images that the latents' spread is taken from.
+const SPREAD_IMAGES: usize = 64;
+
+struct Reconstruction<'a> {
+    vae: &'a AutoencoderKL,
+}
+
+impl Objective for Reconstruction<'_> {
+    /// Mean absolute error and half the mean square error.
+    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+        let images = channels_last(&batch.images);
+        let posterior = self.vae.encode(&images.to_kind(kind))?;
+        let noise = batch.posterior_noise.as_ref().unwrap_or(&batch.noise);
+        let latents = posterior.sample(&noise.to_kind(kind))?;
+        let made = self.vae.decode(&latents)?.to_kind(Kind::Float);
+        let error = made - &batch.images;
+        let (mean, logvar) = (posterior.mean.to_kind(Kind::Float), posterior.logvar.to_kind(Kind::Float));
+        let divergence = (mean.square() + logvar.exp() - 1.0 - logvar).mean(Kind::Float) * 0.5;
+        Ok(error.abs().mean(Kind::Float) + error.square().mean(Kind::Float) * 0.5 + divergence * KL_WEIGHT)
+    }
+}
+
+/// Trains it, or takes up where it was; gives the folder of the part (`vae`).
+pub(super) fn train(
+    settings: &Generator,
+    data: &TaskData,
+    seed: u64,
+    work: &Path,
+    setting: &Setting,
+) -> Result<PathBuf> {
+    let to = work.join("vae");
+    if to.is_dir() {
+        return Ok(to); // written whole, or not at all
+    }
+    let config = AutoencoderKLConfig {
+        in_channels: 1,
+        out_channels: 1,
+        block_out_channels: settings.autoencoder_channels.clone(),
+        latent_channels: settings.latent_channels,
+        norm_num_groups: settings.norm_num_groups.min(8),
+        sample_size: Some([settings.image_size as i64; 2]),
+        mid_block_add_attention: false,
+        ..AutoencoderKLConfig::default()
+    };
+    let vs = VarStore::new(setting.device);
+    let vae = AutoencoderKL::new(&vs.root(), &config)?;
+    init::fill(&vs, random::seed(seed, "autoencoder", &[]), None);
+    let side = settings.image_size as i64 / config.size_factor();
+    let train = Batches {
+        samples: &data.train,
+        batch_size: settings.batch_size.min(8),
+        range: AugmentRange::of(&settings.augment),
+        prompt_dropout: 0.0,
+        timesteps: 1,
+        labels: &[],
+        offset: 0,
+        noise: [settings.latent_channels, side, side],
+        posterior: false,
+        seed: random::seed(seed, "autoencoder batches", &[]),
+        device: setting.device,
+    };
+    let recipe = Recipe {
+        steps: settings.autoencoder_steps as u64,
+        accumulate: 1,
+        learning_rate: settings.autoencoder_learning_rate,
+        schedule: GeneratorSchedule::Cosine,
+        warmup_steps: 100.min(settings.autoencoder_steps as u64 / 10),
+        weight_decay: 0.0,
+        clip: 1.0,
+        ema: 0.0,
+        precision: settings.precision,
+        validate_every: 0,
+        grid_every: 0,
+    };
+    let label = format!("{}: autoencoder", setting.label);
+    let bar = setting.progress.bar(recipe.steps, label, "steps");
+    let checkpoints = work.join("autoencoder");
+    let place = Place {
+        checkpoints: &checkpoints,
+        checkpoint_every: setting.checkpoint_every,
+        bar: &bar,
+        bar_from: 0,
+        name: "autoencoder",
+        say: &|text| setting.progress.line(text),
+    };
+    let mut parameters = Parameters::new(vs.variables(), settings.precision)?;
+    let objective = Reconstruction { vae: &vae };
+    let (weights, curves) =
+        fit(&objective, &mut parameters, &recipe, &train, None, &mut |_, _| Ok(()), &place)?;
+    // Diffusion wants latents of unit spread.
+    let config = AutoencoderKLConfig {
+        scaling_factor: 1.0 / spread(&objective, &train, parameters.kind())?,
+        ..config
+    };
+    let file = work.join("autoencoder.csv");
+    std::fs::write(&file, crate::results::to_csv(&curves)?).at_path(&file, "cannot write")?;
+    let partial = work.join("vae.partial");
+    remove_folder(&partial)?;
+    write_part(&partial, &config.to_json(), &weights)?;
+    std::fs::rename(&partial, &to).at_path(&to, "cannot put the autoencoder in its place")?;
+    remove_folder(&checkpoints)?;
+    Ok(to)
+}
+
+/// Standard deviation of the latents' means.
+fn spread(objective: &Reconstruction, batches: &Batches, kind: Kind) -> Result<f64> {
+    let _guard = tch::no_grad_guard();
+    let mut all = Vec::new();
+    for batch in batches.fixed(SPREAD_IMAGES)? {
+        all.push(objective.vae.encode(&batch.images.to_kind(kind))?.mode().to_kind(Kind::Float));
+    }
+    let spread = f64::try_from(Tensor::f_cat(&all, 0)?.std(true))?;
+    Ok(if spread.is_finite() && spread > 1e-6 { spread } else { 1.0 })
+}

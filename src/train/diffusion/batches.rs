@@ -1,0 +1,212 @@
+//! Batches for a generator, made ahead of the training step. All that is drawn comes from (seed, place
+//! in the whole training), so it depends neither on the batch nor on where training was taken up.
+
+use std::sync::mpsc::sync_channel;
+
+use rand::{Rng, seq::SliceRandom};
+use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+use tch::{Device, Tensor};
+
+use crate::{
+    augment::{self, AugmentRange, HALF},
+    error::{Error, Result},
+    random,
+    samples::Samples,
+};
+
+/// Batches made ahead of their use.
+const AHEAD: usize = 3;
+
+/// How batches are made.
+pub(super) struct Batches<'a> {
+    pub samples: &'a Samples,
+    pub batch_size: usize,
+    pub range: Option<AugmentRange>,
+    pub prompt_dropout: f64,
+    pub timesteps: i64,
+    /// Class of each sample; empty where it is not told.
+    pub labels: &'a [i64],
+    /// The first sample's place among all prompts.
+    pub offset: usize,
+    /// Channels, height and width of the noise.
+    pub noise: [i64; 3],
+    /// Whether an autoencoder's posterior is drawn from.
+    pub posterior: bool,
+    pub seed: u64,
+    pub device: Device,
+}
+
+/// One batch, on the device.
+pub(super) struct Batch {
+    /// (batch, 1, height, width), f32 in -1..1.
+    pub images: Tensor,
+    /// (batch, height, width), i64; none where the samples have none.
+    pub masks: Option<Tensor>,
+    /// Which of the samples these are, and whether they go without their prompt.
+    pub chosen: Vec<usize>,
+    pub dropped: Vec<bool>,
+    /// Their classes, where these are told.
+    pub labels: Vec<i64>,
+    /// The samples' place among all prompts.
+    pub offset: usize,
+    /// Noise level of each, 0 to `timesteps` - 1.
+    pub timesteps: Vec<i64>,
+    /// (batch, channels, height, width), standard normal, f32: what the network has to find.
+    pub noise: Tensor,
+    /// The same once more for an autoencoder's posterior.
+    pub posterior_noise: Option<Tensor>,
+}
+
+impl Batches<'_> {
+    /// Hands the batches `from`..`to` of the training to `step`.
+    pub fn each(&self, from: u64, to: u64, mut step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
+        std::thread::scope(|scope| {
+            let (sender, batches) = sync_channel(AHEAD);
+            let ahead = scope.spawn(move || {
+                let mut order = Order::default();
+                for batch in from..to {
+                    let size = self.batch_size as u64;
+                    let places: Vec<Place> =
+                        (batch * size..(batch + 1) * size).map(|p| order.place(self, p)).collect();
+                    // The receiver is gone after an error in a step.
+                    if sender.send(self.batch(&places, true)).is_err() {
+                        break;
+                    }
+                }
+            });
+            let outcome = batches.into_iter().try_for_each(|batch| step(batch?));
+            match ahead.join() {
+                Ok(()) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// The samples themselves with noise that is always the same, at most `most` of them, evenly chosen.
+    pub fn fixed(&self, most: usize) -> Result<Vec<Batch>> {
+        let count = self.samples.len().min(most);
+        let places: Vec<Place> = (0..count)
+            .map(|i| Place { at: i as u64, epoch: 0, sample: i * self.samples.len() / count })
+            .collect();
+        places.chunks(self.batch_size.max(16)).map(|places| self.batch(places, false)).collect()
+    }
+
+    fn batch(&self, places: &[Place], training: bool) -> Result<Batch> {
+        let size = self.samples.size;
+        let pixels = size * size;
+        let with_masks = !self.samples.masks.is_empty();
+        let mut images = vec![0f32; places.len() * pixels];
+        let mut masks = vec![0i64; if with_masks { images.len() } else { 0 }];
+        let mut no_masks: Vec<&mut [i64]> = Vec::new();
+        if with_masks {
+            no_masks.extend(masks.chunks_exact_mut(pixels));
+        } else {
+            no_masks.resize_with(places.len(), Default::default);
+        }
+        let one_noise: i64 = self.noise.iter().product();
+        let mut noise = vec![0f32; places.len() * one_noise as usize];
+        let one_posterior = if self.posterior { one_noise as usize } else { 0 };
+        let mut posterior = vec![0f32; places.len() * one_posterior];
+        let mut posteriors: Vec<&mut [f32]> = Vec::new();
+        if self.posterior {
+            posteriors.extend(posterior.chunks_exact_mut(one_posterior));
+        } else {
+            posteriors.resize_with(places.len(), Default::default);
+        }
+        // "training" and "validation" must not share a draw.
+        let purpose = |what: &str| format!("{} {what}", if training { "training" } else { "validation" });
+        places
+            .par_iter()
+            .zip(images.par_chunks_exact_mut(pixels))
+            .zip(no_masks)
+            .zip(noise.par_chunks_exact_mut(one_noise as usize))
+            .zip(posteriors)
+            .try_for_each(|((((place, image), mask), noise), posterior)| {
+                let mut rng = random::rng(self.seed, &purpose("noise"), &[place.at]);
+                noise.iter_mut().chain(posterior).for_each(|v| *v = StandardNormal.sample(&mut rng));
+                let grey = self.samples.image(place.sample);
+                match self.range.as_ref().filter(|_| training) {
+                    Some(range) => {
+                        let id = self.samples.ids[place.sample];
+                        let mut rng = random::rng(self.seed, "augment", &[place.epoch, id]);
+                        let params = augment::draw(range, &mut rng, size, size);
+                        let mask = with_masks.then_some((self.samples.mask(place.sample), mask));
+                        augment::apply(&params, grey, mask, (size, size), &HALF, image)
+                    }
+                    None => {
+                        let from = self.samples.mask(place.sample);
+                        mask.iter_mut().zip(from).for_each(|(to, &class)| *to = i64::from(class));
+                        augment::normalise(grey, &HALF, image)
+                    }
+                }
+            })?;
+        let (mut timesteps, mut dropped) = (Vec::new(), Vec::new());
+        for place in places {
+            let mut rng = random::rng(self.seed, &purpose("timestep"), &[place.at]);
+            timesteps.push(rng.random_range(0..self.timesteps));
+            dropped.push(rng.random::<f64>() < self.prompt_dropout && training);
+        }
+        let (n, s) = (places.len() as i64, size as i64);
+        let [c, h, w] = self.noise;
+        let tensor = |values: &[f32], shape: [i64; 4]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_view(shape)?.f_to(self.device)?)
+        };
+        let masks = match with_masks {
+            true => Some(Tensor::f_from_slice(&masks)?.f_view([n, s, s])?.f_to(self.device)?),
+            false => None,
+        };
+        Ok(Batch {
+            images: tensor(&images, [n, 1, s, s])?,
+            masks,
+            labels: places.iter().filter_map(|p| self.labels.get(p.sample).copied()).collect(),
+            offset: self.offset,
+            chosen: places.iter().map(|p| p.sample).collect(),
+            dropped,
+            timesteps,
+            noise: tensor(&noise, [n, c, h, w])?,
+            posterior_noise: match self.posterior {
+                true => Some(tensor(&posterior, [n, c, h, w])?),
+                false => None,
+            },
+        })
+    }
+}
+
+/// One image's turn.
+struct Place {
+    /// Images before it in the whole training.
+    at: u64,
+    epoch: u64,
+    sample: usize,
+}
+
+/// The shuffled order of the epoch that was asked for last.
+#[derive(Default)]
+struct Order {
+    epoch: Option<u64>,
+    order: Vec<usize>,
+}
+
+impl Order {
+    fn place(&mut self, batches: &Batches, at: u64) -> Place {
+        let count = batches.samples.len() as u64;
+        let epoch = at / count;
+        if self.epoch != Some(epoch) {
+            self.order = (0..count as usize).collect();
+            self.order.shuffle(&mut random::rng(batches.seed, "shuffle", &[epoch]));
+            self.epoch = Some(epoch);
+        }
+        Place { at, epoch, sample: self.order[(at % count) as usize] }
+    }
+}
+
+/// # Errors
+/// No images to train on.
+pub(super) fn check_not_empty(samples: &Samples, what: &str) -> Result<()> {
+    match samples.is_empty() {
+        false => Ok(()),
+        true => Err(Error::input(format!("there is no training image of {what}"))
+            .help("look at the data set with `synecho data check`, or train one model for all classes")),
+    }
+}

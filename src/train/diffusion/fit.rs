@@ -1,0 +1,369 @@
+//! The loop that every generator is trained in: gradients of some batches, one step of AdamW, averaged
+//! weights, validation on fixed noise, checkpoints.
+
+use std::{path::Path, time::Instant};
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::batches::{Batch, Batches};
+use crate::{
+    error::{Error, Result},
+    progress::Bar,
+    results::CurvePoint,
+    spec::{GeneratorSchedule, Precision},
+    train::{
+        checkpoint::Checkpoint,
+        optimizer::{Optimizer, Rule},
+        parameters::{Parameters, Snapshot},
+    },
+};
+
+/// What is trained.
+pub(super) trait Objective {
+    /// The loss of a batch, f32, a mean over it; activations are of the type `kind`.
+    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor>;
+}
+
+/// What is asked of the loop.
+#[derive(Debug, Clone)]
+pub(super) struct Recipe {
+    pub steps: u64,
+    pub accumulate: u64,
+    pub learning_rate: f64,
+    pub schedule: GeneratorSchedule,
+    pub warmup_steps: u64,
+    pub weight_decay: f64,
+    /// 0: not limited.
+    pub clip: f64,
+    /// 0: the weights themselves.
+    pub ema: f64,
+    pub precision: Precision,
+    /// 0: never.
+    pub validate_every: u64,
+    pub grid_every: u64,
+}
+
+impl Recipe {
+    /// The rate of step `step` (from 0): warm-up as in diffusers' schedules, then constant or half a
+    /// cosine down to 0.
+    fn rate(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return self.learning_rate * step as f64 / self.warmup_steps as f64;
+        }
+        match self.schedule {
+            GeneratorSchedule::Constant => self.learning_rate,
+            GeneratorSchedule::Cosine => {
+                let span = (self.steps - self.warmup_steps.min(self.steps)).max(1) as f64;
+                let done = (step - self.warmup_steps) as f64 / span;
+                self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()).max(0.0)
+            }
+        }
+    }
+
+    /// The share of the old average that step `step` keeps: less at the beginning.
+    fn decay(&self, step: u64) -> f64 {
+        self.ema.min((1 + step) as f64 / (10 + step) as f64)
+    }
+}
+
+/// Where training stands between two steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Standing {
+    step: u64,
+    /// Steps of the optimizer: f16 leaves some out.
+    applied: u64,
+    /// Losses since the last point of the curve.
+    loss_sum: f64,
+    loss_count: u64,
+    /// What the loss is multiplied by in f16, and the good steps since it last changed.
+    scale: f64,
+    good: u64,
+}
+
+/// Steps between two points of the training curve.
+const NOTE_EVERY: u64 = 25;
+
+/// Validation images, at most.
+const VALIDATION_IMAGES: usize = 64;
+
+/// Where training goes on, and reports to.
+pub(super) struct Place<'a> {
+    pub checkpoints: &'a Path,
+    /// Seconds between two checkpoints, at least.
+    pub checkpoint_every: f64,
+    pub bar: &'a Bar,
+    /// Steps on the bar before this training.
+    pub bar_from: u64,
+    /// In the curve's column `structure`.
+    pub name: &'a str,
+    pub say: &'a dyn Fn(&str),
+}
+
+/// Weights to make images with, by name, f32.
+pub(super) type Named = Vec<(String, Tensor)>;
+
+/// Trains, or goes on from the checkpoint where there is one; gives the averaged weights and the curves.
+/// `grid` is called with weights and step when it is time for pictures.
+///
+/// # Errors
+/// A loss that is not finite (the checkpoint before it is kept), or what libtorch refuses.
+pub(super) fn fit(
+    objective: &dyn Objective,
+    parameters: &mut Parameters,
+    recipe: &Recipe,
+    train: &Batches,
+    val: Option<&Batches>,
+    grid: &mut dyn FnMut(Named, u64) -> Result<()>,
+    place: &Place,
+) -> Result<(Named, Vec<CurvePoint>)> {
+    let rule = Rule::AdamW { weight_decay: recipe.weight_decay };
+    let mut optimizer = Optimizer::new(rule, &parameters.master);
+    let scale = if recipe.precision == Precision::F16 { 65536.0 } else { 1.0 };
+    let mut standing = Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
+    let mut curves: Vec<CurvePoint> = Vec::new();
+    let mut ema = (recipe.ema > 0.0).then(|| parameters.snapshot());
+    let saved = Checkpoint::<Standing>::read(place.checkpoints).unwrap_or_else(|damage| {
+        (place.say)(&format!("training starts afresh: {damage}"));
+        None
+    });
+    if let Some(saved) = saved {
+        parameters.restore(&saved.now)?;
+        optimizer.resume(&saved.moments, saved.standing.applied)?;
+        (standing, curves) = (saved.standing, saved.curves);
+        if let (Some(ema), Some(kept)) = (&mut ema, saved.kept) {
+            ema.master.f_copy_(&kept.master)?;
+            ema.buffers = kept.buffers;
+        }
+    }
+    let validation = match val {
+        Some(val) if recipe.validate_every > 0 => val.fixed(VALIDATION_IMAGES)?,
+        _ => Vec::new(),
+    };
+    place.bar.resume_at(place.bar_from + standing.step);
+    let epoch_images = train.samples.len() as u64;
+    let step_images = recipe.accumulate * train.batch_size as u64;
+    let mut micro = Micro::new(recipe.accumulate);
+    let (mut written, mut took) = (Instant::now(), 0.0);
+    train.each(standing.step * recipe.accumulate, recipe.steps * recipe.accumulate, |batch| {
+        let loss = objective.loss(&batch, parameters.kind())?;
+        let factor = standing.scale / recipe.accumulate as f64;
+        micro.add(parameters.gradient(&(&loss * factor))?, &loss);
+        let Some((mut gradient, loss)) = micro.full() else { return Ok(()) };
+        let loss = f64::try_from(loss)?;
+        if !loss.is_finite() {
+            return Err(not_finite(&format!("the loss is {loss}"), standing.step + 1));
+        }
+        if apply_gradient(&mut gradient, recipe, &mut standing)? {
+            optimizer.step(&mut parameters.master, &gradient, recipe.rate(standing.step));
+            parameters.refresh();
+            standing.applied += 1;
+        }
+        if let Some(ema) = &mut ema {
+            let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(standing.step))?;
+        }
+        standing.step += 1;
+        standing.loss_sum += loss;
+        standing.loss_count += 1;
+        let (step, last) = (standing.step, standing.step == recipe.steps);
+        let mut note = |split: &str, metric: &str, value: f64| {
+            curves.push(CurvePoint {
+                split: split.into(),
+                step,
+                epoch: step * step_images / epoch_images,
+                structure: place.name.into(),
+                metric: metric.into(),
+                value,
+                ..CurvePoint::default()
+            });
+        };
+        if step.is_multiple_of(NOTE_EVERY) || last {
+            let mean = standing.loss_sum / standing.loss_count as f64;
+            note("train", "loss", mean);
+            (standing.loss_sum, standing.loss_count) = (0.0, 0);
+            place.bar.message(format!("loss {mean:.4}"));
+        }
+        let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
+        if !validation.is_empty() && due(recipe.validate_every) {
+            let loss = with(parameters, ema.as_ref(), |p| validate(objective, &validation, p.kind()))?;
+            note("val", "loss", loss);
+            (place.say)(&format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps));
+        }
+        if due(recipe.grid_every) {
+            grid(averaged(parameters, ema.as_ref()), step)?;
+        }
+        place.bar.set(place.bar_from + step);
+        // A large network's checkpoint takes long: at most a twentieth of the time goes into it.
+        if written.elapsed().as_secs_f64() >= place.checkpoint_every.max(20.0 * took) || last {
+            let start = Instant::now();
+            // A gradient can run over where the loss did not: the last good checkpoint is kept.
+            if !f64::try_from(parameters.master.f_sum(Kind::Float)?)?.is_finite() {
+                return Err(not_finite("the weights are not finite", step));
+            }
+            let checkpoint = Checkpoint {
+                standing: standing.clone(),
+                curves: std::mem::take(&mut curves),
+                now: parameters.snapshot(),
+                moments: optimizer.moments().iter().map(Tensor::shallow_clone).collect(),
+                kept: ema.take(),
+            };
+            checkpoint.write(place.checkpoints)?;
+            (curves, ema) = (checkpoint.curves, checkpoint.kept);
+            (written, took) = (Instant::now(), start.elapsed().as_secs_f64());
+            if place.checkpoint_every == 0.0 {
+                took = 0.0;
+            }
+        }
+        Ok(())
+    })?;
+    Ok((averaged(parameters, ema.as_ref()), curves))
+}
+
+fn not_finite(what: &str, step: u64) -> Error {
+    Error::failure(format!("{what} at step {step}"))
+        .help("lower the learning_rate or set a `clip`; training goes on from its last checkpoint")
+}
+
+/// Gradient and loss of the batches of one step.
+struct Micro {
+    needed: u64,
+    done: u64,
+    sums: Option<(Tensor, Tensor)>,
+}
+
+impl Micro {
+    fn new(needed: u64) -> Self {
+        Self { needed, done: 0, sums: None }
+    }
+
+    fn add(&mut self, gradient: Tensor, loss: &Tensor) {
+        let loss = loss.detach() / self.needed as f64;
+        self.sums = Some(match self.sums.take() {
+            None => (gradient, loss),
+            Some((sum, losses)) => (sum + gradient, losses + loss),
+        });
+        self.done += 1;
+    }
+
+    /// The sums, when all batches of the step are there.
+    fn full(&mut self) -> Option<(Tensor, Tensor)> {
+        if self.done < self.needed {
+            return None;
+        }
+        self.done = 0;
+        self.sums.take()
+    }
+}
+
+/// Takes f16's scale out of the gradient and limits its norm (`torch.nn.utils.clip_grad_norm_`). False:
+/// f16 ran over, the step is left out (`torch.amp.GradScaler`).
+fn apply_gradient(gradient: &mut Tensor, recipe: &Recipe, standing: &mut Standing) -> Result<bool> {
+    let scaled = recipe.precision == Precision::F16;
+    if scaled {
+        *gradient *= 1.0 / standing.scale;
+    }
+    if recipe.clip > 0.0 {
+        let norm = gradient.f_norm()?;
+        if scaled {
+            if !f64::try_from(&norm)?.is_finite() {
+                (standing.scale, standing.good) = (standing.scale / 2.0, 0);
+                return Ok(false);
+            }
+            standing.good += 1;
+            if standing.good == 2000 {
+                (standing.scale, standing.good) = (standing.scale * 2.0, 0);
+            }
+        }
+        // On the device: no waiting for the norm's value.
+        *gradient *= (recipe.clip / (norm + 1e-6)).f_clamp_max(1.0)?;
+    }
+    Ok(true)
+}
+
+/// Works with the averaged weights in the place of the trained ones.
+fn with<T>(
+    parameters: &mut Parameters,
+    ema: Option<&Snapshot>,
+    work: impl FnOnce(&Parameters) -> Result<T>,
+) -> Result<T> {
+    let Some(ema) = ema else { return work(parameters) };
+    let now = parameters.snapshot();
+    parameters.restore(ema)?;
+    let outcome = work(parameters);
+    parameters.restore(&now)?;
+    outcome
+}
+
+fn averaged(parameters: &Parameters, ema: Option<&Snapshot>) -> Named {
+    match ema {
+        Some(ema) => parameters.named(ema),
+        None => parameters.named(&parameters.snapshot()),
+    }
+}
+
+fn validate(objective: &dyn Objective, batches: &[Batch], kind: Kind) -> Result<f64> {
+    let _guard = tch::no_grad_guard();
+    let (mut sum, mut count) = (0.0, 0);
+    for batch in batches {
+        let images = batch.chosen.len();
+        sum += f64::try_from(objective.loss(batch, kind)?)? * images as f64;
+        count += images;
+    }
+    Ok(sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        Recipe {
+            steps: 110,
+            accumulate: 1,
+            learning_rate: 1.0,
+            schedule: GeneratorSchedule::Cosine,
+            warmup_steps: 10,
+            weight_decay: 0.0,
+            clip: 1.0,
+            ema: 0.999,
+            precision: Precision::F32,
+            validate_every: 0,
+            grid_every: 0,
+        }
+    }
+
+    #[test]
+    fn the_rate_is_that_of_diffusers_cosine_schedule_with_warmup() {
+        // get_cosine_schedule_with_warmup(num_warmup_steps=10, num_training_steps=110)
+        let rates = [0, 5, 10, 60, 85].map(|step| recipe().rate(step));
+        for (rate, expected) in rates.iter().zip([0.0, 0.5, 1.0, 0.5, 0.146_446_609_406_726_2]) {
+            assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_gradient_is_shortened_and_a_short_one_is_not() {
+        let mut standing =
+            Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 1.0, good: 0 };
+        let mut long = Tensor::from_slice(&[3.0f32, 4.0]);
+        assert!(apply_gradient(&mut long, &recipe(), &mut standing).unwrap());
+        assert!((f64::try_from(long.norm()).unwrap() - 1.0).abs() < 1e-6);
+        let mut short = Tensor::from_slice(&[0.3f32, 0.4]);
+        apply_gradient(&mut short, &recipe(), &mut standing).unwrap();
+        assert!((f64::try_from(short.norm()).unwrap() - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn f16_leaves_out_a_step_that_ran_over_and_halves_its_scale() {
+        let f16 = Recipe { precision: Precision::F16, ..recipe() };
+        let mut standing =
+            Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 8.0, good: 1999 };
+        let mut over = Tensor::from_slice(&[f32::INFINITY, 1.0]);
+        assert!(!apply_gradient(&mut over, &f16, &mut standing).unwrap());
+        assert_eq!((standing.scale, standing.good), (4.0, 0));
+        standing.good = 1999;
+        let mut fine = Tensor::from_slice(&[1.0f32, 0.0]);
+        assert!(apply_gradient(&mut fine, &f16, &mut standing).unwrap());
+        assert_eq!((standing.scale, fine.double_value(&[0])), (8.0, 0.25));
+    }
+}

@@ -1,0 +1,329 @@
+//! Training a generator, in each of the three conditioning modes: the loop ([`fit`]), its batches
+//! ([`batches`]) and the networks ([`networks`]). What comes out is a folder that diffusers loads.
+
+mod autoencoder;
+mod batches;
+mod fit;
+mod networks;
+
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+
+use self::{
+    batches::{Batch, Batches, check_not_empty},
+    fit::{Named, Objective, Place, Recipe, fit},
+    networks::{Making, Networks},
+};
+use super::{CURVES, SUMMARY, Setting, TaskData, parameters::Parameters, write};
+use crate::{
+    augment::AugmentRange,
+    error::{AtPath, Error, Result},
+    nn::schedulers::{PredictionType, Scheduler},
+    pipeline::space::Space,
+    progress::Bar,
+    prompt, random,
+    results::{self, CurvePoint, GeneratorSummary},
+    samples::{Samples, class_of},
+    spec::{Generator, ImageSpace, Label, Mode},
+};
+
+/// The folder that diffusers loads, in a trained generator's artifact; of one model per class each in a
+/// folder of its class ([`class_folder`]).
+pub const PIPELINE: &str = "pipeline";
+
+/// Pictures on the way: called with a pipeline's folder, the class that it knows (or all), and the file
+/// to draw into.
+pub type Grid<'a> = dyn Fn(&Path, Option<usize>, &Path) -> Result<()> + 'a;
+
+/// `2ch_ed` for a class of view and phase: the paper's name for it.
+pub fn class_folder(class: usize) -> String {
+    Label::ViewPhase.classes()[class].to_lowercase().replace(' ', "_")
+}
+
+/// Trains a generator of `settings` on the training images, or goes on from its checkpoints. `base` is
+/// the folder that it starts from: a pipeline's, or one of pipelines per class.
+///
+/// # Errors
+/// The mode lacks what it needs (masks, a base that fits), a class has no images, the loss is not
+/// finite, or files cannot be written.
+pub fn diffusion(
+    settings: &Generator,
+    base: Option<&Path>,
+    data: &TaskData,
+    grid: &Grid,
+    setting: &Setting,
+) -> Result<()> {
+    // Networks begun by a killed try lie in the stage's own checkpoint folder.
+    let mut run = Run { settings, grid, setting, curves: Vec::new(), summary: GeneratorSummary::default() };
+    let all = Label::ViewPhase.classes();
+    if settings.mode == Mode::Unconditional && settings.per_class {
+        let total = settings.steps as u64 * all.len() as u64;
+        let bar = setting.progress.bar(total, setting.label, "steps");
+        for (class, name) in all.iter().enumerate() {
+            let of_class =
+                |samples: &Samples| samples.filtered(|row| class_of(row, Label::ViewPhase) == class);
+            let data = TaskData { train: of_class(&data.train), val: of_class(&data.val) };
+            check_not_empty(&data.train, name)?;
+            let folder = class_folder(class);
+            let base =
+                base.map(|dir| if dir.join(&folder).is_dir() { dir.join(&folder) } else { dir.to_owned() });
+            let part =
+                Part { name, folder: &folder, class: Some(class), base, seed_index: class as u64, bar: &bar };
+            run.part(&data, &part)?;
+        }
+    } else {
+        if settings.mode == Mode::Unconditional {
+            // One model learns all classes: one that is missing would be made from nothing.
+            for (class, name) in all.iter().enumerate() {
+                let of_class = data.train.rows.iter().filter(|row| class_of(row, Label::ViewPhase) == class);
+                match of_class.count() {
+                    0 => {
+                        return Err(Error::input(format!("there is no training image of {name}"))
+                            .help("every view and phase needs images: look at the data set with `synecho data check`"));
+                    }
+                    _ => continue,
+                }
+            }
+        }
+        let bar = setting.progress.bar(settings.steps as u64, setting.label, "steps");
+        let base = base.map(Path::to_owned);
+        let part = Part { name: "", folder: "", class: None, base, seed_index: 0, bar: &bar };
+        run.part(data, &part)?;
+    }
+    let progress = setting.checkpoints.join("progress");
+    if progress.is_dir() {
+        let to = setting.out.join("progress");
+        std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+        for entry in std::fs::read_dir(&progress).at_path(&progress, "cannot read the folder")?.flatten() {
+            let place = to.join(entry.file_name());
+            std::fs::copy(entry.path(), &place).at_path(&place, "cannot copy the picture")?;
+        }
+    }
+    write(&setting.out.join(CURVES), results::to_csv(&run.curves)?.as_bytes())?;
+    let text = serde_json::to_string_pretty(&run.summary)
+        .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
+    write(&setting.out.join(SUMMARY), text.as_bytes())
+}
+
+struct Run<'a> {
+    settings: &'a Generator,
+    grid: &'a Grid<'a>,
+    setting: &'a Setting<'a>,
+    curves: Vec<CurvePoint>,
+    summary: GeneratorSummary,
+}
+
+/// One model: the only one, or that of one class.
+struct Part<'a> {
+    /// In the curves.
+    name: &'a str,
+    /// Under `pipeline/` and under the checkpoints; empty: these themselves.
+    folder: &'a str,
+    class: Option<usize>,
+    base: Option<PathBuf>,
+    seed_index: u64,
+    bar: &'a Bar,
+}
+
+impl Run<'_> {
+    fn part(&mut self, data: &TaskData, part: &Part) -> Result<()> {
+        let (settings, setting) = (self.settings, self.setting);
+        let seed = random::seed(settings.seed, "generator", &[part.seed_index]);
+        let checkpoints =
+            setting.checkpoints.join(if part.folder.is_empty() { "model" } else { part.folder });
+        std::fs::create_dir_all(&checkpoints).at_path(&checkpoints, "cannot make the folder")?;
+        check_not_empty(&data.train, "the arm")?;
+        let autoencoder = match settings.image_space == ImageSpace::Latent && part.base.is_none() {
+            true => Some(autoencoder::train(settings, data, seed, &checkpoints, setting)?),
+            false => None,
+        };
+        let told = settings.mode == Mode::Unconditional && part.class.is_none();
+        let texts: Vec<String> = match settings.mode {
+            Mode::Text | Mode::TextSegmentation => {
+                data.train.rows.iter().chain(&data.val.rows).map(|row| prompt_of(settings, row)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let making = Making {
+            settings,
+            base: part.base.as_deref(),
+            prompts: &texts,
+            autoencoder: autoencoder.as_deref(),
+            classes: if told { Label::ViewPhase.classes() } else { &[] },
+            work: &checkpoints,
+            kind: super::parameters::kind(settings.precision),
+            device: setting.device,
+            seed,
+        };
+        let networks = Networks::new(&making)?;
+        let mut parameters = Parameters::new(networks.variables(), settings.precision)?;
+        let objective = Denoising::new(settings, &networks)?;
+        let labels = |samples: &Samples| -> Vec<i64> {
+            let classes = samples.labels(Label::ViewPhase);
+            if told { classes.into_iter().map(|c| c as i64).collect() } else { Vec::new() }
+        };
+        let (train_labels, val_labels) = (labels(&data.train), labels(&data.val));
+        let range =
+            AugmentRange::of(&settings.augment).or_else(|| settings.flip.then_some(AugmentRange::NONE));
+        let range = range.map(|r| AugmentRange { flip: if settings.flip { 0.5 } else { 0.0 }, ..r });
+        let train = Batches {
+            samples: &data.train,
+            batch_size: settings.batch_size,
+            range,
+            prompt_dropout: settings.prompt_dropout,
+            timesteps: objective.timesteps(),
+            labels: &train_labels,
+            offset: 0,
+            noise: networks.latent,
+            posterior: matches!(networks.space, Space::Latent(_)),
+            seed,
+            device: setting.device,
+        };
+        let val = Batches {
+            samples: &data.val,
+            range: None,
+            labels: &val_labels,
+            offset: data.train.len(),
+            ..train
+        };
+        let recipe = recipe(settings);
+        let place = Place {
+            checkpoints: &checkpoints,
+            checkpoint_every: setting.checkpoint_every,
+            bar: part.bar,
+            bar_from: part.seed_index * recipe.steps,
+            name: part.name,
+            say: &|text| setting.progress.line(text),
+        };
+        let pictures = setting.checkpoints.join("progress");
+        let mut grid = |weights: Named, step: u64| -> Result<()> {
+            let folder = checkpoints.join("grid");
+            remove_folder(&folder)?;
+            networks.write(&making, &weights, &folder)?;
+            std::fs::create_dir_all(&pictures).at_path(&pictures, "cannot make the folder")?;
+            let dash = if part.folder.is_empty() { "" } else { "-" };
+            let file = pictures.join(format!("{}{dash}step-{step:07}.png", part.folder));
+            (self.grid)(&folder, part.class, &file)?;
+            remove_folder(&folder)
+        };
+        let val = (!data.val.is_empty()).then_some(&val);
+        let (weights, curves) = fit(&objective, &mut parameters, &recipe, &train, val, &mut grid, &place)?;
+        let to = setting.out.join(PIPELINE);
+        let to = if part.folder.is_empty() { to } else { to.join(part.folder) };
+        networks.write(&making, &weights, &to)?;
+        self.curves.extend(curves);
+        let trained = parameters.count() as u64;
+        self.summary = GeneratorSummary {
+            mode: crate::results::word(&settings.mode),
+            parameters: trained + networks.frozen_parameters,
+            trainable: trained,
+            train_images: self.summary.train_images + data.train.len() as u64,
+            train_patients: self.summary.train_patients.max(data.train.patients() as u64),
+            steps: self.summary.steps + recipe.steps,
+            batch: (settings.batch_size * settings.accumulate) as u64,
+            image_size: settings.image_size as u64,
+            precision: settings.precision.name().into(),
+        };
+        Ok(())
+    }
+}
+
+/// The prompt of an image, as the generator's settings want it.
+pub fn prompt_of(settings: &Generator, row: &crate::manifest::Row) -> String {
+    let text = prompt::of(&settings.prompt, row);
+    if settings.random_tokens { prompt::random_tokens(&text) } else { text }
+}
+
+fn recipe(settings: &Generator) -> Recipe {
+    Recipe {
+        steps: settings.steps as u64,
+        accumulate: settings.accumulate as u64,
+        learning_rate: settings.learning_rate,
+        schedule: settings.schedule,
+        warmup_steps: settings.warmup_steps as u64,
+        weight_decay: settings.weight_decay,
+        clip: settings.clip,
+        ema: settings.ema,
+        precision: settings.precision,
+        validate_every: settings.validate_every as u64,
+        grid_every: settings.grid_every as u64,
+    }
+}
+
+fn remove_folder(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).at_path(dir, "cannot remove the folder")?;
+    }
+    Ok(())
+}
+
+/// Finding the noise (or v) in noisy samples: the mean square error of Ho et al. 2020, eq. 14.
+struct Denoising<'a> {
+    networks: &'a Networks,
+    scheduler: Scheduler,
+    velocity: bool,
+    /// Weight of the loss at each timestep; none: 1.
+    weights: Option<Vec<f32>>,
+}
+
+impl<'a> Denoising<'a> {
+    fn new(settings: &Generator, networks: &'a Networks) -> Result<Self> {
+        let scheduler = Scheduler::new(&networks.scheduler)?;
+        let velocity = match networks.scheduler.prediction_type() {
+            PredictionType::Epsilon => false,
+            PredictionType::VPrediction => true,
+            PredictionType::Sample => {
+                return Err(Error::input("the base predicts the sample itself, which is not trained here")
+                    .help("start from a model that predicts epsilon or v"));
+            }
+        };
+        let gamma = settings.min_snr_gamma;
+        let weights = match gamma > 0.0 {
+            false => None,
+            true => Some(min_snr(scheduler.alphas_cumprod(), gamma, velocity)?),
+        };
+        Ok(Self { networks, scheduler, velocity, weights })
+    }
+
+    fn timesteps(&self) -> i64 {
+        self.scheduler.num_train_timesteps()
+    }
+}
+
+/// Min-SNR weights (Hang et al. 2023): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
+fn min_snr(alphas_cumprod: &Tensor, gamma: f64, velocity: bool) -> Result<Vec<f32>> {
+    let alphas = alphas_cumprod.to_kind(Kind::Double);
+    let snr: Tensor = &alphas / (1.0 - &alphas);
+    let capped = snr.clamp_max(gamma);
+    let weights = if velocity { capped / (snr + 1.0) } else { capped / snr };
+    Ok(weights.to_kind(Kind::Float).try_into()?)
+}
+
+impl Objective for Denoising<'_> {
+    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+        let sample = clean(batch, self.networks)?;
+        let noisy = self.scheduler.add_noise(&sample, &batch.noise, &batch.timesteps)?;
+        let predicted = self.networks.predict(&noisy, batch, kind)?;
+        let target = match self.velocity {
+            true => self.scheduler.velocity(&sample, &batch.noise, &batch.timesteps)?,
+            false => batch.noise.shallow_clone(),
+        };
+        let Some(weights) = &self.weights else {
+            return Ok(predicted.f_mse_loss(&target, tch::Reduction::Mean)?);
+        };
+        let of: Vec<f32> = batch.timesteps.iter().map(|&t| weights[t as usize]).collect();
+        let errors = (predicted - target).square().f_mean_dim(&[1i64, 2, 3][..], false, Kind::Float)?;
+        Ok((errors * Tensor::from_slice(&of).to_device(batch.noise.device())).mean(Kind::Float))
+    }
+}
+
+/// What noise is added to, f32: nothing is learned on the way.
+fn clean(batch: &Batch, networks: &Networks) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let images = match networks.image_channels {
+        1 => batch.images.shallow_clone(),
+        channels => batch.images.f_expand([-1, channels, -1, -1], false)?.contiguous(),
+    };
+    networks.space.encode(&images, batch.posterior_noise.as_ref())
+}

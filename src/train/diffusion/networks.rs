@@ -1,0 +1,685 @@
+//! The networks of a generator: built from scratch or taken from a folder, what they predict in
+//! training, and the folder that they are written to.
+
+use std::{collections::HashMap, path::Path};
+
+use serde_json::json;
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+use super::{batches::Batch, fit::Named};
+use crate::{
+    error::{AtPath, Error, Result},
+    nn::{
+        autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
+        clip_text::{ClipTextConfig, ClipTextModel},
+        config::Config,
+        controlnet::{ControlNetConfig, ControlNetModel, copy_from_unet},
+        diffusion::config::{BlockType, ClassEmbed, TimeEmbedding},
+        init,
+        schedulers::SchedulerConfig,
+        tokenizer::{self, ClipTokenizer},
+        unet2d::{UNet2DConfig, UNet2DModel},
+        unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
+    },
+    pipeline::{
+        folder::{Part, PipelineFolder},
+        folder_write::{write_model_index, write_part, write_scheduler},
+        space::{Extras, Space, mask_channels, mask_to_channels, mask_to_control},
+    },
+    random,
+    spec::{Betas, Generator, MaskConditioning, Mode, Prediction},
+};
+
+/// Parts of a text pipeline, in the order in which they are written.
+const TEXT_PARTS: [&str; 3] = ["tokenizer", "text_encoder", "vae"];
+
+/// A generator's networks in training.
+pub(super) struct Networks {
+    pub space: Space,
+    pub extras: Extras,
+    /// Of the noise that was and is added.
+    pub scheduler: SchedulerConfig,
+    /// Channels of the images.
+    pub image_channels: i64,
+    /// Channels, height and width of what is denoised.
+    pub latent: [i64; 3],
+    denoiser: Denoiser,
+    /// Trained variable stores and the parts that they are.
+    trained: Vec<(&'static str, VarStore)>,
+    /// Frozen ones: they own the weights of networks above.
+    _frozen: Vec<VarStore>,
+    /// Configurations by part, of the trained networks.
+    configs: Vec<(&'static str, serde_json::Value)>,
+    pub frozen_parameters: u64,
+}
+
+enum Denoiser {
+    Unconditional { unet: Box<UNet2DModel>, classes: bool },
+    Text { unet: Box<UNet2DConditionModel>, texts: Texts },
+    ControlNet { controlnet: Box<ControlNetModel>, unet: Box<UNet2DConditionModel>, texts: Texts },
+    MaskChannels { unet: Box<UNet2DConditionModel>, texts: Texts },
+}
+
+/// The prompts of the samples.
+struct Texts {
+    encoder: ClipTextModel,
+    /// (prompts, tokens), the last one empty.
+    ids: Tensor,
+    /// (prompts, tokens, width), where the encoder is not trained.
+    encoded: Option<Tensor>,
+    /// Which prompt each sample has, for training and validation samples in turn.
+    of: Vec<i64>,
+}
+
+impl Texts {
+    fn new(
+        encoder: ClipTextModel,
+        tokenizer: &ClipTokenizer,
+        prompts: &[String],
+        trained: bool,
+        device: Device,
+    ) -> Result<Self> {
+        // Few prompts are different ones: each is encoded once.
+        let mut known: HashMap<&str, i64> = HashMap::new();
+        let (mut ids, mut of) = (Vec::new(), Vec::new());
+        for prompt in prompts {
+            let next = known.len() as i64;
+            let at = *known.entry(prompt).or_insert(next);
+            if at == next {
+                let encoded = tokenizer.encode(prompt)?;
+                if let Some(cut) = encoded.cut {
+                    return Err(Error::input(format!(
+                        "a prompt is too long, {cut:?} would be cut off: {prompt:?}"
+                    ))
+                    .help("shorten `prompt`, or raise `text_tokens` of a text encoder from scratch"));
+                }
+                ids.extend(encoded.ids);
+            }
+            of.push(at);
+        }
+        ids.extend(tokenizer.encode("")?.ids);
+        let ids = Tensor::from_slice(&ids).f_view([known.len() as i64 + 1, -1])?.to_device(device);
+        let encoded = match trained {
+            true => None,
+            false => {
+                let _guard = tch::no_grad_guard();
+                Some(encoder.forward(&ids)?)
+            }
+        };
+        Ok(Self { encoder, ids, encoded, of })
+    }
+
+    /// (batch, tokens, width) in the type `kind`.
+    fn embed(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+        let empty = self.ids.size()[0] - 1;
+        let rows: Vec<i64> = batch
+            .chosen
+            .iter()
+            .zip(&batch.dropped)
+            .map(|(&i, &dropped)| if dropped { empty } else { self.of[batch.offset + i] })
+            .collect();
+        let rows = Tensor::from_slice(&rows).to_device(self.ids.device());
+        let embedded = match &self.encoded {
+            Some(encoded) => encoded.f_index_select(0, &rows)?,
+            None => self.encoder.forward(&self.ids.f_index_select(0, &rows)?)?,
+        };
+        Ok(embedded.to_kind(kind))
+    }
+}
+
+/// What the networks are made for.
+pub(super) struct Making<'a> {
+    pub settings: &'a Generator,
+    /// The folder that training starts from.
+    pub base: Option<&'a Path>,
+    /// Prompts of the training samples, then of the validation samples.
+    pub prompts: &'a [String],
+    /// A trained autoencoder's folder, where one was made from scratch.
+    pub autoencoder: Option<&'a Path>,
+    /// Classes that one unconditional model is told; empty: none.
+    pub classes: &'a [&'static str],
+    /// For files that are made on the way (a learned tokenizer).
+    pub work: &'a Path,
+    pub kind: Kind,
+    pub device: Device,
+    pub seed: u64,
+}
+
+impl Networks {
+    /// # Errors
+    /// The base does not fit the mode, or the networks do not fit the image size.
+    pub fn new(making: &Making) -> Result<Self> {
+        let this = match making.settings.mode {
+            Mode::Unconditional => Self::unconditional(making),
+            Mode::Text => Self::text(making),
+            Mode::TextSegmentation => Self::text_segmentation(making),
+            Mode::External => Err(Error::failure("nothing is trained in mode external")),
+        }?;
+        let (size, fold) = (making.settings.image_size as i64, this.space.factor());
+        let halved = this.halved();
+        if size % (fold * halved) != 0 {
+            return Err(Error::input(format!(
+                "images of {size} px cannot be halved often enough for this network"
+            ))
+            .help(format!("set image_size to a multiple of {}", fold * halved)));
+        }
+        Ok(this)
+    }
+
+    fn halved(&self) -> i64 {
+        match &self.denoiser {
+            Denoiser::Unconditional { unet, .. } => unet.config().size_factor(),
+            Denoiser::Text { unet, .. }
+            | Denoiser::ControlNet { unet, .. }
+            | Denoiser::MaskChannels { unet, .. } => {
+                1 << unet.config().block_out_channels.len().saturating_sub(1).min(62)
+            }
+        }
+    }
+
+    fn unconditional(m: &Making) -> Result<Self> {
+        let settings = m.settings;
+        let (config, extras, space, scheduler) = match m.base {
+            None => {
+                let (extras, space) = new_space(m)?;
+                let (channels, side) = new_latent(m, &space);
+                let config = UNet2DConfig {
+                    sample_size: Some([side, side]),
+                    in_channels: channels,
+                    out_channels: channels,
+                    down_block_types: blocks(settings, BlockType::Attention, false),
+                    up_block_types: blocks(settings, BlockType::Attention, true),
+                    block_out_channels: settings.channels.clone(),
+                    layers_per_block: settings.layers_per_block,
+                    attention_head_dim: Some(settings.attention_head_dim),
+                    norm_num_groups: settings.norm_num_groups,
+                    class_embed: (!m.classes.is_empty())
+                        .then_some(ClassEmbed::Table { classes: m.classes.len() as i64 }),
+                    ..UNet2DConfig::default()
+                };
+                (config, extras, space, new_scheduler(settings)?)
+            }
+            Some(dir) => {
+                let folder = open_base(dir, &["DDPMPipeline", "DDIMPipeline"], "an unconditional model")?;
+                let config = UNet2DConfig::read(&folder.part("unet")?.config()?)?;
+                if config.class_embed.is_some() == m.classes.is_empty() {
+                    return Err(Error::input(
+                        "the base is told the class and this generator is not, or the other way round",
+                    )
+                    .at(dir)
+                    .help("set `per_class` as it was for the base"));
+                }
+                let (extras, space) = base_space(&folder, false, m)?;
+                (config, extras, space, SchedulerConfig::read(&folder.part("scheduler")?.config()?)?)
+            }
+        };
+        check_trainable(config.dropout, config.time_embedding_type)?;
+        let vs = VarStore::new(m.device);
+        let unet = Box::new(UNet2DModel::new(&vs.root(), &config)?);
+        init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
+        if let Some(dir) = m.base {
+            PipelineFolder::open(dir)?.part("unet")?.load_weights(&vs, None)?;
+        }
+        Ok(Self {
+            image_channels: space.image_channels(config.out_channels),
+            latent: latent_of(config.out_channels, settings, &space),
+            space,
+            extras: Extras { classes: m.classes.iter().map(|c| (*c).to_owned()).collect(), ..extras },
+            scheduler,
+            denoiser: Denoiser::Unconditional { unet, classes: !m.classes.is_empty() },
+            trained: vec![("unet", vs)],
+            _frozen: Vec::new(),
+            configs: vec![("unet", config.to_json())],
+            frozen_parameters: 0,
+        })
+    }
+
+    fn text(m: &Making) -> Result<Self> {
+        let settings = m.settings;
+        let vs = VarStore::new(m.device);
+        let Some(dir) = m.base else {
+            let (extras, space) = new_space(m)?;
+            let (channels, _) = new_latent(m, &space);
+            let config = text_unet(m, &space, channels, channels);
+            let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
+            init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
+            let (texts, text_vs, text_config) = new_texts(m)?;
+            return Ok(Self {
+                image_channels: space.image_channels(channels),
+                latent: latent_of(channels, settings, &space),
+                space,
+                extras,
+                scheduler: new_scheduler(settings)?,
+                denoiser: Denoiser::Text { unet, texts },
+                trained: vec![("unet", vs), ("text_encoder", text_vs)],
+                _frozen: Vec::new(),
+                configs: vec![("unet", config.to_json()), ("text_encoder", text_config)],
+                frozen_parameters: 0,
+            });
+        };
+        let base = TextBase::open(dir, m)?;
+        let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &base.unet)?);
+        base.folder.part("unet")?.load_weights(&vs, None)?;
+        Ok(Self {
+            image_channels: base.space.image_channels(base.unet.out_channels),
+            latent: latent_of(base.unet.out_channels, settings, &base.space),
+            space: base.space,
+            extras: base.extras,
+            scheduler: base.scheduler,
+            denoiser: Denoiser::Text { unet, texts: base.texts },
+            trained: vec![("unet", vs)],
+            frozen_parameters: count(&base.frozen),
+            _frozen: base.frozen,
+            configs: vec![("unet", base.unet.to_json())],
+        })
+    }
+
+    fn text_segmentation(m: &Making) -> Result<Self> {
+        let settings = m.settings;
+        let vs = VarStore::new(m.device);
+        if settings.conditioning == MaskConditioning::Channels {
+            return Self::mask_channels(m, vs);
+        }
+        let dir = m.base.ok_or_else(|| Error::failure("a ControlNet needs a base"))?;
+        let mut base = TextBase::open(dir, m)?;
+        let mut frozen = VarStore::new(m.device);
+        let unet = Box::new(UNet2DConditionModel::new(&frozen.root(), &base.unet)?);
+        base.folder.part("unet")?.load_weights(&frozen, None)?;
+        let mut config = ControlNetConfig::from_unet(&base.unet)?;
+        // Each further level of the mask's embedding halves it: as often as the space folds.
+        let fold = base.space.factor();
+        if !(fold as u64).is_power_of_two() {
+            return Err(Error::input(format!("a ControlNet cannot follow a fold of {fold}"))
+                .help("use a power of two for `patch`"));
+        }
+        let levels = fold.ilog2() as usize + 1;
+        let stock = &config.conditioning_embedding_out_channels;
+        config.conditioning_embedding_out_channels = match levels == stock.len() {
+            true => stock.clone(),
+            false => (0..levels).map(|i| 16i64 << i.min(4)).collect(),
+        };
+        let controlnet = Box::new(ControlNetModel::new(&vs.root(), &config)?);
+        init::fill(&vs, random::seed(m.seed, "controlnet", &[]), None);
+        copy_from_unet(&vs, &frozen)?;
+        freeze(&mut frozen, m.kind);
+        base.frozen.push(frozen);
+        Ok(Self {
+            image_channels: base.space.image_channels(base.unet.out_channels),
+            latent: latent_of(base.unet.out_channels, settings, &base.space),
+            space: base.space,
+            extras: base.extras,
+            scheduler: base.scheduler,
+            denoiser: Denoiser::ControlNet { controlnet, unet, texts: base.texts },
+            trained: vec![("controlnet", vs)],
+            frozen_parameters: count(&base.frozen),
+            _frozen: base.frozen,
+            configs: vec![("controlnet", config.to_json())],
+        })
+    }
+
+    /// From a text model, whose first convolution gets more inputs that start at zero; or from scratch.
+    fn mask_channels(m: &Making, vs: VarStore) -> Result<Self> {
+        let settings = m.settings;
+        let Some(dir) = m.base else {
+            let mut made = Self::text(m)?;
+            let Denoiser::Text { unet: plain, texts } = made.denoiser else {
+                return Err(Error::failure("a text model was expected"));
+            };
+            let (channels, fold) = (plain.config().out_channels, made.space.factor());
+            let config = UNet2DConditionConfig {
+                in_channels: channels + mask_channels(fold),
+                ..plain.config().clone()
+            };
+            let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
+            init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
+            made.trained[0] = ("unet", vs);
+            made.configs[0] = ("unet", config.to_json());
+            made.extras.mask_channels = true;
+            made.denoiser = Denoiser::MaskChannels { unet, texts };
+            return Ok(made);
+        };
+        let base = TextBase::open(dir, m)?;
+        let fold = base.space.factor();
+        let config = UNet2DConditionConfig {
+            in_channels: base.unet.in_channels + mask_channels(fold),
+            ..base.unet.clone()
+        };
+        let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
+        let plain = VarStore::new(m.device);
+        UNet2DConditionModel::new(&plain.root(), &base.unet)?;
+        base.folder.part("unet")?.load_weights(&plain, None)?;
+        let from = plain.variables();
+        for (name, mut variable) in vs.variables() {
+            let Some(old) = from.get(&name) else { continue };
+            tch::no_grad(|| match name == "conv_in.weight" {
+                false => variable.f_copy_(old),
+                true => {
+                    let _ = variable.f_zero_()?;
+                    variable.f_narrow(1, 0, old.size()[1])?.f_copy_(old)
+                }
+            })?;
+        }
+        Ok(Self {
+            image_channels: base.space.image_channels(base.unet.out_channels),
+            latent: latent_of(base.unet.out_channels, settings, &base.space),
+            space: base.space,
+            extras: Extras { mask_channels: true, ..base.extras },
+            scheduler: base.scheduler,
+            denoiser: Denoiser::MaskChannels { unet, texts: base.texts },
+            trained: vec![("unet", vs)],
+            frozen_parameters: count(&base.frozen),
+            _frozen: base.frozen,
+            configs: vec![("unet", config.to_json())],
+        })
+    }
+
+    /// Variables that are trained, by part and name.
+    pub fn variables(&self) -> HashMap<String, Tensor> {
+        let of = |(part, vs): &(&str, VarStore)| {
+            let part = (*part).to_owned();
+            vs.variables().into_iter().map(move |(name, v)| (format!("{part}/{name}"), v)).collect::<Vec<_>>()
+        };
+        self.trained.iter().flat_map(of).collect()
+    }
+
+    /// What the networks predict for noisy samples (batch, channels, height, width), f32.
+    pub fn predict(&self, noisy: &Tensor, batch: &Batch, kind: Kind) -> Result<Tensor> {
+        let device = noisy.device();
+        let timesteps = Tensor::from_slice(&batch.timesteps).to_device(device);
+        let noisy = super::super::channels_last(&noisy.to_kind(kind));
+        let masks = || batch.masks.as_ref().ok_or_else(|| Error::failure("a batch without masks"));
+        let predicted = match &self.denoiser {
+            Denoiser::Unconditional { unet, classes } => {
+                let labels = classes.then(|| Tensor::from_slice(&batch.labels).to_device(device));
+                unet.forward(&noisy, &timesteps, labels.as_ref())?
+            }
+            Denoiser::Text { unet, texts } => {
+                unet.forward(&noisy, &timesteps, &texts.embed(batch, kind)?, None, None, None)?
+            }
+            Denoiser::ControlNet { controlnet, unet, texts } => {
+                let (texts, control) = (texts.embed(batch, kind)?, mask_to_control(masks()?).to_kind(kind));
+                let (down, mid) = controlnet.forward(&noisy, &timesteps, &texts, &control, 1.0)?;
+                unet.forward(&noisy, &timesteps, &texts, None, Some(&down), Some(&mid))?
+            }
+            Denoiser::MaskChannels { unet, texts } => {
+                let mask = mask_to_channels(masks()?, self.space.factor())?.to_kind(kind);
+                let input = super::super::channels_last(&Tensor::f_cat(&[&noisy, &mask], 1)?);
+                unet.forward(&input, &timesteps, &texts.embed(batch, kind)?, None, None, None)?
+            }
+        };
+        Ok(predicted.to_kind(Kind::Float))
+    }
+
+    /// Writes the folder `dir`, with `weights` (by part and name) for what is trained; the other parts
+    /// are `making`'s base's.
+    pub fn write(&self, making: &Making, weights: &Named, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir).at_path(dir, "cannot make the folder")?;
+        let text = making.settings.mode != Mode::Unconditional;
+        for (part, config) in &self.configs {
+            let start = format!("{part}/");
+            let of_part: Named = weights
+                .iter()
+                .filter_map(|(name, w)| Some((name.strip_prefix(&start)?.to_owned(), w.shallow_clone())))
+                .collect();
+            write_part(&dir.join(part), config, &of_part)?;
+        }
+        write_scheduler(&dir.join("scheduler"), &self.scheduler.to_json())?;
+        // What is not trained comes from where it was.
+        let mut from: Vec<(&str, std::path::PathBuf)> = Vec::new();
+        match making.base {
+            Some(base) if text => {
+                from.extend(TEXT_PARTS.map(|part| (part, base.join(part))));
+                from.push(("unet", base.join("unet")));
+            }
+            Some(base) => from.push(("vae", base.join("vae"))),
+            None => {
+                from.push(("tokenizer", making.work.join("tokenizer")));
+                from.extend(making.autoencoder.map(|vae| ("vae", vae.to_owned())));
+            }
+        }
+        for (part, place) in from {
+            if place.is_dir() && !dir.join(part).exists() {
+                copy_folder(&place, &dir.join(part))?;
+            }
+        }
+        if !self.extras.stock {
+            let prompt = text.then(|| making.settings.prompt.clone());
+            Extras { prompt, ..self.extras.clone() }.write(dir)?;
+        }
+        if !text {
+            let scheduler = ("diffusers", self.scheduler.class().class_name());
+            let parts = [("unet", Some(("diffusers", "UNet2DModel"))), ("scheduler", Some(scheduler))];
+            return write_model_index(dir, "DDIMPipeline", &parts);
+        }
+        let controlnet = dir.join("controlnet").is_dir().then_some(("diffusers", "ControlNetModel"));
+        let vae = dir.join("vae").is_dir().then_some(("diffusers", "AutoencoderKL"));
+        let class = match controlnet {
+            Some(_) => "StableDiffusionControlNetPipeline",
+            None => "StableDiffusionPipeline",
+        };
+        let mut parts = vec![
+            ("vae", vae),
+            ("text_encoder", Some(("transformers", "CLIPTextModel"))),
+            ("tokenizer", Some(("transformers", "CLIPTokenizer"))),
+            ("unet", Some(("diffusers", "UNet2DConditionModel"))),
+            ("scheduler", Some(("diffusers", self.scheduler.class().class_name()))),
+            ("safety_checker", None),
+            ("feature_extractor", None),
+            ("image_encoder", None),
+        ];
+        if controlnet.is_some() {
+            parts.push(("controlnet", controlnet));
+        }
+        write_model_index(dir, class, &parts)
+    }
+}
+
+/// What a text pipeline's folder gives to a training that starts from it.
+struct TextBase {
+    folder: PipelineFolder,
+    unet: UNet2DConditionConfig,
+    texts: Texts,
+    extras: Extras,
+    space: Space,
+    scheduler: SchedulerConfig,
+    frozen: Vec<VarStore>,
+}
+
+impl TextBase {
+    fn open(dir: &Path, m: &Making) -> Result<Self> {
+        let folder = open_base(dir, &["StableDiffusionPipeline"], "a text model (Stable Diffusion)")?;
+        let unet = UNet2DConditionConfig::read(&folder.part("unet")?.config()?)?;
+        check_trainable(unet.dropout, unet.time_embedding_type)?;
+        let part = folder.part("text_encoder")?;
+        let mut vs = VarStore::new(m.device);
+        let encoder = ClipTextModel::new(&vs.root(), &ClipTextConfig::read(&part.config()?)?)?;
+        part.load_weights(&vs, None)?;
+        freeze(&mut vs, m.kind);
+        let tokenizer = ClipTokenizer::read(folder.part("tokenizer")?.dir())?;
+        let texts = Texts::new(encoder, &tokenizer, m.prompts, false, m.device)?;
+        let (extras, space) = base_space(&folder, true, m)?;
+        if extras.mask_channels {
+            return Err(Error::input("the base takes masks already: it is no text model")
+                .at(dir)
+                .help("start from a text model"));
+        }
+        let scheduler = SchedulerConfig::read(&folder.part("scheduler")?.config()?)?;
+        Ok(Self { folder, unet, texts, extras, space, scheduler, frozen: vec![vs] })
+    }
+}
+
+fn open_base(dir: &Path, classes: &[&str], what: &str) -> Result<PipelineFolder> {
+    let folder = PipelineFolder::open(dir)?;
+    match classes.contains(&folder.class()) {
+        true => Ok(folder),
+        false => Err(Error::input(format!("the base is a {}", folder.class()))
+            .at(dir)
+            .help(format!("this mode starts from {what}: {}", classes.join(" or ")))),
+    }
+}
+
+fn base_space(folder: &PipelineFolder, text: bool, m: &Making) -> Result<(Extras, Space)> {
+    let extras = Extras::read(folder.dir())?;
+    if !extras.latent(text) {
+        let space = extras.space();
+        return Ok((extras, space));
+    }
+    let part = match text {
+        true => folder.part("vae")?.clone(),
+        false => Part::open(&folder.dir().join("vae"))?,
+    };
+    Ok((extras, load_autoencoder(&part, m)?))
+}
+
+fn load_autoencoder(part: &Part, m: &Making) -> Result<Space> {
+    let mut vs = VarStore::new(m.device);
+    let vae = AutoencoderKL::new(&vs.root(), &AutoencoderKLConfig::read(&part.config()?)?)?;
+    part.load_weights(&vs, None)?;
+    freeze(&mut vs, Kind::Float);
+    Ok(Space::Latent(Box::new(vae)))
+}
+
+/// The space of a model from scratch.
+fn new_space(m: &Making) -> Result<(Extras, Space)> {
+    use crate::spec::ImageSpace;
+    let patch = match m.settings.image_space {
+        ImageSpace::Pixel => 1,
+        ImageSpace::SpaceToDepth => m.settings.patch as i64,
+        ImageSpace::Latent => {
+            let dir = m.autoencoder.ok_or_else(|| Error::failure("the autoencoder is missing"))?;
+            let extras =
+                Extras { unconditional_latent: m.settings.mode == Mode::Unconditional, ..Extras::default() };
+            return Ok((extras, load_autoencoder(&Part::open(dir)?, m)?));
+        }
+    };
+    Ok((Extras { space_to_depth: Some(patch), ..Extras::default() }, Space::Pixels { patch }))
+}
+
+/// Channels and side of what a model from scratch denoises: the images are grey.
+fn new_latent(m: &Making, space: &Space) -> (i64, i64) {
+    let fold = space.factor();
+    (space.latent_channels().unwrap_or(fold * fold), m.settings.image_size as i64 / fold)
+}
+
+fn latent_of(channels: i64, settings: &Generator, space: &Space) -> [i64; 3] {
+    let side = settings.image_size as i64 / space.factor();
+    [channels, side, side]
+}
+
+fn blocks(settings: &Generator, attending: BlockType, up: bool) -> Vec<BlockType> {
+    let of = |level: usize| match settings.attention_levels.contains(&level) {
+        true => attending,
+        false => BlockType::Plain,
+    };
+    let levels = settings.channels.len();
+    (0..levels).map(|i| of(if up { levels - 1 - i } else { i })).collect()
+}
+
+fn text_unet(m: &Making, space: &Space, inputs: i64, outputs: i64) -> UNet2DConditionConfig {
+    let (settings, levels) = (m.settings, m.settings.channels.len());
+    let side = settings.image_size as i64 / space.factor();
+    let heads = |channels: &i64| (channels / settings.attention_head_dim).max(1);
+    UNet2DConditionConfig {
+        sample_size: Some([side, side]),
+        in_channels: inputs,
+        out_channels: outputs,
+        down_block_types: blocks(settings, BlockType::CrossAttention, false),
+        up_block_types: blocks(settings, BlockType::CrossAttention, true),
+        block_out_channels: settings.channels.clone(),
+        layers_per_block: vec![settings.layers_per_block; levels],
+        norm_num_groups: settings.norm_num_groups,
+        cross_attention_dim: vec![settings.text_width; levels],
+        transformer_layers_per_block: vec![1; levels],
+        attention_heads: settings.channels.iter().map(heads).collect(),
+        ..UNet2DConditionConfig::default()
+    }
+}
+
+/// A text encoder from scratch with a vocabulary of the prompts.
+fn new_texts(m: &Making) -> Result<(Texts, VarStore, serde_json::Value)> {
+    let settings = m.settings;
+    let dir = m.work.join("tokenizer");
+    std::fs::create_dir_all(&dir).at_path(&dir, "cannot make the folder")?;
+    tokenizer::learn(m.prompts, settings.text_tokens, &dir)?;
+    let tokenizer = ClipTokenizer::read(&dir)?;
+    let config = ClipTextConfig {
+        vocab_size: tokenizer.vocab_size() as i64,
+        hidden_size: settings.text_width,
+        intermediate_size: 4 * settings.text_width,
+        num_hidden_layers: settings.text_layers,
+        num_attention_heads: settings.text_heads,
+        max_position_embeddings: settings.text_tokens,
+        hidden_act: crate::nn::clip_text::Activation::QuickGelu,
+        layer_norm_eps: 1e-5,
+        eos_token_id: Some(tokenizer.eos().into()),
+    };
+    let vs = VarStore::new(m.device);
+    let encoder = ClipTextModel::new(&vs.root(), &config)?;
+    init::fill(&vs, random::seed(m.seed, "text encoder", &[]), None);
+    let texts = Texts::new(encoder, &tokenizer, m.prompts, true, m.device)?;
+    Ok((texts, vs, config.to_json()))
+}
+
+/// The noise of a model from scratch, as DDIM's configuration: sampling may choose another scheduler.
+fn new_scheduler(settings: &Generator) -> Result<SchedulerConfig> {
+    let (betas, start, end) = match settings.betas {
+        Betas::Linear => ("linear", 1e-4, 0.02),
+        Betas::ScaledLinear => ("scaled_linear", 0.00085, 0.012),
+        Betas::SquaredcosCapV2 => ("squaredcos_cap_v2", 1e-4, 0.02),
+    };
+    let pixels = settings.image_space != crate::spec::ImageSpace::Latent;
+    let value = json!({
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_schedule": betas,
+        "beta_start": start,
+        "beta_end": end,
+        "prediction_type": match settings.prediction {
+            Prediction::Epsilon => "epsilon",
+            Prediction::VPrediction => "v_prediction",
+        },
+        // Pixels have a range, latents have none; and diffusers' text pipeline turns clipping off.
+        "clip_sample": pixels && settings.mode == Mode::Unconditional,
+        "set_alpha_to_one": true,
+        "steps_offset": i64::from(settings.mode != Mode::Unconditional),
+        "timestep_spacing": "trailing",
+    });
+    SchedulerConfig::read(&Config::parse(&value.to_string(), Path::new("scheduler"))?)
+}
+
+/// What can be read but is not trained with.
+fn check_trainable(dropout: f64, time: TimeEmbedding) -> Result<()> {
+    if dropout > 0.0 {
+        return Err(Error::input("networks with dropout are not trained here")
+            .help("set `dropout` to 0 in the base's unet/config.json"));
+    }
+    match time {
+        TimeEmbedding::Positional => Ok(()),
+        TimeEmbedding::Fourier => {
+            Err(Error::input("networks with Fourier features of time are not trained here")
+                .help("start from a model with `time_embedding_type` positional"))
+        }
+    }
+}
+
+fn freeze(vs: &mut VarStore, kind: Kind) {
+    vs.set_kind(kind);
+    vs.freeze();
+}
+
+fn count(stores: &[VarStore]) -> u64 {
+    stores.iter().flat_map(|vs| vs.variables().into_values()).map(|v| v.numel() as u64).sum()
+}
+
+/// Copies a part's files.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).at_path(to, "cannot make the folder")?;
+    let entries = std::fs::read_dir(from).at_path(from, "cannot read the folder")?;
+    for entry in entries {
+        let file = entry.at_path(from, "cannot read the folder")?.path();
+        let Some(name) = file.file_name().filter(|_| file.is_file()) else { continue };
+        let place = to.join(name);
+        std::fs::copy(&file, &place).at_path(&place, "cannot copy the file")?;
+    }
+    Ok(())
+}
