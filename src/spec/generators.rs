@@ -223,7 +223,6 @@ impl Generator {
     }
 
     fn cpu(mode: Mode) -> Self {
-        let controlled = mode == Mode::TextSegmentation;
         Self {
             preset: GeneratorPreset::Cpu,
             mode,
@@ -235,7 +234,7 @@ impl Generator {
             image_space: ImageSpace::SpaceToDepth,
             patch: 4,
             per_class: false,
-            conditioning: MaskConditioning::Controlnet,
+            conditioning: MaskConditioning::Channels,
             channels: vec![64, 96, 160],
             layers_per_block: 1,
             attention_levels: vec![2],
@@ -253,10 +252,14 @@ impl Generator {
             random_tokens: false,
             prediction: Prediction::VPrediction,
             betas: Betas::SquaredcosCapV2,
-            steps: if controlled { 1500 } else { 3000 },
-            batch_size: 16,
+            steps: match mode {
+                Mode::Text => 6000,
+                Mode::TextSegmentation => 2000, // from the text model
+                _ => 3000,
+            },
+            batch_size: 8,
             accumulate: 1,
-            learning_rate: 5e-4,
+            learning_rate: 1e-3,
             schedule: GeneratorSchedule::Cosine,
             warmup_steps: 200,
             weight_decay: 0.01,
@@ -266,10 +269,12 @@ impl Generator {
             min_snr_gamma: 0.0,
             precision: Precision::F32,
             flip: false,
-            validate_every: 250,
-            grid_every: 1000,
+            validate_every: 500,
+            grid_every: 2000,
             seed: 0,
-            scheduler: Sampler::Ddim,
+            // Fresh noise at each step corrects what a briefly trained network left of the old: after 800
+            // steps on CAMUS the finest octave had 1.5 times real images' power, with DDIM 3.7 times.
+            scheduler: Sampler::Ddpm,
             sampling_steps: 50,
             guidance: if mode == Mode::Text { 2.0 } else { 1.0 },
             negative_prompt: String::new(),
@@ -303,6 +308,8 @@ impl Generator {
             accumulate: 1,
             clip: 1.0,
             warmup_steps: 0,
+            conditioning: MaskConditioning::Controlnet,
+            batch_size: 16,
             prompt_dropout: 0.0,
             validate_every: 500,
             grid_every: 5000,
