@@ -3,6 +3,7 @@
 use crate::{
     manifest::{Phase, Quality, Row, Sex, View},
     random,
+    spec::Generator,
 };
 
 /// What a template can ask for.
@@ -25,7 +26,13 @@ pub fn check(template: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The prompt of an image. Parts of the template (between commas) that ask for what the manifest does
+/// The prompt of an image, as a generator's settings want it.
+pub fn of_image(settings: &Generator, row: &Row) -> String {
+    let text = of(&settings.prompt, row);
+    if settings.random_tokens { random_tokens(&text) } else { text }
+}
+
+/// The template filled in for an image. Parts of the template (between commas) that ask for what the manifest does
 /// not know are left out.
 ///
 /// Age bands: under 50, 50 to 69, 70 and over. EF bands: reduced (under 40 %), mildly reduced (40 to

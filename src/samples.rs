@@ -181,6 +181,11 @@ pub fn class_of(row: &Row, label: Label) -> usize {
     }
 }
 
+/// `2ch_ed` for a class of view and phase: the paper's name for it, and for the folder of its model.
+pub fn class_folder(class: usize) -> String {
+    Label::ViewPhase.classes()[class].to_lowercase().replace(' ', "_")
+}
+
 /// For image i in the manifest's order, which mask a pairing by sorted names gives it.
 fn by_sorted_names(rows: &[&Row]) -> Vec<usize> {
     let sorted = |name: &dyn Fn(&Row) -> String| {

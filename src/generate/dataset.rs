@@ -18,6 +18,7 @@ use crate::{
     pipeline::{Pipeline, Request, Source, noise::ImageNoise, space::mask_to_control},
     progress::Progress,
     prompt, random,
+    samples::{class_folder, class_of},
     spec::{Generator, Label, Mode},
 };
 
@@ -101,10 +102,6 @@ fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<
     batches
 }
 
-fn class_folder(class: usize) -> String {
-    Label::ViewPhase.classes()[class].to_lowercase().replace(' ', "_")
-}
-
 fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
     let settings = making.settings;
     let mut items = Vec::new();
@@ -113,7 +110,7 @@ fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
             .real
             .of(Split::Train)
             .filter(|row| making.patients.is_none_or(|p| p.contains(&row.patient)))
-            .filter(|row| crate::samples::class_of(row, Label::ViewPhase) == class)
+            .filter(|row| class_of(row, Label::ViewPhase) == class)
             .collect();
         if rows.is_empty() {
             return Err(Error::input(format!("there is no training image of {name}"))
@@ -149,7 +146,7 @@ fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
             items.push(Item {
                 class,
                 source,
-                prompt: source.map(|row| prompt_of(settings, row)),
+                prompt: source.map(|row| prompt::of_image(settings, row)),
                 mask: match (settings.mode, source) {
                     (Mode::TextSegmentation, Some(row)) => Some(control_mask(making, row, &index)?),
                     _ => None,
@@ -159,11 +156,6 @@ fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
         }
     }
     Ok(items)
-}
-
-fn prompt_of(settings: &Generator, row: &Row) -> String {
-    let text = prompt::of(&settings.prompt, row);
-    if settings.random_tokens { prompt::random_tokens(&text) } else { text }
 }
 
 /// The source's mask, moved a little where the settings ask for it.

@@ -24,7 +24,7 @@ use crate::{
     progress::Bar,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
-    samples::{Samples, class_of},
+    samples::{Samples, class_folder, class_of},
     spec::{Generator, ImageSpace, Label, Mode},
 };
 
@@ -35,11 +35,6 @@ pub const PIPELINE: &str = "pipeline";
 /// Pictures on the way: called with a pipeline's folder, the class that it knows (or all), and the file
 /// to draw into.
 pub type Grid<'a> = dyn Fn(&Path, Option<usize>, &Path) -> Result<()> + 'a;
-
-/// `2ch_ed` for a class of view and phase: the paper's name for it.
-pub fn class_folder(class: usize) -> String {
-    Label::ViewPhase.classes()[class].to_lowercase().replace(' ', "_")
-}
 
 /// Trains a generator of `settings` on the training images, or goes on from its checkpoints. `base` is
 /// the folder that it starts from: a pipeline's, or one of pipelines per class.
@@ -140,9 +135,13 @@ impl Run<'_> {
         };
         let told = settings.mode == Mode::Unconditional && part.class.is_none();
         let texts: Vec<String> = match settings.mode {
-            Mode::Text | Mode::TextSegmentation => {
-                data.train.rows.iter().chain(&data.val.rows).map(|row| prompt_of(settings, row)).collect()
-            }
+            Mode::Text | Mode::TextSegmentation => data
+                .train
+                .rows
+                .iter()
+                .chain(&data.val.rows)
+                .map(|row| prompt::of_image(settings, row))
+                .collect(),
             _ => Vec::new(),
         };
         let making = Making {
@@ -227,12 +226,6 @@ impl Run<'_> {
         };
         Ok(())
     }
-}
-
-/// The prompt of an image, as the generator's settings want it.
-pub fn prompt_of(settings: &Generator, row: &crate::manifest::Row) -> String {
-    let text = prompt::of(&settings.prompt, row);
-    if settings.random_tokens { prompt::random_tokens(&text) } else { text }
 }
 
 fn recipe(settings: &Generator) -> Recipe {
