@@ -24,7 +24,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let (entry, place) = (entry.as_ref().unwrap().path(), to.join(entry.as_ref().unwrap().file_name()));
-        if entry.is_dir() { copy(&entry, &place) } else { drop(fs::copy(&entry, &place).unwrap()) }
+        if entry.is_dir() {
+            copy(&entry, &place);
+        } else {
+            fs::copy(&entry, &place).unwrap();
+        }
     }
 }
 
