@@ -122,7 +122,13 @@ impl<T> AtPath<T> for std::io::Result<T> {
                 | Io::UnexpectedEof => Kind::Input,
                 _ => Kind::Failure,
             };
-            Error { kind, ..Error::input(format!("{action}: {e}")) }.at(path)
+            let error = Error { kind, ..Error::input(format!("{action}: {e}")) }.at(path);
+            match e.kind() {
+                Io::StorageFull | Io::QuotaExceeded => {
+                    error.help("make room there and start again: what is finished is kept")
+                }
+                _ => error,
+            }
         })
     }
 }

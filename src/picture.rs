@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use image::ImageEncoder;
+
 use crate::error::{AtPath, Error, Result};
 use crate::manifest::CLASSES;
 
@@ -53,22 +55,24 @@ impl Picture {
 
     /// Writes an 8-bit grey PNG.
     pub fn write(&self, file: &Path) -> Result<()> {
-        let fail = |e: image::ImageError| match e {
-            image::ImageError::IoError(e) => {
-                Err::<(), _>(e).at_path(file, "cannot write the image").unwrap_err()
-            }
-            e => Error::failure(format!("cannot write the image: {e}")).at(file),
-        };
-        image::save_buffer_with_format(
-            file,
-            &self.pixels,
-            self.width as u32,
-            self.height as u32,
-            image::ExtendedColorType::L8,
-            image::ImageFormat::Png,
-        )
-        .map_err(fail)
+        write_png(file, &self.pixels, self.width, self.height, image::ExtendedColorType::L8)
     }
+}
+
+/// Writes 8-bit pixels as PNG, from memory: image's own writer to a file does not hear of a disk that is
+/// full.
+pub fn write_png(
+    file: &Path,
+    pixels: &[u8],
+    width: usize,
+    height: usize,
+    colour: image::ExtendedColorType,
+) -> Result<()> {
+    let mut bytes = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut bytes)
+        .write_image(pixels, width as u32, height as u32, colour)
+        .map_err(|e| Error::failure(format!("cannot write the image: {e}")).at(file))?;
+    std::fs::write(file, bytes).at_path(file, "cannot write the image")
 }
 
 #[cfg(test)]

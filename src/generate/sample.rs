@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::{DynamicImage, ExtendedColorType, ImageFormat, imageops::FilterType};
+use image::{DynamicImage, ExtendedColorType, imageops::FilterType};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::{
     error::{AtPath, Error, Result},
     nn::tensor_file::TensorFile,
-    picture::Picture,
+    picture::{self, Picture},
     pipeline::{Pipeline, Request, Source, noise::ImageNoise},
     progress::Progress,
     store::write_atomically,
@@ -285,8 +285,7 @@ pub(super) fn write_png(image: &Tensor, file: &Path) -> Result<()> {
     let bytes = (image * 255.0).round().to_kind(Kind::Uint8).f_permute([1, 2, 0])?.contiguous();
     let bytes: Vec<u8> = bytes.f_view(-1)?.try_into()?;
     let colour = if size[0] == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    image::save_buffer_with_format(file, &bytes, size[2] as u32, size[1] as u32, colour, ImageFormat::Png)
-        .map_err(|e| Error::failure(format!("cannot write the image: {e}")).at(file))
+    picture::write_png(file, &bytes, size[2] as usize, size[1] as usize, colour)
 }
 
 #[cfg(test)]

@@ -3,7 +3,13 @@
 mod continuation;
 mod damage;
 mod data_faults;
+mod diffusers;
 mod failing;
+#[path = "../golden/python.rs"]
+mod find_python;
+mod generated;
+mod generator_faults;
+mod generators;
 mod journey;
 mod requests;
 mod sample;

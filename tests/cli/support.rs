@@ -52,6 +52,17 @@ impl Place {
         Self { root: temporary.path().to_owned(), _temporary: Some(temporary) }
     }
 
+    /// A folder for a static: it keeps its name and is emptied at the start, for statics are not dropped.
+    /// No other process of tests has it while the lock is held.
+    pub fn standing(name: &str) -> (Self, fs::File) {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let lock = fs::File::create(root.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(&root).unwrap();
+        (Self { root, _temporary: None }, lock)
+    }
+
     /// With [`SMALL`] as `small.toml`.
     pub fn small() -> Self {
         let place = Self::new();
@@ -61,8 +72,13 @@ impl Place {
 
     /// With a store that holds all of `small.toml`, and its report.
     pub fn finished() -> Self {
+        finished().place.copied()
+    }
+
+    /// A copy of all that lies in this folder.
+    pub fn copied(&self) -> Self {
         let place = Self::new();
-        copy(&finished().place.root, &place.root);
+        copy(&self.root, &place.root);
         place
     }
 
@@ -202,16 +218,10 @@ pub struct Finished {
     _lock: fs::File,
 }
 
-/// The folder keeps its name and is emptied at the start: statics are not dropped.
 pub fn finished() -> &'static Finished {
     static FINISHED: OnceLock<Finished> = OnceLock::new();
     FINISHED.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-finished");
-        let lock = fs::File::create(root.with_extension("lock")).unwrap();
-        lock.lock().unwrap();
-        let _ = fs::remove_dir_all(&root);
-        fs::create_dir_all(&root).unwrap();
-        let place = Place { root, _temporary: None };
+        let (place, lock) = Place::standing("cli-finished");
         place.write("small.toml", SMALL);
         let told = place.synecho(&RUN).well();
         Finished { place, told, _lock: lock }

@@ -45,6 +45,8 @@ fn checked(g: &Generator, key: &dyn Fn(&str) -> String, check: &Check) -> Result
             return fault(field, &format!("there is no {}", path.display()), help);
         }
     }
+    // The texture of smaller images cannot be measured.
+    range("image_size", g.image_size as f64, 32.0, 1024.0)?;
     let external = g.mode == Mode::External;
     match (external, g.folder.as_os_str().is_empty()) {
         (true, true) => {
@@ -60,7 +62,6 @@ fn checked(g: &Generator, key: &dyn Fn(&str) -> String, check: &Check) -> Result
         let help = "it goes with mode = \"text+segmentation\" and `pipeline`";
         return fault("controlnet", "nothing takes this ControlNet", help);
     }
-    range("image_size", g.image_size as f64, 16.0, 1024.0)?;
     range("steps", g.steps as f64, 1.0, 1e7)?;
     range("batch_size", g.batch_size as f64, 1.0, 4096.0)?;
     range("accumulate", g.accumulate as f64, 1.0, 4096.0)?;

@@ -10,7 +10,7 @@ use tch::{Device, Tensor};
 
 use crate::{
     augment::{self, AugmentRange, HALF},
-    error::{Error, Result},
+    error::Result,
     random,
     samples::Samples,
 };
@@ -198,15 +198,5 @@ impl Order {
             self.epoch = Some(epoch);
         }
         Place { at, epoch, sample: self.order[(at % count) as usize] }
-    }
-}
-
-/// # Errors
-/// No images to train on.
-pub(super) fn check_not_empty(samples: &Samples, what: &str) -> Result<()> {
-    match samples.is_empty() {
-        false => Ok(()),
-        true => Err(Error::input(format!("there is no training image of {what}"))
-            .help("look at the data set with `synecho data check`, or train one model for all classes")),
     }
 }

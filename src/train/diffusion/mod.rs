@@ -8,10 +8,10 @@ mod networks;
 
 use std::path::{Path, PathBuf};
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use self::{
-    batches::{Batch, Batches, check_not_empty},
+    batches::{Batch, Batches},
     fit::{Named, Objective, Place, Recipe, fit},
     networks::{Making, Networks},
 };
@@ -19,13 +19,14 @@ use super::{CURVES, SUMMARY, Setting, TaskData, parameters::Parameters, write};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
+    manifest::Row,
     nn::schedulers::{PredictionType, Scheduler},
     pipeline::space::Space,
     progress::Bar,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
-    spec::{Generator, ImageSpace, Label, Mode},
+    spec::{Generator, ImageSpace, Label, Mode, Precision},
 };
 
 /// The folder that diffusers loads, in a trained generator's artifact; of one model per class each in a
@@ -49,9 +50,22 @@ pub fn diffusion(
     grid: &Grid,
     setting: &Setting,
 ) -> Result<()> {
+    if settings.precision == Precision::F16 && setting.device == Device::Cpu {
+        return Err(Error::input("a generator is trained in f16 on CUDA alone")
+            .help("set precision = \"f32\" (or \"bf16\"), or run with --device cuda"));
+    }
+    let all = Label::ViewPhase.classes();
+    // Before hours of training: images of a class cannot be made without real ones of it.
+    for (class, name) in all.iter().enumerate() {
+        let is_of_class = |row: &Row| class_of(row, Label::ViewPhase) == class;
+        if !data.train.rows.iter().any(is_of_class) {
+            return Err(Error::input(format!("there is no training image of {name}")).help(
+                "every view and phase needs real images: look at the data set with `synecho data check`",
+            ));
+        }
+    }
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
     let mut run = Run { settings, grid, setting, curves: Vec::new(), summary: GeneratorSummary::default() };
-    let all = Label::ViewPhase.classes();
     if settings.mode == Mode::Unconditional && settings.per_class {
         let total = settings.steps as u64 * all.len() as u64;
         let bar = setting.progress.bar(total, setting.label, "steps");
@@ -59,7 +73,6 @@ pub fn diffusion(
             let of_class =
                 |samples: &Samples| samples.filtered(|row| class_of(row, Label::ViewPhase) == class);
             let data = TaskData { train: of_class(&data.train), val: of_class(&data.val) };
-            check_not_empty(&data.train, name)?;
             let folder = class_folder(class);
             let base =
                 base.map(|dir| if dir.join(&folder).is_dir() { dir.join(&folder) } else { dir.to_owned() });
@@ -68,19 +81,6 @@ pub fn diffusion(
             run.part(&data, &part)?;
         }
     } else {
-        if settings.mode == Mode::Unconditional {
-            // One model learns all classes: one that is missing would be made from nothing.
-            for (class, name) in all.iter().enumerate() {
-                let of_class = data.train.rows.iter().filter(|row| class_of(row, Label::ViewPhase) == class);
-                match of_class.count() {
-                    0 => {
-                        return Err(Error::input(format!("there is no training image of {name}"))
-                            .help("every view and phase needs images: look at the data set with `synecho data check`"));
-                    }
-                    _ => continue,
-                }
-            }
-        }
         let bar = setting.progress.bar(settings.steps as u64, setting.label, "steps");
         let base = base.map(Path::to_owned);
         let part = Part { name: "", folder: "", class: None, base, seed_index: 0, bar: &bar };
@@ -128,7 +128,6 @@ impl Run<'_> {
         let checkpoints =
             setting.checkpoints.join(if part.folder.is_empty() { "model" } else { part.folder });
         std::fs::create_dir_all(&checkpoints).at_path(&checkpoints, "cannot make the folder")?;
-        check_not_empty(&data.train, "the arm")?;
         let autoencoder = match settings.image_space == ImageSpace::Latent && part.base.is_none() {
             true => Some(autoencoder::train(settings, data, seed, &checkpoints, setting)?),
             false => None,

@@ -224,7 +224,11 @@ impl Networks {
             image_channels: space.image_channels(config.out_channels),
             latent: latent_of(config.out_channels, settings, &space),
             space,
-            extras: Extras { classes: m.classes.iter().map(|c| (*c).to_owned()).collect(), ..extras },
+            extras: Extras {
+                classes: m.classes.iter().map(|c| (*c).to_owned()).collect(),
+                stock: extras.stock && m.classes.is_empty(),
+                ..extras
+            },
             scheduler,
             denoiser: Denoiser::Unconditional { unet, classes: !m.classes.is_empty() },
             trained: vec![("unet", vs)],
@@ -363,7 +367,8 @@ impl Networks {
             image_channels: base.space.image_channels(base.unet.out_channels),
             latent: latent_of(base.unet.out_channels, settings, &base.space),
             space: base.space,
-            extras: Extras { mask_channels: true, ..base.extras },
+            // A stock base's folder has no such file: what is made of it needs one.
+            extras: Extras { mask_channels: true, stock: false, ..base.extras },
             scheduler: base.scheduler,
             denoiser: Denoiser::MaskChannels { unet, texts: base.texts },
             trained: vec![("unet", vs)],
