@@ -35,9 +35,9 @@ lint: setup
 docs: setup
     cargo doc --release --no-deps {{ hdf5 }}
 
-# One epoch against the same recipe in Python (data: `just camus=DIR bench`)
+# Training against the same in Python: epochs of the tasks (`just camus=DIR bench`), steps of diffusion models (`just bench --only diffusion`)
 bench *arguments: setup
-    cargo build --release --example bench_epoch
+    cargo build --release --example bench_epoch --example bench_diffusion
     test -e target/bench-python || python3 -m venv target/bench-python
     target/bench-python/bin/python -m pip install --quiet --requirement bench/requirements.txt
     target/bench-python/bin/python bench/compare.py --data {{ camus }} {{ arguments }}

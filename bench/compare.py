@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""One epoch of Synecho against bench/reference.py, side by side in one run, with the targets.
+"""Training by Synecho against the same in plain Python, side by side in one run, with the targets.
 
-Runs the two programs in turn, on the same files, and prints a table (or --json). Peak memory is
-taken from outside and for both alike (see memory.py). Synecho reads and resizes all files once, before
-its first epoch: that time is added to its epoch whole. bf16 is left out, with a word, on a CPU without
-bf16 instructions, where libtorch emulates it (--emulated times it all the same). Exit code 1 if a
-target is missed.
+The two tasks: one epoch against bench/reference.py, on the same files. Synecho reads and resizes all
+files once, before its first epoch: that time is added to its epoch whole. The diffusion models: one step
+against bench/reference_diffusion.py, which needs no files; how Python's own bf16 compares with its f32
+is told as well, since whether bf16 pays depends on the CPU.
+
+Runs the programs in turn and prints a table (or --json). Peak memory is taken from outside and for both
+alike (see memory.py). bf16 is left out, with a word, on a CPU without bf16 instructions, where libtorch
+emulates it (--emulated times it all the same). Exit code 1 if a target is missed.
 
     python bench/compare.py --data DIR
+    python bench/compare.py --only diffusion
 """
 
 import argparse
@@ -15,13 +19,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from memory import Peak
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Synecho's share of the reference's time (task, precision, at most).
-TARGETS = [("segmentation", "f32", 0.60), ("classification", "f32", 0.80), ("classification", "bf16", 0.50)]
+# Synecho's share of the time that the reference takes in f32 (task, precision, at most).
+EPOCHS = [("segmentation", "f32", 0.60), ("classification", "f32", 0.80), ("classification", "bf16", 0.50)]
+DIFFUSION = [("ddpm", "f32", 1.0), ("ddpm", "bf16", 0.65), ("controlnet", "f32", 1.0), ("controlnet", "bf16", 0.65)]
 
 
 def run(command):
@@ -44,62 +50,115 @@ def has_bf16():
     return "flags" not in flags or "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+class Epochs:
+    """The two tasks, by epochs."""
+
+    def __init__(self, arguments):
+        self.programs = arguments.programs
+        self.common = ["--data", arguments.data, "--epochs", str(arguments.epochs)]
+        if arguments.limit:
+            self.common += ["--limit", str(arguments.limit)]
+
+    def reference(self, task, _precision):
+        found = run([sys.executable, PROJECT / "bench/reference.py", "--task", task, *self.common])
+        return {**found, "seconds": found["seconds_per_epoch"]}
+
+    def synecho(self, task, precision):
+        found = run([self.programs / "bench_epoch", "--task", task, "--precision", precision, *self.common])
+        return {**found, "seconds": found["seconds_per_epoch"] + found["load_seconds"]}
+
+
+class Steps:
+    """The diffusion models, by steps."""
+
+    def __init__(self, arguments):
+        self.program = arguments.programs / "bench_diffusion"
+        # Both ControlNets start from the same text model.
+        self.folder = tempfile.TemporaryDirectory()
+        self.common = ["--steps", str(arguments.steps), "--base", self.folder.name]
+        run([self.program, "--task", "base", *self.common])
+
+    def reference(self, task, precision):
+        script = PROJECT / "bench/reference_diffusion.py"
+        found = run([sys.executable, script, "--task", task, "--precision", precision, *self.common])
+        return {**found, "seconds": found["seconds_per_step"]}
+
+    def synecho(self, task, precision):
+        found = run([self.program, "--task", task, "--precision", precision, *self.common])
+        return {**found, "seconds": found["seconds_per_step"]}
+
+
+def compare(programs, targets, bf16):
+    """The table's rows."""
+    rows, references = [], {}
+
+    def reference(task, precision):
+        if (task, precision) not in references:
+            references[task, precision] = programs.reference(task, precision)
+        return references[task, precision]
+
+    for task, precision, at_most in targets:
+        if precision == "bf16" and not bf16:
+            print(f"{task} in bf16: not timed, this CPU has no bf16 instructions", file=sys.stderr)
+            continue
+        theirs, ours = reference(task, "f32"), programs.synecho(task, precision)
+        if ours["images"] != theirs["images"]:
+            sys.exit(f"error: {ours['images']} images here and {theirs['images']} there")
+        if ours["threads"] != theirs["threads"]:
+            sys.exit(f"error: {ours['threads']} threads here and {theirs['threads']} there")
+        row = {
+            "task": task,
+            "precision": precision,
+            "images": ours["images"],
+            "reference_seconds": theirs["seconds"],
+            "synecho_seconds": ours["seconds"],
+            "ratio": round(ours["seconds"] / theirs["seconds"], 3),
+            "target": at_most,
+            "reference_mb": theirs["peak_rss_mb"],
+            "synecho_mb": ours["peak_rss_mb"],
+        }
+        row["met"] = row["ratio"] <= at_most and row["synecho_mb"] <= row["reference_mb"]
+        if precision == "bf16" and isinstance(programs, Steps):
+            row["reference_bf16_ratio"] = round(reference(task, "bf16")["seconds"] / theirs["seconds"], 3)
+        rows.append(row)
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="a folder with manifest.csv")
-    parser.add_argument("--task", choices=sorted({task for task, *_ in TARGETS}), help="only this task")
+    parser.add_argument("--data", help="a folder with manifest.csv, for the two tasks")
+    tasks = sorted({task for task, *_ in EPOCHS + DIFFUSION})
+    parser.add_argument("--only", choices=[*tasks, "diffusion"], help="only this task, or all diffusion models")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="steps of a diffusion model to time")
     parser.add_argument("--limit", type=int, help="take the first LIMIT training images only")
     parser.add_argument("--emulated", action="store_true", help="time bf16 on a CPU without bf16 instructions too")
     parser.add_argument("--json", action="store_true")
     target = Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
-    parser.add_argument("--program", type=Path, default=target / "release/examples/bench_epoch")
+    parser.add_argument("--programs", type=Path, default=target / "release/examples", help="where the built examples are")
     arguments = parser.parse_args()
-    if not (Path(arguments.data) / "manifest.csv").is_file():
-        sys.exit(
-            f"error: {arguments.data}/manifest.csv is not there\n"
-            "  help: name a folder that `synecho data import` made: just camus=DIR bench"
-        )
-    if not arguments.program.is_file():
-        sys.exit(f"error: {arguments.program} is not built\n  help: cargo build --release --example bench_epoch")
 
-    common = ["--data", arguments.data, "--epochs", str(arguments.epochs)]
-    if arguments.limit:
-        common += ["--limit", str(arguments.limit)]
-    rows, references = [], {}
-    for task, precision, at_most in TARGETS:
-        if arguments.task not in (None, task):
+    rows = []
+    for kind, targets in [(Epochs, EPOCHS), (Steps, DIFFUSION)]:
+        of_kind = arguments.only == "diffusion" and kind is Steps
+        targets = [t for t in targets if of_kind or arguments.only in (None, t[0])]
+        if not targets:
             continue
-        if precision == "bf16" and not (arguments.emulated or has_bf16()):
-            print(f"{task} in bf16: not timed, this CPU has no bf16 instructions", file=sys.stderr)
-            continue
-        if task not in references:
-            script = PROJECT / "bench/reference.py"
-            references[task] = run([sys.executable, script, "--task", task, *common])
-        ours = run([arguments.program, "--task", task, "--precision", precision, *common])
-        theirs = references[task]
-        if ours["images"] != theirs["images"]:
-            sys.exit(f"error: {ours['images']} images here and {theirs['images']} there")
-        seconds = ours["seconds_per_epoch"] + ours["load_seconds"]
-        rows.append(
-            {
-                "task": task,
-                "precision": precision,
-                "images": ours["images"],
-                "reference_seconds": theirs["seconds_per_epoch"],
-                "synecho_seconds": seconds,
-                "ratio": round(seconds / theirs["seconds_per_epoch"], 3),
-                "target": at_most,
-                "reference_mb": theirs["peak_rss_mb"],
-                "synecho_mb": ours["peak_rss_mb"],
-            }
-        )
-        rows[-1]["met"] = rows[-1]["ratio"] <= at_most and ours["peak_rss_mb"] <= theirs["peak_rss_mb"]
+        program = arguments.programs / ("bench_epoch" if kind is Epochs else "bench_diffusion")
+        if not program.is_file():
+            sys.exit(f"error: {program} is not built\n  help: cargo build --release --example {program.name}")
+        if kind is Epochs and not (arguments.data and (Path(arguments.data) / "manifest.csv").is_file()):
+            sys.exit(
+                f"error: {arguments.data or 'DIR'}/manifest.csv is not there\n"
+                "  help: name a folder that `synecho data import` made: just camus=DIR bench;\n"
+                "        the diffusion models need none: just bench --only diffusion"
+            )
+        rows += compare(kind(arguments), targets, arguments.emulated or has_bf16())
 
     if arguments.json:
         print(json.dumps(rows, indent=2))
     else:
-        print("| task | precision | Python, s | Synecho, s | ratio | target | Python, MB | Synecho, MB | |")
+        print("| task | precision | Python f32, s | Synecho, s | ratio | target | Python, MB | Synecho, MB | |")
         print("|---|---|---|---|---|---|---|---|---|")
         for row in rows:
             print(
@@ -107,6 +166,9 @@ def main():
                 f"| {row['synecho_seconds']:.2f} | {row['ratio']:.2f} | <= {row['target']:.2f} "
                 f"| {row['reference_mb']:.0f} | {row['synecho_mb']:.0f} | {'met' if row['met'] else 'missed'} |"
             )
+        for row in rows:
+            if "reference_bf16_ratio" in row:
+                print(f"{row['task']}: Python's own bf16 takes {row['reference_bf16_ratio']:.2f} of its f32")
     sys.exit(0 if all(row["met"] for row in rows) else 1)
 
 

@@ -34,6 +34,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
+    synecho::memory::keep(); // as the program does
     let arguments = Arguments::parse();
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let folder = tempfile::tempdir().map_err(temporary)?;
@@ -74,7 +75,7 @@ fn main() -> Result<()> {
         progress: &Progress::new(true),
         label: "bench",
         checkpoint_every: f64::INFINITY,
-        epoch_done: &|| ends.borrow_mut().push(Instant::now()),
+        lap: &|| ends.borrow_mut().push(Instant::now()),
     };
     if segments {
         train::segmentation(&segmentation, &task, 0, &setting)?;

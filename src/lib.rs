@@ -17,6 +17,7 @@ pub mod execute;
 pub mod generate;
 pub mod manifest;
 pub mod measure;
+pub mod memory;
 pub mod nn;
 pub mod picture;
 pub mod pipeline;

@@ -293,6 +293,7 @@ enum Measure {
 
 /// Parses, runs, and turns an error into its exit code.
 pub fn main() -> ExitCode {
+    crate::memory::keep();
     let cli = Cli::parse();
     match commands::carry_out(cli.command) {
         Ok(code) => ExitCode::from(code),

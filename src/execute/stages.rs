@@ -193,7 +193,7 @@ fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
         checkpoint_every: place.checkpoint_every,
         progress: place.progress,
         label: &place.stage.label,
-        epoch_done: &|| {},
+        lap: &|| {},
     }
 }
 

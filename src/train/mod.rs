@@ -46,8 +46,9 @@ pub struct Setting<'a> {
     pub checkpoint_every: f64,
     pub progress: &'a Progress,
     pub label: &'a str,
-    /// Called after each epoch's last optimizer step, before validation.
-    pub epoch_done: &'a dyn Fn(),
+    /// For a stopwatch: called after each epoch's last optimizer step, before validation; of a
+    /// generator, which has no epochs, after each step.
+    pub lap: &'a dyn Fn(),
 }
 
 /// What a task asks of the loop.
@@ -112,14 +113,14 @@ fn fit(
             let logits = task.forward(&batch.images.to_kind(parameters.kind()), true);
             let loss = task.loss(&logits, &batch.target)?;
             let gradient = parameters.gradient(&loss)?;
-            optimizer.step(&mut parameters.master, &gradient, recipe.rate.at(standing.step as usize));
+            optimizer.step(&parameters.master, &gradient, recipe.rate.at(standing.step as usize));
             parameters.refresh();
             losses += loss.detach();
             standing.step += 1;
             bar.inc(batch.images.size()[0] as u64);
             Ok(())
         })?;
-        (setting.epoch_done)();
+        (setting.lap)();
         standing.epoch += 1;
         let steps = train.steps() as f64;
         let train_loss = f64::try_from(&losses)? / steps;

@@ -56,18 +56,35 @@ impl Optimizer {
     }
 
     /// One step on the master weights with their gradient, both flat f32.
-    pub fn step(&mut self, master: &mut Tensor, gradient: &Tensor, rate: f64) {
+    pub fn step(&mut self, master: &Tensor, gradient: &Tensor, rate: f64) {
         self.step += 1;
-        let rule = match self.rule {
-            Rule::AdamW { weight_decay } => {
+        let (count, mut start) = (master.numel() as i64, 0);
+        while start < count {
+            let part = |whole: &Tensor| whole.narrow(0, start, CHUNK.min(count - start));
+            let mut moments: Vec<Tensor> = self.moments.iter().map(part).collect();
+            self.rule.apply(&mut part(master), &part(gradient), &mut moments, rate, self.step);
+            start += CHUNK;
+        }
+    }
+}
+
+/// Weights that are worked on at a time (4 MB each of weights, gradient and moments): what one pass over
+/// them reads is then in the CPU's cache for the next, and what it makes needs no new memory.
+const CHUNK: i64 = 1 << 20;
+
+impl Rule {
+    /// Step `step`, from 1, on weights and moments in place.
+    fn apply(self, master: &mut Tensor, gradient: &Tensor, moments: &mut [Tensor], rate: f64, step: u64) {
+        let rule = match self {
+            Self::AdamW { weight_decay } => {
                 *master *= 1.0 - rate * weight_decay;
-                Rule::ADAM
+                Self::ADAM
             }
             rule => rule,
         };
-        match (rule, self.moments.as_mut_slice()) {
-            (Rule::Adam { beta1, beta2, eps }, [first, second]) => {
-                let t = self.step as i32;
+        match (rule, moments) {
+            (Self::Adam { beta1, beta2, eps }, [first, second]) => {
+                let t = step as i32;
                 let _ = first.lerp_(gradient, 1.0 - beta1);
                 let _ = second.lerp_(&gradient.square(), 1.0 - beta2);
                 let mut denominator = second.sqrt();
@@ -77,7 +94,7 @@ impl Optimizer {
                 update *= rate / (1.0 - beta1.powi(t));
                 *master -= update;
             }
-            (Rule::Sgd { momentum, weight_decay }, [velocity]) => {
+            (Self::Sgd { momentum, weight_decay }, [velocity]) => {
                 // torch starts the velocity with the first gradient: the same, since it starts at zero.
                 *velocity *= momentum;
                 *velocity += gradient;
@@ -102,12 +119,12 @@ mod tests {
         let start = Tensor::from_slice(&[1.0f32, -2.0, 0.5]);
         let w = vs.root().var_copy("w", &start);
         let mut theirs = nn::Adam::default().build(&vs, 1e-2).unwrap();
-        let (mut master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
+        let (master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
         let mut ours = Optimizer::new(Rule::ADAM, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
             let gradient = &master * &scale * 2.0;
-            ours.step(&mut master, &gradient, 1e-2);
+            ours.step(&master, &gradient, 1e-2);
         }
         assert!(f64::try_from((&master - &w).abs().max()).unwrap() < 1e-6);
     }
@@ -120,12 +137,12 @@ mod tests {
         let w = vs.root().var_copy("w", &start);
         let config = nn::AdamW { beta1: 0.9, beta2: 0.999, wd: 0.1, eps: 1e-8, amsgrad: false };
         let mut theirs = config.build(&vs, 1e-2).unwrap();
-        let (mut master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
+        let (master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
         let mut ours = Optimizer::new(Rule::AdamW { weight_decay: 0.1 }, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
             let gradient = &master * &scale * 2.0;
-            ours.step(&mut master, &gradient, 1e-2);
+            ours.step(&master, &gradient, 1e-2);
         }
         assert!(f64::try_from((&master - &w).abs().max()).unwrap() < 1e-6);
     }
@@ -138,13 +155,22 @@ mod tests {
         let w = vs.root().var_copy("w", &start);
         let config = nn::Sgd { momentum: 0.9, dampening: 0.0, wd: 0.01, nesterov: false };
         let mut theirs = config.build(&vs, 1e-2).unwrap();
-        let mut master = start.copy();
+        let master = start.copy();
         let mut ours = Optimizer::new(Rule::Sgd { momentum: 0.9, weight_decay: 0.01 }, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w).sum(tch::Kind::Float));
             let gradient = &master * 2.0;
-            ours.step(&mut master, &gradient, 1e-2);
+            ours.step(&master, &gradient, 1e-2);
         }
         assert!(f64::try_from((&master - &w).abs().max()).unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn weights_of_several_parts_are_all_stepped() {
+        let count = 2 * CHUNK + 3;
+        let float = (tch::Kind::Float, tch::Device::Cpu);
+        let (master, gradient) = (Tensor::zeros([count], float), Tensor::ones([count], float));
+        Optimizer::new(Rule::Sgd { momentum: 0.0, weight_decay: 0.0 }, &master).step(&master, &gradient, 0.5);
+        assert_eq!(master, Tensor::full([count], -0.5, float));
     }
 }

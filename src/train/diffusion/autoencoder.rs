@@ -9,6 +9,7 @@ use tch::{Kind, Tensor, nn::VarStore};
 use super::{
     batches::{Batch, Batches},
     fit::{Objective, Place, Recipe, fit},
+    networks::laid_out,
     remove_folder,
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     pipeline::folder_write::write_part,
     random,
     spec::{Generator, GeneratorSchedule},
-    train::{Setting, TaskData, channels_last, parameters::Parameters},
+    train::{Setting, TaskData, parameters::Parameters},
 };
 
 /// Weight of the Kullback-Leibler term, per latent value.
@@ -37,7 +38,7 @@ struct Reconstruction<'a> {
 impl Objective for Reconstruction<'_> {
     /// Mean absolute error and half the mean square error.
     fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
-        let images = channels_last(&batch.images);
+        let images = laid_out(&batch.images);
         let posterior = self.vae.encode(&images.to_kind(kind))?;
         let noise = batch.posterior_noise.as_ref().unwrap_or(&batch.noise);
         let latents = posterior.sample(&noise.to_kind(kind))?;
@@ -111,6 +112,7 @@ pub(super) fn train(
         bar_from: 0,
         name: "autoencoder",
         say: &|text| setting.progress.line(text),
+        lap: &|| {},
     };
     let mut parameters = Parameters::new(vs.variables(), settings.precision)?;
     let objective = Reconstruction { vae: &vae };

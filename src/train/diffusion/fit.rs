@@ -98,6 +98,8 @@ pub(super) struct Place<'a> {
     /// In the curve's column `structure`.
     pub name: &'a str,
     pub say: &'a dyn Fn(&str),
+    /// Called after each step, before validation.
+    pub lap: &'a dyn Fn(),
 }
 
 /// Weights to make images with, by name, f32.
@@ -155,13 +157,14 @@ pub(super) fn fit(
             return Err(not_finite(&format!("the loss is {loss}"), standing.step + 1));
         }
         if apply_gradient(&mut gradient, recipe, &mut standing)? {
-            optimizer.step(&mut parameters.master, &gradient, recipe.rate(standing.step));
+            optimizer.step(&parameters.master, &gradient, recipe.rate(standing.step));
             parameters.refresh();
             standing.applied += 1;
         }
         if let Some(ema) = &mut ema {
             let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(standing.step))?;
         }
+        (place.lap)();
         standing.step += 1;
         standing.loss_sum += loss;
         standing.loss_count += 1;

@@ -193,6 +193,7 @@ impl Run<'_> {
             bar_from: part.seed_index * recipe.steps,
             name: part.name,
             say: &|text| setting.progress.line(text),
+            lap: setting.lap,
         };
         let pictures = setting.checkpoints.join("progress");
         let mut grid = |weights: Named, step: u64| -> Result<()> {

@@ -28,6 +28,7 @@ use crate::{
     },
     random,
     spec::{Betas, Generator, MaskConditioning, Mode, Prediction},
+    train::channels_last,
 };
 
 /// Parts of a text pipeline, in the order in which they are written.
@@ -391,7 +392,7 @@ impl Networks {
     pub fn predict(&self, noisy: &Tensor, batch: &Batch, kind: Kind) -> Result<Tensor> {
         let device = noisy.device();
         let timesteps = Tensor::from_slice(&batch.timesteps).to_device(device);
-        let noisy = super::super::channels_last(&noisy.to_kind(kind));
+        let noisy = laid_out(&noisy.to_kind(kind));
         let masks = || batch.masks.as_ref().ok_or_else(|| Error::failure("a batch without masks"));
         let predicted = match &self.denoiser {
             Denoiser::Unconditional { unet, classes } => {
@@ -408,7 +409,7 @@ impl Networks {
             }
             Denoiser::MaskChannels { unet, texts } => {
                 let mask = mask_to_channels(masks()?, self.space.factor())?.to_kind(kind);
-                let input = super::super::channels_last(&Tensor::f_cat(&[&noisy, &mask], 1)?);
+                let input = laid_out(&Tensor::f_cat(&[&noisy, &mask], 1)?);
                 unet.forward(&input, &timesteps, &texts.embed(batch, kind)?, None, None, None)?
             }
         };
@@ -477,6 +478,12 @@ impl Networks {
         }
         write_model_index(dir, class, &parts)
     }
+}
+
+/// Images as training likes them in memory. With channels innermost, as tensor cores want them, the
+/// CPU is slower: the paper's DDPM takes 1.17 times as long in f32, 1.13 times in bf16.
+pub(super) fn laid_out(images: &Tensor) -> Tensor {
+    if images.device().is_cuda() { channels_last(images) } else { images.contiguous() }
 }
 
 /// What a text pipeline's folder gives to a training that starts from it.

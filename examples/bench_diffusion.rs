@@ -1,0 +1,133 @@
+//! Seconds per training step of a diffusion model, for `just bench` (bench/compare.py runs it beside
+//! bench/reference_diffusion.py). Prints one JSON document.
+//!
+//! Trained is what `[generators]` would train, on the phantom, in a temporary folder; the first steps,
+//! in which libtorch chooses its kernels, are left out of the median.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Parser;
+use serde_json::json;
+use synecho::{
+    Error, Result,
+    data::{self, import::Format, phantom::PhantomSpec},
+    manifest::{Manifest, Split},
+    progress::Progress,
+    samples::{MaskReading, Samples},
+    spec::{Augment, Generator, GeneratorPreset, ImageSpace, Mode, Precision, Preset},
+    train,
+};
+
+#[derive(Parser)]
+struct Arguments {
+    /// `base` writes the text model, with untrained weights, that `controlnet` starts from
+    #[arg(long, value_parser = ["ddpm", "controlnet", "base"])]
+    task: String,
+    /// The text model's folder
+    #[arg(long, required_if_eq_any([("task", "controlnet"), ("task", "base")]))]
+    base: Option<PathBuf>,
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
+    /// Steps to time; the median counts
+    #[arg(long, default_value_t = 6)]
+    steps: usize,
+    #[arg(long, default_value_t = 2)]
+    warmup_steps: usize,
+}
+
+/// The paper's DDPM as one model that is told the class.
+fn ddpm() -> Generator {
+    Generator {
+        per_class: false,
+        ema: 0.0,
+        ..Generator::preset(GeneratorPreset::Diffecho, Mode::Unconditional)
+    }
+}
+
+/// The paper's text model or ControlNet with small networks: 256 px, latents 4 x 32 x 32.
+fn stable_diffusion(mode: Mode) -> Generator {
+    Generator {
+        image_size: 256,
+        channels: vec![64, 128, 128],
+        attention_levels: vec![0, 1],
+        attention_head_dim: 32,
+        text_width: 64,
+        autoencoder_channels: vec![16, 16, 32, 32],
+        autoencoder_steps: 1,
+        batch_size: 4,
+        accumulate: 1,
+        ema: 0.0,
+        random_tokens: false,
+        augment: Augment { enabled: false, ..Augment::preset(Preset::Corrected) },
+        ..Generator::preset(GeneratorPreset::Diffecho, mode)
+    }
+}
+
+/// A phantom's images in the folder `work`.
+fn phantom(size: usize, image_space: ImageSpace, work: &Path) -> Result<train::TaskData> {
+    let quiet = |_, _| {};
+    let spec = PhantomSpec { patients: 8, size, seed: 0 };
+    data::phantom::write(&spec, &work.join("phantom"), &quiet)?;
+    let imported = data::import::import(Format::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
+    let prepared: Manifest = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;
+    let masks = (image_space == ImageSpace::Latent).then_some(MaskReading::RIGHT);
+    let read = |split| Samples::read(&prepared, split, None, masks);
+    Ok(train::TaskData { train: read(Split::Train)?, val: read(Split::Val)? })
+}
+
+fn main() -> Result<()> {
+    synecho::memory::keep(); // as the program does
+    let arguments = Arguments::parse();
+    let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
+    let work = tempfile::tempdir().map_err(temporary)?;
+    let making_base = arguments.task == "base";
+    let settings = Generator {
+        precision: if arguments.precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
+        steps: if making_base { 1 } else { arguments.warmup_steps + arguments.steps },
+        validate_every: 0,
+        grid_every: 0,
+        ..match arguments.task.as_str() {
+            "ddpm" => ddpm(),
+            "controlnet" => stable_diffusion(Mode::TextSegmentation),
+            _ => stable_diffusion(Mode::Text),
+        }
+    };
+    let data = phantom(settings.image_size, settings.image_space, work.path())?;
+    let out = match &arguments.base {
+        Some(base) if making_base => base.clone(),
+        _ => work.path().join("out"),
+    };
+    let laps = RefCell::new(vec![Instant::now()]);
+    let setting = train::Setting {
+        device: tch::Device::Cpu,
+        out: &out,
+        checkpoints: &work.path().join("checkpoints"),
+        progress: &Progress::new(true),
+        label: "bench",
+        checkpoint_every: f64::INFINITY,
+        lap: &|| laps.borrow_mut().push(Instant::now()),
+    };
+    let pipeline = |base: &PathBuf| base.join(train::diffusion::PIPELINE);
+    let base = arguments.base.as_ref().filter(|_| !making_base).map(pipeline);
+    train::diffusion::diffusion(&settings, base.as_deref(), &data, &|_, _, _| Ok(()), &setting)?;
+    let laps = laps.borrow();
+    let seconds: Vec<f64> = laps.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let mut timed = seconds[seconds.len().min(arguments.warmup_steps)..].to_vec();
+    timed.sort_by(f64::total_cmp);
+    println!(
+        "{}",
+        json!({
+            "task": arguments.task,
+            "precision": arguments.precision,
+            "images": settings.batch_size,
+            "seconds_per_step": timed.get(timed.len() / 2),
+            "seconds": seconds,
+            "threads": tch::get_num_threads(),
+        })
+    );
+    Ok(())
+}
