@@ -86,6 +86,12 @@ pub struct GeneratorSummary {
     pub precision: String,
 }
 
+/// Octaves of spatial frequency that texture is measured in, by their wavelengths, from the finest.
+pub const OCTAVES: [&str; 4] = ["2-4 px", "4-8 px", "8-16 px", "16-32 px"];
+
+/// What a ratio of texture should lie within.
+pub const GOOD_TEXTURE: (f64, f64) = (0.5, 2.0);
+
 /// A setting's name as a spec writes it.
 pub fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {

@@ -6,12 +6,14 @@
 //! * the spread after `±` is over seeds; with one seed there is none.
 
 mod groups;
+mod judged;
 mod rows;
 pub mod stats;
 mod table;
 mod tables;
 
 pub use groups::{arms, group};
+pub use judged::judged;
 pub(crate) use rows::is_image;
 pub use rows::{Estimate, Means, estimate, measurements_table, overall_mean, reported_split, sorted_curves};
 pub use stats::{BoxStats, RESAMPLES, box_stats};

@@ -197,7 +197,8 @@ pub fn measurements_table(measured: &[Measurement]) -> Result<Vec<Measurement>> 
     Ok(table)
 }
 
-fn mean_dice(measured: &[Measurement]) -> Result<Vec<Measurement>> {
+/// The mean Dice of each image's structures.
+pub(super) fn mean_dice(measured: &[Measurement]) -> Result<Vec<Measurement>> {
     let parts: Vec<&Measurement> = measured
         .iter()
         .filter(|r| is_image(r) && r.metric == "dice" && MEAN_OF.contains(&r.structure.as_str()))

@@ -1,5 +1,7 @@
 //! What each kind of work calls. The only place that knows both the plan and the stage modules.
 
+mod generators;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -368,11 +370,7 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
         let dir = place.artifact(&stage_input.role)?;
         match what {
             "train" => {
-                let file = dir.join(train::SUMMARY);
-                let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
-                let summary: TrainSummary = serde_json::from_str(&text)
-                    .map_err(|e| Error::failure(format!("not a training summary: {e}")).at(&file))?;
-                input.models.push(model_of(spec, task, arm, model, seed, summary, place)?);
+                input.models.push(model_of(spec, task, arm, model, seed, summary(dir)?, place)?);
                 let curves: Vec<CurvePoint> = results::read_csv(&dir.join(train::CURVES))?;
                 input.curves.extend(curves.into_iter().map(|point| CurvePoint {
                     experiment: name.clone(),
@@ -407,7 +405,21 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
             _ => {}
         }
     }
+    generators::gather(place, spec, &mut input)?;
     Ok(input)
+}
+
+/// What a training stage says of what it trained.
+fn summary<T: serde::de::DeserializeOwned>(artifact: &Path) -> Result<T> {
+    let file = artifact.join(train::SUMMARY);
+    let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
+    serde_json::from_str(&text).map_err(|e| Error::failure(format!("not a training summary: {e}")).at(&file))
+}
+
+/// How an artifact was made.
+fn record(artifact: &Path) -> Option<crate::store::StageRecord> {
+    let text = std::fs::read_to_string(artifact.join(crate::store::RECORD)).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// A phantom's data folders are marked, wherever they came from.
@@ -507,8 +519,10 @@ fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<Panel
 fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
     let (mut settings, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     let mut description = String::new();
-    for task in ["segmentation", "classification"] {
-        let Ok(dir) = place.artifact(&format!("data/{task}")) else { continue };
+    let of_tasks = ["segmentation", "classification"].map(|task| format!("data/{task}"));
+    let of_generators = spec.generators.keys().map(|name| format!("data/generator {name}"));
+    for role in of_tasks.into_iter().chain(of_generators) {
+        let Ok(dir) = place.artifact(&role) else { continue };
         let manifest = Manifest::read(dir.join(DATA))?;
         let count = |split: Split| {
             let rows: Vec<_> = manifest.of(split).collect();
@@ -538,7 +552,8 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
             warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
     }
-    if spec.experiment.seeds.len() < 3 {
+    let tasks = spec.tasks.segmentation.is_some() || spec.tasks.classification.is_some();
+    if tasks && spec.experiment.seeds.len() < 3 {
         notes.push(format!(
             "{} seed(s): too few to speak of the spread between trainings.",
             spec.experiment.seeds.len()
@@ -570,10 +585,10 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
 
 /// With what the networks were trained, each kind once: the report may be drawn by another build.
 fn trained_with(place: &Place) -> std::collections::BTreeSet<String> {
-    let dirs = place.artifacts.iter().filter(|(role, _)| role.starts_with("train/")).map(|(_, dir)| dir);
+    let trains = |role: &str| role.starts_with("train/") || role.starts_with("generator/train/");
+    let dirs = place.artifacts.iter().filter(|(role, _)| trains(role)).map(|(_, dir)| dir);
     dirs.filter_map(|dir| {
-        let text = std::fs::read_to_string(dir.join(crate::store::RECORD)).ok()?;
-        let record: crate::store::StageRecord = serde_json::from_str(&text).ok()?;
+        let record = record(dir)?;
         let versions: Vec<String> =
             record.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let (commit, device, threads) = (record.commit, record.device, record.threads);

@@ -29,6 +29,7 @@ use std::{collections::BTreeMap, f64::consts::FRAC_PI_2, fmt};
 
 use tch::Tensor;
 
+pub use crate::results::{GOOD_TEXTURE as GOOD, OCTAVES};
 use crate::{
     error::{Error, Result},
     manifest::{Phase, View},
@@ -36,16 +37,9 @@ use crate::{
     samples::Samples,
 };
 
-/// Octaves of spatial frequency by their wavelengths, from the highest frequency down. In an image of
-/// N x N pixels they are (N/4, N/2], (N/8, N/4], (N/16, N/8] and (N/32, N/16] cycles per image; the
-/// corners of the spectrum, above N/2, belong to none.
-pub const OCTAVES: [&str; 4] = ["2-4 px", "4-8 px", "8-16 px", "16-32 px"];
-
-/// A value an octave.
+/// A value an octave. In an image of N x N pixels they are (N/4, N/2], (N/8, N/4], (N/16, N/8] and
+/// (N/32, N/16] cycles per image; the corners of the spectrum, above N/2, belong to none.
 pub type Octaves = [f64; OCTAVES.len()];
-
-/// What a ratio should lie within.
-pub const GOOD: (f64, f64) = (0.5, 2.0);
 
 /// Below it the lowest octave has no ring of its own.
 pub const SMALLEST: usize = 32;

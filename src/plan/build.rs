@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Cell, Fraction, GeneratorCell, Input, Outside, OutsideDigests, Plan, Stage, Work, key::key};
-use crate::spec::{Arm, Generator, Mode, ResolvedSpec, Source};
+use crate::spec::{Generator, Mode, ResolvedSpec, Source};
 
 struct Builder {
     plan: Plan,
@@ -277,8 +277,7 @@ fn of(patients: Option<Fraction>) -> String {
 /// Texture, and what networks trained on all real images alone (the first seed's) see in the images.
 fn judged(b: &mut Builder, spec: &ResolvedSpec, name: &str, made: Made, real: &str) -> GeneratorCell {
     let settings = &spec.generators[name];
-    let real_alone = |arm: &&Arm| arm.synthetic.is_none() && arm.real_fraction == 1.0;
-    let judge = spec.arms.iter().find(real_alone).map(|arm| arm.name.clone());
+    let judge = spec.judge().map(|arm| arm.name.clone());
     let networks: Vec<Cell> =
         b.plan.cells.iter().filter(|cell| Some(&cell.arm) == judge.as_ref()).cloned().collect();
     let mut judged: Vec<(&'static str, String)> = Vec::new();

@@ -123,11 +123,16 @@ impl Frame {
     /// Horizontal grid lines with their numbers, and the label beside them.
     pub fn draw_y(&self, scene: &mut Scene, label: &str) {
         let (values, decimals) = ticks(self.y.0, self.y.1, (self.height / 26.0).clamp(3.0, 7.0) as usize);
+        let named = values.into_iter().map(|value| (value, tick_label(value, decimals))).collect();
+        self.draw_y_at(scene, label, named);
+    }
+
+    /// As [`Self::draw_y`], with grid lines where they are wanted.
+    pub fn draw_y_at(&self, scene: &mut Scene, label: &str, ticks: Vec<(f64, String)>) {
         let mut widest: f64 = 0.0;
-        for value in values {
+        for (value, text) in ticks {
             let y = self.at_y(value);
             scene.line(vec![(self.left, y), (self.left + self.width, y)], FAINT, 0.5, &[]);
-            let text = tick_label(value, decimals);
             widest = widest.max(text_width(&text, SMALL, false));
             scene.text((self.left - 3.5, y + 0.36 * SMALL), text, SMALL, Anchor::End);
         }

@@ -20,18 +20,18 @@ pub(crate) enum Axis {
 
 /// Mean, lowest and highest over seeds at one x; the seeds that have a value there.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct At {
-    x: f64,
-    mean: f64,
-    low: f64,
-    high: f64,
+pub(super) struct At {
+    pub x: f64,
+    pub mean: f64,
+    pub low: f64,
+    pub high: f64,
 }
 
 /// More points than a panel has dots serve nobody: then neighbours are averaged.
 const MOST_POINTS: usize = 400;
 
 /// One arm's curve over its seeds. Several values of one seed at one x are averaged first; NaN is left out.
-fn over_seeds(points: &[&CurvePoint], axis: Axis) -> Vec<At> {
+pub(super) fn over_seeds(points: &[&CurvePoint], axis: Axis) -> Vec<At> {
     let mut values: BTreeMap<u64, BTreeMap<Option<u64>, Vec<f64>>> = BTreeMap::new();
     let of = |p: &CurvePoint| if axis == Axis::Steps { p.step } else { p.epoch };
     let distinct = points.iter().map(|p| of(p)).collect::<std::collections::BTreeSet<_>>();
@@ -70,7 +70,7 @@ fn over_seeds(points: &[&CurvePoint], axis: Axis) -> Vec<At> {
 ///
 /// The first epochs are far from where the curves end; where they would take more than half of the
 /// height, the axis is cut so that the last seven eighths of the points fill it.
-fn y_range(curves: &[Vec<At>], falling: bool, unit_interval: bool) -> ((f64, f64), bool) {
+pub(super) fn y_range(curves: &[Vec<At>], falling: bool, unit_interval: bool) -> ((f64, f64), bool) {
     let mut means: Vec<f64> = curves.iter().flatten().map(|a| a.mean).filter(|v| v.is_finite()).collect();
     means.sort_by(f64::total_cmp);
     let ends = |f: fn(&At) -> f64| curves.iter().flatten().map(f).filter(|v| v.is_finite());

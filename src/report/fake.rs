@@ -3,11 +3,14 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{PanelItem, ReportInput, ReportMeta, TrainedModel};
+use super::{
+    PanelItem, ReportInput, ReportMeta, TrainedModel,
+    generators::{Cost, Generator, Judge, SampleRow, Synthetic, TASK},
+};
 use crate::{
     picture::Picture,
     random,
-    results::{CurvePoint, Measurement},
+    results::{CurvePoint, GeneratorSummary, Measurement, OCTAVES},
 };
 
 pub(crate) struct Shape {
@@ -267,6 +270,110 @@ fn classification(
         }
     }
     input.models.push(model);
+}
+
+/// Adds a generator of each mode, and one of another program's images.
+pub(crate) fn add_generators(input: &mut ReportInput) {
+    let modes = ["external", "text", "text+segmentation", "unconditional"];
+    for (i, mode) in modes.into_iter().enumerate() {
+        let name = mode.replace('+', "-");
+        let row = |view: &str, phase: &str, structure: &str, metric: &str, value: f64| Measurement {
+            experiment: "fake".into(),
+            task: TASK.into(),
+            arm: name.clone(),
+            model: mode.into(),
+            seed: Some(0),
+            split: "train".into(),
+            view: view.into(),
+            phase: phase.into(),
+            structure: structure.into(),
+            metric: metric.into(),
+            value,
+            n: Some(if view.is_empty() { 400 } else { 100 }),
+            ..Measurement::default()
+        };
+        let own = random::rng(11, "generator", &[i as u64]).random::<f64>();
+        for (o, octave) in OCTAVES.into_iter().enumerate() {
+            let ratio = |shift: f64| 2f64.powf((own + shift - 0.6) * (3.0 - o as f64));
+            input.measurements.push(row("", "", octave, "texture", ratio(0.0)));
+            input.measurements.push(row("2CH", "ED", octave, "texture", ratio(-0.2)));
+            input.measurements.push(row("4CH", "ES", octave, "texture", ratio(0.15)));
+        }
+        for (metric, value) in [("accuracy", 0.7 + 0.1 * own), ("view_accuracy", 0.9)] {
+            input.measurements.push(row("", "", "", metric, value));
+        }
+        let masked = mode == "text+segmentation";
+        if masked {
+            for (metric, value) in [("dice", 0.83), ("dice_sd", 0.06)] {
+                input.measurements.push(row("", "", "mean", metric, value));
+            }
+        }
+        let cost = |seconds: f64| Some(Cost { seconds, on: "cpu, 2 threads".into() });
+        let mut generator = Generator {
+            name: name.clone(),
+            mode: mode.into(),
+            images: 400,
+            samples: ["2CH ED", "2CH ES", "4CH ED", "4CH ES"].map(|class| samples(class, masked)).to_vec(),
+            ..Generator::default()
+        };
+        if mode != "external" {
+            let parameters = 7_304_880;
+            generator.summary = Some(GeneratorSummary {
+                mode: mode.into(),
+                parameters,
+                trainable: if masked { 2_100_000 } else { parameters },
+                train_images: 1520,
+                train_patients: 380,
+                steps: 1500,
+                batch: 16,
+                image_size: 128,
+                precision: "bf16".into(),
+            });
+            (generator.val_images, generator.sampling) = (64, "ddim, 50 steps".into());
+            (generator.training_cost, generator.sampling_cost) = (cost(5400.0 + 60.0 * own), cost(320.0));
+            let mut rng = random::rng(12, "generator", &[i as u64]);
+            for step in (25u64..=1500).step_by(25) {
+                let loss = 0.05 + 0.7 * (-(step as f64) / 120.0).exp();
+                let splits = [("train", 25u64, 0.0), ("val", 250, 0.004)];
+                for (split, _, more) in splits.into_iter().filter(|(_, every, _)| step % every == 0) {
+                    input.curves.push(CurvePoint {
+                        experiment: "fake".into(),
+                        task: TASK.into(),
+                        arm: name.clone(),
+                        model: mode.into(),
+                        seed: Some(0),
+                        split: split.into(),
+                        step,
+                        metric: "loss".into(),
+                        value: loss + more + 0.003 * normal(&mut rng),
+                        ..CurvePoint::default()
+                    });
+                }
+            }
+        }
+        input.generators.push(generator);
+    }
+    let judge = |task: &str, model: &str, label: &str| Judge {
+        task: task.into(),
+        arm: ARMS[0].0.into(),
+        model: model.into(),
+        seed: 0,
+        label: label.into(),
+    };
+    input.judges =
+        vec![judge("segmentation", "monai-unet", ""), judge("classification", "resnet18", "view and phase")];
+}
+
+fn samples(class: &str, masked: bool) -> SampleRow {
+    let items = [0, 1, 2].map(|i| panel_item(class, i)).to_vec();
+    SampleRow {
+        class: class.into(),
+        real: items.iter().map(|item| item.image.clone()).collect(),
+        synthetic: items
+            .into_iter()
+            .map(|item| Synthetic { image: item.image, control: masked.then_some(item.truth) })
+            .collect(),
+    }
 }
 
 /// A sector of noise with an ellipse of a heart in it; the prediction is a little off.

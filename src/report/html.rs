@@ -123,6 +123,9 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
         })
         .collect();
     facts.push(("Arms (trained on)".to_owned(), arms.join("; ")));
+    let generators: Vec<String> =
+        input.generators.iter().map(|g| format!("{} ({}): {} images", g.name, g.mode, g.images)).collect();
+    facts.push(("Generators (made)".to_owned(), generators.join("; ")));
     let seeds: Vec<String> = input.meta.seeds.iter().map(u64::to_string).collect();
     facts.push(("Seeds".to_owned(), seeds.join(", ")));
     facts
@@ -139,7 +142,9 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
     let title = if meta.title.is_empty() { &meta.name } else { &meta.title };
     let mut nav = Vec::new();
     let mut body = String::new();
-    for (task, name) in [("segmentation", "Segmentation"), ("classification", "Classification")] {
+    for (task, name) in
+        [("segmentation", "Segmentation"), ("classification", "Classification"), ("generators", "Generators")]
+    {
         let own = |stem: &str| stem == task || stem.starts_with(&format!("{task}_"));
         let tables: Vec<&Table> = tables
             .iter()
@@ -182,10 +187,14 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
         escape(&meta.resolved_toml)
     );
     nav.push(("data", "Data files"));
-    body += "<h2 id=\"data\">Data files</h2>\n<ul>\n\
-        <li><a href=\"measurements.csv\">measurements.csv</a>: every value behind the tables, per image, per patient and over all</li>\n\
+    let generated =
+        if input.generators.is_empty() { "" } else { "; of synthetic images per class and over all" };
+    body += &format!(
+        "<h2 id=\"data\">Data files</h2>\n<ul>\n\
+        <li><a href=\"measurements.csv\">measurements.csv</a>: every value behind the tables, per image, per patient and over all{generated}</li>\n\
         <li><a href=\"curves.csv\">curves.csv</a>: every point of the training curves</li>\n\
-        <li><a href=\"resolved.toml\">resolved.toml</a>: the spec that makes this report again</li>\n</ul>\n";
+        <li><a href=\"resolved.toml\">resolved.toml</a>: the spec that makes this report again</li>\n</ul>\n"
+    );
     let banner = if meta.is_phantom {
         format!(
             "<p class=\"banner\" role=\"note\"><strong>Phantom.</strong> {PHANTOM} The numbers show that the machinery works, not how well a network reads echocardiograms.</p>\n"

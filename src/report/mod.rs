@@ -8,6 +8,7 @@ mod confusion;
 mod convergence;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod generators;
 mod html;
 mod picture_data;
 mod publish;
@@ -82,6 +83,9 @@ pub struct ReportInput {
     pub models: Vec<TrainedModel>,
     /// Shown only of a phantom, or where [`ReportMeta::samples`] asks for it.
     pub panel: Vec<PanelItem>,
+    pub generators: Vec<generators::Generator>,
+    /// What looked at the generators' images.
+    pub judges: Vec<generators::Judge>,
 }
 
 /// A figure with its words; `name` is the file's stem.
@@ -160,13 +164,15 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 }
 
 fn arms(input: &ReportInput) -> Vec<String> {
+    let rows = input.measurements.iter().filter(|r| r.task != generators::TASK);
+    let points = input.curves.iter().filter(|p| p.task != generators::TASK);
     distinct(
         input
             .models
             .iter()
             .map(|m| m.arm.as_str())
-            .chain(input.measurements.iter().map(|r| r.arm.as_str()))
-            .chain(input.curves.iter().map(|p| p.arm.as_str())),
+            .chain(rows.map(|r| r.arm.as_str()))
+            .chain(points.map(|p| p.arm.as_str())),
     )
 }
 
@@ -197,6 +203,7 @@ fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
             figures.extend(samples::figure(&input.panel));
         }
     }
+    figures.extend(generators::figures(input, rows));
     figures
 }
 
@@ -204,6 +211,7 @@ fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
     let mut tables = aggregate::segmentation_tables(rows, &input.models);
     tables.extend(aggregate::failures_table(rows));
     tables.extend(aggregate::classification_tables(rows, &input.models));
+    tables.extend(generators::tables(input, rows));
     tables.extend(aggregate::training_table(&input.models));
     if input.meta.is_phantom {
         for table in &mut tables {
@@ -265,8 +273,9 @@ fn remove_earlier(folder: &Path) -> Result<()> {
         else {
             continue;
         };
-        let ours = ["segmentation_", "classification_"].iter().any(|start| stem.starts_with(start))
-            || ["classification", "training", "failures"].contains(&stem);
+        let ours =
+            ["segmentation_", "classification_", "generators_"].iter().any(|start| stem.starts_with(start))
+                || ["classification", "generators", "training", "failures"].contains(&stem);
         if ours && ["svg", "png", "md", "csv", "tex"].contains(&kind) {
             fs::remove_file(&path).at_path(&path, "cannot remove an earlier report's file")?;
         }
@@ -400,6 +409,72 @@ mod tests {
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
         let (_dir, page) = written(&input);
         assert!(!page.contains("NaN") && page.contains("undefined"));
+    }
+
+    #[test]
+    fn generators_have_a_section_whose_measured_times_alone_differ_between_runs() {
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
+        fake::add_generators(&mut input);
+        let (a, page) = written(&input);
+        let figures = ["loss", "texture", "samples_text", "samples_text-segmentation", "samples_external"];
+        for figure in figures {
+            assert!(a.path().join(format!("figures/generators_{figure}.png")).exists(), "{figure}");
+            assert!(page.contains(&format!("id=\"figure-generators_{figure}\"")), "{figure}");
+        }
+        let table = fs::read_to_string(a.path().join("tables/generators.md")).unwrap();
+        assert!(table.contains("| text-segmentation | text+segmentation | 7304880 | 2100000 | 380 / 1520 |"));
+        assert!(table.contains("| 0.830 ± 0.060 | 400 |"), "{table}");
+        assert!(table.contains("The same network reaches 0."), "{table}");
+        // Generators are no arms: an arm's colour, and what the page says of it, are as without them.
+        assert_eq!(arms(&input), ["real"]);
+
+        for generator in &mut input.generators {
+            for cost in [&mut generator.training_cost, &mut generator.sampling_cost].into_iter().flatten() {
+                cost.seconds *= 3.0;
+            }
+        }
+        let (b, other) = written(&input);
+        assert_ne!(page, other);
+        let decided = |dir: &Path| -> Vec<(String, Vec<u8>)> {
+            let mut files = files(dir);
+            files.retain(|(name, _)| !name.starts_with("tables/generators_costs."));
+            // What is measured cannot be the same in two runs; it stands in this table alone.
+            for (_, bytes) in files.iter_mut().filter(|(name, _)| name == PAGE) {
+                let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+                let (before, rest) =
+                    text.split_once("<section class=\"table\" id=\"table-generators_costs\">").unwrap();
+                *bytes = format!("{before}{}", rest.split_once("</section>").unwrap().1).into_bytes();
+            }
+            files
+        };
+        assert_eq!(decided(a.path()), decided(b.path()));
+
+        let without = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
+        write(&without, a.path()).unwrap();
+        assert!(files(a.path()).iter().all(|(name, _)| !name.contains("generators")));
+        let page = fs::read_to_string(a.path().join(PAGE)).unwrap();
+        assert!(!page.to_lowercase().contains("generator") && !page.contains("synthetic"));
+        if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
+            write(&input, &Path::new(&folder).join("generators")).unwrap();
+        }
+    }
+
+    #[test]
+    fn generators_without_tasks_or_judges_or_pictures_still_report() {
+        let mut input = ReportInput::default();
+        fake::add_generators(&mut input);
+        input.judges.clear();
+        input.measurements.retain(|r| r.metric == "texture");
+        let (dir, page) = written(&input);
+        assert!(page.contains("<h2 id=\"generators\">") && !page.contains("No results"));
+        let table = fs::read_to_string(dir.path().join("tables/generators.csv")).unwrap();
+        assert!(!table.contains("Dice") && !table.contains("Right"), "{table}");
+        // Real and synthetic pictures alike are kept back: it is no phantom.
+        assert!(!dir.path().join("figures/generators_samples_text.svg").exists());
+        input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
+        input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
+        let (_dir, page) = written(&input);
+        assert!(!page.contains("NaN"));
     }
 
     #[test]

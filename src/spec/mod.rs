@@ -264,6 +264,11 @@ pub struct Report {
 }
 
 impl ResolvedSpec {
+    /// The arm whose networks judge synthetic images: all real images and nothing else.
+    pub fn judge(&self) -> Option<&Arm> {
+        self.arms.iter().find(|arm| arm.synthetic.is_none() && arm.real_fraction == 1.0)
+    }
+
     /// The resolved spec as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_else(|e| format!("# cannot be shown: {e}\n"))

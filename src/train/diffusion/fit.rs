@@ -85,7 +85,7 @@ struct Standing {
 const NOTE_EVERY: u64 = 25;
 
 /// Validation images, at most.
-const VALIDATION_IMAGES: usize = 64;
+pub(super) const VALIDATION_IMAGES: usize = 64;
 
 /// Where training goes on, and reports to.
 pub(super) struct Place<'a> {

@@ -19,7 +19,7 @@ use super::{CURVES, SUMMARY, Setting, TaskData, parameters::Parameters, write};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
-    manifest::Row,
+    manifest::{Manifest, Row, Split},
     nn::schedulers::{PredictionType, Scheduler},
     pipeline::space::Space,
     progress::Bar,
@@ -99,6 +99,20 @@ pub fn diffusion(
     let text = serde_json::to_string_pretty(&run.summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
     write(&setting.out.join(SUMMARY), text.as_bytes())
+}
+
+/// How many images are behind each point of the validation curve; where each class has its own model, of
+/// all together. `manifest` is what the generator was trained on.
+pub fn validation_images(settings: &Generator, manifest: &Manifest) -> u64 {
+    if settings.validate_every == 0 {
+        return 0;
+    }
+    let own = settings.mode == Mode::Unconditional && settings.per_class;
+    let mut counts = [0; 4];
+    for row in manifest.of(Split::Val) {
+        counts[if own { class_of(row, Label::ViewPhase) } else { 0 }] += 1;
+    }
+    counts.iter().map(|&n| fit::VALIDATION_IMAGES.min(n) as u64).sum()
 }
 
 struct Run<'a> {

@@ -1,0 +1,194 @@
+//! What the experiment's generators gave, for the report.
+
+use std::{collections::HashSet, path::Path};
+
+use super::{DATA, Place, is_phantom, record, summary};
+use crate::{
+    aggregate,
+    error::Result,
+    manifest::{Manifest, Phase, Row, Split, View},
+    measure::networks,
+    picture::Picture,
+    report::ReportInput,
+    report::generators::{Cost, Generator, Judge, SampleRow, Synthetic, TASK},
+    results::{self, CurvePoint, Measurement, word},
+    samples::class_of,
+    spec::{self, Label, Mode, ResolvedSpec},
+    train,
+};
+
+/// Pictures a class, on either side of the sample figure; fewer where masks stand between them.
+const PICTURES: usize = 4;
+const PICTURES_WITH_MASKS: usize = 3;
+
+/// Adds every generator of the spec to the report's input.
+pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput) -> Result<()> {
+    if spec.generators.is_empty() {
+        return Ok(());
+    }
+    for (name, settings) in &spec.generators {
+        let artifact = |what: &str| place.artifacts.get(format!("generator/{what}/{name}").as_str());
+        let mode = word(&settings.mode);
+        let real = Manifest::read(place.artifact(&format!("data/generator {name}"))?.join(DATA))?;
+        let made_by = place.artifact(&format!("generator/images/{name}"))?;
+        let made = Manifest::read(made_by.join(DATA))?;
+        let mut generator = Generator {
+            name: name.clone(),
+            mode: mode.clone(),
+            images: made.rows.len() as u64,
+            sampling: sampling(settings),
+            lineage: lineage(settings, &made),
+            ..Generator::default()
+        };
+        if settings.mode != Mode::External {
+            generator.sampling_cost = cost(made_by);
+        }
+        if let Some(dir) = artifact("train") {
+            generator.summary = Some(summary(dir)?);
+            generator.val_images = train::diffusion::validation_images(settings, &real);
+            generator.training_cost = cost(dir);
+            let points: Vec<CurvePoint> = results::read_csv(&dir.join(train::CURVES))?;
+            input.curves.extend(points.into_iter().map(|point| CurvePoint {
+                experiment: spec.experiment.name.clone(),
+                task: TASK.into(),
+                arm: name.clone(),
+                model: mode.clone(),
+                seed: Some(settings.seed),
+                ..point
+            }));
+        }
+        let read = |dir: &Path| results::read_csv::<Measurement>(&dir.join(networks::MEASUREMENTS));
+        let mut rows = Vec::new();
+        for task in ["segmentation", "classification"] {
+            if let Some(dir) = artifact(&format!("judge-{task}")) {
+                // Per image they fill the store alone.
+                rows.extend(aggregate::judged(&read(dir)?)?);
+            }
+        }
+        if let Some(dir) = artifact("texture") {
+            rows.extend(read(dir)?);
+        }
+        input.measurements.extend(rows.into_iter().map(|row| Measurement {
+            experiment: spec.experiment.name.clone(),
+            task: TASK.into(),
+            arm: name.clone(),
+            model: mode.clone(),
+            seed: Some(settings.seed),
+            ..row
+        }));
+        if spec.report.pictures || is_phantom(place) {
+            generator.samples = samples(&real, &made)?;
+        }
+        input.generators.push(generator);
+    }
+    input.judges = judges(place, spec);
+    Ok(())
+}
+
+fn cost(artifact: &Path) -> Option<Cost> {
+    let record = record(artifact)?;
+    let threads = if record.threads == 1 { "thread" } else { "threads" };
+    Some(Cost { seconds: record.seconds, on: format!("{}, {} {threads}", record.device, record.threads) })
+}
+
+/// Those that looked at the images of at least one generator.
+fn judges(place: &Place, spec: &ResolvedSpec) -> Vec<Judge> {
+    let (Some(arm), Some(&seed)) = (spec.judge(), spec.experiment.seeds.first()) else { return Vec::new() };
+    let segmentation = spec.tasks.segmentation.as_ref().map(|t| ("segmentation", Some(&t.model), ""));
+    let classification = spec.tasks.classification.as_ref().map(|t| {
+        let label = match t.label {
+            Label::Phase => "phase",
+            Label::View => "view",
+            Label::ViewPhase => "view and phase",
+        };
+        ("classification", t.models.first(), label)
+    });
+    segmentation
+        .into_iter()
+        .chain(classification)
+        .filter(|(task, ..)| {
+            let start = format!("generator/judge-{task}/");
+            place.artifacts.keys().any(|role| role.starts_with(&start))
+        })
+        .map(|(task, model, label)| Judge {
+            task: task.to_owned(),
+            arm: arm.name.clone(),
+            model: model.cloned().unwrap_or_default(),
+            seed,
+            label: label.to_owned(),
+        })
+        .collect()
+}
+
+/// `ddim, 50 steps, guidance 2`
+fn sampling(settings: &spec::Generator) -> String {
+    if settings.mode == Mode::External {
+        return String::new();
+    }
+    let mut words = format!("{}, {} steps", settings.scheduler.name(), settings.sampling_steps);
+    if settings.mode != Mode::Unconditional {
+        words += &format!(", guidance {}", settings.guidance);
+        words += if settings.guidance == 1.0 { " (none)" } else { "" };
+    }
+    words
+}
+
+/// What an image was made from, in words.
+fn lineage(settings: &spec::Generator, made: &Manifest) -> String {
+    let prompt = made.rows.iter().find_map(|row| row.prompt.clone()).unwrap_or_default();
+    match settings.mode {
+        Mode::External => "Made by another program".to_owned(),
+        Mode::Unconditional if settings.per_class => "A model of its own for each class".to_owned(),
+        Mode::Unconditional => "One model, told the class".to_owned(),
+        Mode::Text => format!("Prompts in the words of real training images; the first: “{prompt}”"),
+        Mode::TextSegmentation => {
+            let moved = if settings.vary_masks { ", moved a little" } else { "" };
+            format!(
+                "The control mask is that of the real image in the same place on the left{moved}; first prompt: “{prompt}”"
+            )
+        }
+    }
+}
+
+/// Real and synthetic images of each class, the first in the manifests' order. Where a synthetic image
+/// was made from a real one's mask, that is the real one beside it.
+fn samples(real: &Manifest, made: &Manifest) -> Result<Vec<SampleRow>> {
+    let masked = made.rows.iter().any(|row| row.source_mask.is_some() && made.mask_path(row).is_some());
+    let count = if masked { PICTURES_WITH_MASKS } else { PICTURES };
+    let classes = View::ALL.iter().flat_map(|&view| Phase::ALL.iter().map(move |&phase| (view, phase)));
+    let mut rows = Vec::new();
+    for (view, phase) in classes {
+        let of_class = |row: &&Row| row.view == view && row.phase == phase;
+        let mut sources = HashSet::new();
+        // An image of each mask, not several of one.
+        let new_source =
+            |row: &&Row| row.source_mask.as_ref().is_none_or(|source| sources.insert(source.clone()));
+        let synthetic: Vec<&Row> = made.rows.iter().filter(of_class).filter(new_source).take(count).collect();
+        let train: Vec<&Row> = real.of(Split::Train).filter(of_class).collect();
+        let source = |row: &&Row| {
+            let name = row.source_mask.as_ref()?;
+            train.iter().copied().find(|real| real.name() == *name)
+        };
+        let beside: Option<Vec<&Row>> = synthetic.iter().map(source).collect();
+        let beside = beside.unwrap_or_else(|| train.iter().copied().take(count).collect());
+        let Some(first) = synthetic.first() else { continue };
+        rows.push(SampleRow {
+            class: Label::ViewPhase.classes()[class_of(first, Label::ViewPhase)].to_owned(),
+            real: beside
+                .into_iter()
+                .map(|row| Picture::read(&real.image_path(row)))
+                .collect::<Result<_>>()?,
+            synthetic: synthetic
+                .into_iter()
+                .map(|row| {
+                    let mask = made.mask_path(row).filter(|_| masked);
+                    Ok(Synthetic {
+                        image: Picture::read(&made.image_path(row))?,
+                        control: mask.map(|file| Picture::read_mask(&file)).transpose()?,
+                    })
+                })
+                .collect::<Result<_>>()?,
+        });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,101 @@
+//! The generators of an experiment: what each is, what it made, and what was measured of that.
+
+mod loss;
+mod samples;
+mod tables;
+mod texture;
+
+use super::{Figure, ReportInput};
+use crate::{
+    picture::Picture,
+    results::{GeneratorSummary, Measurement},
+};
+pub(super) use tables::tables;
+
+/// The `task` of rows and curves that tell of a generator; its name is their `arm`, its mode their `model`.
+pub const TASK: &str = "generation";
+
+/// One generator. Measured values are among the report's rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Generator {
+    pub name: String,
+    /// As a spec writes it.
+    pub mode: String,
+    /// None: it was not trained here.
+    pub summary: Option<GeneratorSummary>,
+    /// Behind each point of the validation curve.
+    pub val_images: u64,
+    /// How many it made.
+    pub images: u64,
+    /// Words: how the images were sampled, and what each was made from.
+    pub sampling: String,
+    pub lineage: String,
+    pub training_cost: Option<Cost>,
+    pub sampling_cost: Option<Cost>,
+    /// Shown only of a phantom, or where [`super::ReportMeta::samples`] asks for it.
+    pub samples: Vec<SampleRow>,
+}
+
+/// Measured, so another run gives another one. It stands in the table of costs and nowhere else: all
+/// else that a report says is decided by the spec.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cost {
+    /// Wall time.
+    pub seconds: f64,
+    /// Device and threads.
+    pub on: String,
+}
+
+/// One class of the sample figure.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SampleRow {
+    /// `2CH ED`
+    pub class: String,
+    pub real: Vec<Picture>,
+    pub synthetic: Vec<Synthetic>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Synthetic {
+    pub image: Picture,
+    /// Class indices.
+    pub control: Option<Picture>,
+}
+
+/// A network that was trained on real images alone and looks at synthetic ones.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Judge {
+    pub task: String,
+    pub arm: String,
+    pub model: String,
+    pub seed: u64,
+    /// What its classes are, in words; empty for segmentation.
+    pub label: String,
+}
+
+pub(super) fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
+    let mut figures: Vec<Figure> =
+        loss::figure(input).into_iter().chain(texture::figure(input, rows)).collect();
+    if input.meta.is_phantom || input.meta.samples {
+        figures.extend(input.generators.iter().filter_map(samples::figure));
+    }
+    figures
+}
+
+/// A generator's value over all its images.
+fn over_all<'a>(
+    rows: &'a [Measurement],
+    generator: &Generator,
+    structure: &str,
+    metric: &str,
+) -> Option<&'a Measurement> {
+    of(rows, generator, metric).find(|r| r.structure == structure && r.view.is_empty() && r.phase.is_empty())
+}
+
+fn of<'a>(
+    rows: &'a [Measurement],
+    generator: &Generator,
+    metric: &str,
+) -> impl Iterator<Item = &'a Measurement> {
+    rows.iter().filter(move |r| r.task == TASK && r.arm == generator.name && r.metric == metric)
+}

@@ -1,0 +1,101 @@
+//! Training and validation loss over steps, a panel a generator: what they predict and in which space
+//! decides the height of a loss, so two generators have no common axis.
+
+use super::{Figure, Generator, ReportInput, TASK};
+use crate::{
+    report::{
+        axes::{Frame, NORMAL, columns, look},
+        convergence::{At, Axis, over_seeds, y_range},
+        scene::{Anchor, DOUBLE, INK, Point, Scene, text_width},
+    },
+    results::CurvePoint,
+};
+
+/// How the two splits are drawn.
+const SPLITS: [(&str, &str, &[f64]); 2] = [("train", "Training", &[1.5, 1.5]), ("val", "Validation", &[])];
+/// A curve of no more points than this shows them.
+const MOST_MARKED: usize = 40;
+
+/// None where no generator was trained.
+pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
+    let curve = |g: &Generator, split: &str| -> Vec<At> {
+        let points: Vec<&CurvePoint> = input
+            .curves
+            .iter()
+            .filter(|p| p.task == TASK && p.arm == g.name && p.split == split && p.metric == "loss")
+            .collect();
+        over_seeds(&points, Axis::Steps)
+    };
+    let panels: Vec<(usize, &Generator, [Vec<At>; 2])> = input
+        .generators
+        .iter()
+        .enumerate()
+        .map(|(i, g)| (i, g, SPLITS.map(|(split, ..)| curve(g, split))))
+        .filter(|(.., curves)| curves.iter().any(|curve| !curve.is_empty()))
+        .collect();
+    if panels.is_empty() {
+        return None;
+    }
+    let across = panels.len().min(3);
+    let places = columns(across.max(2), 42.0);
+    let (head, high, step) = (34.0, 118.0, 118.0 + 54.0);
+    let rows = panels.len().div_ceil(across);
+    let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
+    let mut x = places[0].0;
+    for (split, name, dash) in SPLITS {
+        let line = vec![(x, 9.0), (x + 22.0, 9.0)];
+        scene.line(line, INK, width(split), dash);
+        if split == "val" {
+            scene.circle((x + 11.0, 9.0), 1.8, INK);
+        }
+        scene.text((x + 26.0, 9.0 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
+        x += 26.0 + text_width(name, NORMAL, false) + 16.0;
+    }
+    let mut any_cut = false;
+    for (place, (i, generator, curves)) in panels.iter().enumerate() {
+        let (left, wide) = places[place % across];
+        let top = head + (place / across) as f64 * step;
+        let (y, cut) = y_range(curves, true, false);
+        any_cut |= cut;
+        let last = curves.iter().flatten().map(|a| a.x).fold(1.0, f64::max);
+        let frame = Frame { left, top, width: wide, height: high, x: (0.0, last * 1.02), y };
+        frame.draw_y(&mut scene, if place % across == 0 { "Loss (mean square error)" } else { "" });
+        frame.draw_x(&mut scene, "Optimizer step");
+        frame.title(&mut scene, &generator.name);
+        for ((split, _, dash), curve) in SPLITS.iter().zip(curves) {
+            let mut look = look(*i);
+            look.dash = *dash;
+            let line: Vec<Point> = curve.iter().map(|a| (a.x, a.mean)).collect();
+            frame.curve(&mut scene, &line, look, width(split));
+            if *split == "val" && line.len() <= MOST_MARKED {
+                let seen = line.iter().filter(|p| (y.0..=y.1).contains(&p.1));
+                seen.for_each(|p| scene.circle((frame.at_x(p.0), frame.at_y(p.1)), 1.8, look.color));
+            }
+        }
+    }
+    let counts: Vec<String> =
+        panels.iter().map(|(_, g, _)| format!("{}: n = {}", g.name, g.val_images)).collect();
+    let mut caption = format!(
+        "Mean square error of what the network predicts (noise or velocity). Training: mean over the steps since the point before, as trained. Validation: the averaged weights, on images of validation patients with the same noise at every point ({}). Losses of two generators are on one scale only where prediction, noise schedule and image space are the same.",
+        counts.join("; ")
+    );
+    let per_class = |g: &Generator| {
+        input.curves.iter().any(|p| p.task == TASK && p.arm == g.name && !p.structure.is_empty())
+    };
+    if panels.iter().any(|(_, g, _)| per_class(g)) {
+        caption += " Where each class has a model of its own: the mean over classes.";
+    }
+    if any_cut {
+        caption += " Vertical axes are cut: the first steps lie outside.";
+    }
+    Some(Figure {
+        name: "generators_loss".to_owned(),
+        title: "Generators: loss over optimizer steps".to_owned(),
+        caption,
+        scene,
+    })
+}
+
+fn width(split: &str) -> f64 {
+    if split == "val" { 1.3 } else { 0.9 }
+}

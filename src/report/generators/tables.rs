@@ -1,0 +1,197 @@
+//! What was trained and made, what judges say of it, its texture, and what it cost.
+
+use super::{Cost, Generator, Judge, ReportInput, over_all};
+use crate::{
+    aggregate::{Cell, Table, estimate, number},
+    results::{GOOD_TEXTURE, Measurement, OCTAVES},
+};
+
+pub(in super::super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
+    if input.generators.is_empty() {
+        return Vec::new();
+    }
+    let tables = [Some(generators(input, rows)), texture(input, rows), costs(&input.generators)];
+    tables.into_iter().flatten().collect()
+}
+
+fn text(text: &str) -> Cell {
+    text.into()
+}
+
+fn estimated(mean: f64, sd: Option<f64>) -> Cell {
+    Cell::Estimate { mean, sd, interval: None, undefined: 0 }
+}
+
+fn columns(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn generators(input: &ReportInput, rows: &[Measurement]) -> Table {
+    let label = input.judges.iter().map(|j| j.label.as_str()).find(|label| !label.is_empty());
+    let accuracy = format!("Right {}", label.unwrap_or_default());
+    // A classifier of views says the same in both columns.
+    let view = label.filter(|label| *label != "view").map(|_| "view_accuracy");
+    let mut table = Table {
+        name: "generators".to_owned(),
+        title: "Generators".to_owned(),
+        caption: "What was trained on which real images, what it made, and whether networks that were trained on the real images alone find in the images what they were made from.".to_owned(),
+        columns: columns(&[
+            "Generator",
+            "Mode",
+            "Parameters",
+            "Trained of these",
+            "Trained on",
+            "Steps × batch",
+            "Side in px",
+            "Images made",
+            "Dice with the control mask",
+            "n",
+            &accuracy,
+            "Right view",
+            "n",
+        ]),
+        rows: Vec::new(),
+        notes: Vec::new(),
+        decimals: 3,
+    };
+    for g in &input.generators {
+        let mut row = vec![text(&g.name), text(&g.mode)];
+        match &g.summary {
+            Some(s) => row.extend([
+                Cell::Count(s.parameters),
+                Cell::Count(s.trainable),
+                format!("{} / {}", s.train_patients, s.train_images).into(),
+                format!("{} × {} ({})", s.steps, s.batch, s.precision).into(),
+                Cell::Count(s.image_size),
+            ]),
+            None => row.extend((0..5).map(|_| Cell::Empty)),
+        }
+        row.push(Cell::Count(g.images));
+        let value = |structure: &str, metric: &str| over_all(rows, g, structure, metric);
+        let count = |found: Option<&Measurement>| found.and_then(|r| r.n).map_or(Cell::Empty, Cell::Count);
+        let dice = value("mean", "dice");
+        let sd = value("mean", "dice_sd").map(|r| r.value).filter(|sd| sd.is_finite());
+        row.push(dice.map_or(Cell::Empty, |r| estimated(r.value, sd)));
+        row.push(count(dice));
+        let accuracy = value("", "accuracy");
+        row.push(accuracy.map_or(Cell::Empty, |r| estimated(r.value, None)));
+        let view = view.and_then(|metric| value("", metric));
+        row.push(view.map_or(Cell::Empty, |r| estimated(r.value, None)));
+        row.push(count(accuracy));
+        table.rows.push(row);
+    }
+    without_empty_columns(&mut table);
+    if input.generators.iter().any(|g| g.summary.is_some()) {
+        table.notes.push(
+            "Trained on: patients / images. Steps × images behind each (numeric type); where each class has a model of its own, parameters are those of one and steps those of all."
+                .to_owned(),
+        );
+    }
+    table.notes.extend(input.judges.iter().map(|judge| judge_note(judge, rows)));
+    table
+}
+
+/// Who judges, and what it reaches on real images: no generator can be expected to do better.
+fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
+    let Judge { task, arm, model, seed, label } = judge;
+    let split = crate::aggregate::reported_split(rows, task).unwrap_or_default();
+    let (metric, structure) = if task == "segmentation" { ("dice", Some("mean")) } else { ("correct", None) };
+    let real: Vec<&Measurement> = rows
+        .iter()
+        .filter(|r| r.task == *task && r.arm == *arm && r.model == *model && r.seed == Some(*seed))
+        .filter(|r| r.split == split && r.metric == metric && structure.is_none_or(|s| r.structure == s))
+        .collect();
+    let real = estimate(&real);
+    let reached = format!("{} on {} real {split} images", number(real.mean, 3), real.images);
+    if task == "segmentation" {
+        format!(
+            "Dice (mean of endocardium, myocardium and left atrium; mean over images ± sample standard deviation): the image is segmented by {model} of arm {arm}, seed {seed}, and compared with its control mask. The same network reaches {reached}."
+        )
+    } else {
+        format!(
+            "Right {label}: the share of images that {model} of arm {arm}, seed {seed}, takes for what they were made as. The same network reaches {reached}."
+        )
+    }
+}
+
+/// Columns that say nothing of any generator.
+fn without_empty_columns(table: &mut Table) {
+    let says = |i: usize| table.rows.iter().any(|row| row.get(i).is_some_and(|cell| *cell != Cell::Empty));
+    let kept: Vec<bool> = (0..table.columns.len()).map(says).collect();
+    let keep = |i: &mut usize| {
+        *i += 1;
+        kept[*i - 1]
+    };
+    let mut at = 0;
+    table.columns.retain(|_| keep(&mut at));
+    for row in &mut table.rows {
+        let mut at = 0;
+        row.retain(|_| keep(&mut at));
+    }
+}
+
+fn texture(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
+    let mut body = Vec::new();
+    for g in &input.generators {
+        let found = OCTAVES.map(|octave| over_all(rows, g, octave, "texture"));
+        let Some(n) = found.iter().flatten().find_map(|r| r.n) else { continue };
+        let mut row = vec![text(&g.name), text(&g.mode)];
+        row.extend(found.map(|r| r.map_or(Cell::Empty, |r| estimated(r.value, None))));
+        row.push(Cell::Count(n));
+        body.push(row);
+    }
+    (!body.is_empty()).then(|| Table {
+        name: "generators_texture".to_owned(),
+        title: "Generators: texture".to_owned(),
+        caption: format!(
+            "Power of the synthetic images over that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same texture; below: smoother; above: grainier; {} to {} is near.",
+            GOOD_TEXTURE.0, GOOD_TEXTURE.1
+        ),
+        columns: columns(&[&["Generator", "Mode"][..], &OCTAVES[..], &["n"][..]].concat()),
+        rows: body,
+        notes: Vec::new(),
+        decimals: 3,
+    })
+}
+
+fn costs(generators: &[Generator]) -> Option<Table> {
+    let mut body = Vec::new();
+    for g in generators {
+        let costs = [&g.training_cost, &g.sampling_cost];
+        if costs.iter().all(|cost| cost.is_none()) {
+            continue;
+        }
+        let mut on: Vec<&str> = costs.into_iter().flatten().map(|cost| cost.on.as_str()).collect();
+        on.dedup();
+        let minutes = |cost: &Cost| estimated(cost.seconds / 60.0, None);
+        let each = |cost: &Cost| estimated(cost.seconds / g.images as f64, None);
+        body.push(vec![
+            text(&g.name),
+            text(&g.mode),
+            g.training_cost.as_ref().map_or(Cell::Empty, minutes),
+            Cell::Count(g.images),
+            g.sampling_cost.as_ref().map_or(Cell::Empty, each),
+            text(&g.sampling),
+            on.join("; ").into(),
+        ]);
+    }
+    (!body.is_empty()).then(|| Table {
+        name: "generators_costs".to_owned(),
+        title: "Generators: measured times".to_owned(),
+        caption: "Wall time. Another run takes another time: this table is the one part of the report that the spec does not decide.".to_owned(),
+        columns: columns(&[
+            "Generator",
+            "Mode",
+            "Training in minutes",
+            "Images made",
+            "Seconds per image",
+            "Sampling",
+            "On",
+        ]),
+        rows: body,
+        notes: vec![
+            "Training: without that of the model it started from. Of a stage that was interrupted, the last try alone counts.".to_owned(),
+        ],
+        decimals: 2,
+    })
+}
