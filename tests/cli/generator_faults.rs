@@ -23,7 +23,8 @@ fn run<'a>(sets: &'a [&'a str]) -> Vec<&'a str> {
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (entry, place) = (entry.as_ref().unwrap().path(), to.join(entry.as_ref().unwrap().file_name()));
+        let entry = entry.unwrap();
+        let (entry, place) = (entry.path(), to.join(entry.file_name()));
         if entry.is_dir() {
             copy(&entry, &place);
         } else {
