@@ -133,7 +133,9 @@ def main():
     parameters = list(task.trained.parameters())
     task.trained.train()
     optimizer = torch.optim.AdamW(parameters, lr=task.rate)
-    rates = get_scheduler(task.schedule, optimizer, task.warmup_steps, 10_000)
+    rates = get_scheduler(
+        task.schedule, optimizer, num_warmup_steps=task.warmup_steps, num_training_steps=10_000
+    )
     loader = DataLoader(task.data, batch_size=task.batch_size, shuffle=True, drop_last=True)
     seconds, losses = [], []
     source = batches(loader)

@@ -403,7 +403,9 @@ impl Networks {
                 unet.forward(&noisy, &timesteps, &texts.embed(batch, kind)?, None, None, None)?
             }
             Denoiser::ControlNet { controlnet, unet, texts } => {
-                let (texts, control) = (texts.embed(batch, kind)?, mask_to_control(masks()?).to_kind(kind));
+                // Convolutions of few channels, without norms: these are faster with channels innermost.
+                let control = channels_last(&mask_to_control(masks()?).to_kind(kind));
+                let texts = texts.embed(batch, kind)?;
                 let (down, mid) = controlnet.forward(&noisy, &timesteps, &texts, &control, 1.0)?;
                 unet.forward(&noisy, &timesteps, &texts, None, Some(&down), Some(&mid))?
             }
