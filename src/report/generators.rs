@@ -39,7 +39,7 @@ pub struct Generator {
 }
 
 /// Measured, so another run gives another one. It stands in the table of costs and nowhere else: all
-/// else that a report says is decided by the spec.
+/// else in a report is the same bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cost {
     /// Wall time.

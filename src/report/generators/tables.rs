@@ -207,7 +207,7 @@ fn costs(generators: &[Generator]) -> Option<Table> {
     (!body.is_empty()).then(|| Table {
         name: "generators_costs".to_owned(),
         title: "Generators: measured times".to_owned(),
-        caption: "Wall time. Another run takes another time: this table is the one part of the report that the spec does not decide.".to_owned(),
+        caption: "Wall time. Another run takes another time; nothing else in the report differs between two runs.".to_owned(),
         columns: columns(&[
             "Generator",
             "Mode",
