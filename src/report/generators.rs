@@ -23,6 +23,8 @@ pub struct Generator {
     pub mode: String,
     /// None: it was not trained here.
     pub summary: Option<GeneratorSummary>,
+    /// Each class has a model of its own.
+    pub own_models: bool,
     /// Behind each point of the validation curve.
     pub val_images: u64,
     /// How many it made.
@@ -37,7 +39,7 @@ pub struct Generator {
 }
 
 /// Measured, so another run gives another one. It stands in the table of costs and nowhere else: all
-/// else that a report says is decided by the spec.
+/// else in a report is the same bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cost {
     /// Wall time.
@@ -98,4 +100,12 @@ fn of<'a>(
     metric: &str,
 ) -> impl Iterator<Item = &'a Measurement> {
     rows.iter().filter(move |r| r.task == TASK && r.arm == generator.name && r.metric == metric)
+}
+
+/// `64`, `40 to 64`: how many images there are of one generator and another.
+fn span(counts: impl Iterator<Item = u64> + Clone) -> String {
+    match (counts.clone().min(), counts.max()) {
+        (Some(low), Some(high)) if low < high => format!("{low} to {high}"),
+        (_, high) => high.unwrap_or_default().to_string(),
+    }
 }

@@ -123,8 +123,14 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
         })
         .collect();
     facts.push(("Arms (trained on)".to_owned(), arms.join("; ")));
-    let generators: Vec<String> =
-        input.generators.iter().map(|g| format!("{} ({}): {} images", g.name, g.mode, g.images)).collect();
+    let generators: Vec<String> = input
+        .generators
+        .iter()
+        .map(|g| {
+            let mode = if g.name == g.mode { String::new() } else { format!(" ({})", g.mode) };
+            format!("{}{mode}: {} images", g.name, g.images)
+        })
+        .collect();
     facts.push(("Generators (made)".to_owned(), generators.join("; ")));
     let seeds: Vec<String> = input.meta.seeds.iter().map(u64::to_string).collect();
     facts.push(("Seeds".to_owned(), seeds.join(", ")));

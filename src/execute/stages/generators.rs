@@ -35,6 +35,7 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
         let mut generator = Generator {
             name: name.clone(),
             mode: mode.clone(),
+            own_models: settings.mode == Mode::Unconditional && settings.per_class,
             images: made.rows.len() as u64,
             sampling: sampling(settings),
             lineage: lineage(settings, &made),

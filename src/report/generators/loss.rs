@@ -1,7 +1,7 @@
 //! Training and validation loss over steps, a panel a generator: what they predict and in which space
 //! decides the height of a loss, so two generators have no common axis.
 
-use super::{Figure, Generator, ReportInput, TASK};
+use super::{Figure, Generator, ReportInput, TASK, span};
 use crate::{
     report::{
         axes::{Frame, NORMAL, columns, look},
@@ -41,15 +41,17 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
     let (head, high, step) = (34.0, 118.0, 118.0 + 54.0);
     let rows = panels.len().div_ceil(across);
     let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
+    let n = span(panels.iter().map(|(_, g, _)| g.val_images));
     let mut x = places[0].0;
     for (split, name, dash) in SPLITS {
-        let line = vec![(x, 9.0), (x + 22.0, 9.0)];
-        scene.line(line, INK, width(split), dash);
+        let x0 = x;
+        scene.line(vec![(x0, 9.0), (x0 + 22.0, 9.0)], INK, width(split), dash);
         if split == "val" {
-            scene.circle((x + 11.0, 9.0), 1.8, INK);
+            scene.circle((x0 + 11.0, 9.0), 1.8, INK);
         }
-        scene.text((x + 26.0, 9.0 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
-        x += 26.0 + text_width(name, NORMAL, false) + 16.0;
+        let name = if split == "val" { format!("{name} (n = {n} images)") } else { name.to_owned() };
+        x += 26.0 + text_width(&name, NORMAL, false) + 16.0;
+        scene.text((x0 + 26.0, 9.0 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
     }
     let mut any_cut = false;
     for (place, (i, generator, curves)) in panels.iter().enumerate() {
@@ -62,27 +64,21 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         frame.draw_y(&mut scene, if place % across == 0 { "Loss (mean square error)" } else { "" });
         frame.draw_x(&mut scene, "Optimizer step");
         frame.title(&mut scene, &generator.name);
-        for ((split, _, dash), curve) in SPLITS.iter().zip(curves) {
+        for ((split, _, dash), curve) in SPLITS.into_iter().zip(curves) {
             let mut look = look(*i);
-            look.dash = *dash;
+            look.dash = dash;
             let line: Vec<Point> = curve.iter().map(|a| (a.x, a.mean)).collect();
             frame.curve(&mut scene, &line, look, width(split));
-            if *split == "val" && line.len() <= MOST_MARKED {
+            if split == "val" && line.len() <= MOST_MARKED {
                 let seen = line.iter().filter(|p| (y.0..=y.1).contains(&p.1));
                 seen.for_each(|p| scene.circle((frame.at_x(p.0), frame.at_y(p.1)), 1.8, look.color));
             }
         }
     }
-    let counts: Vec<String> =
-        panels.iter().map(|(_, g, _)| format!("{}: n = {}", g.name, g.val_images)).collect();
     let mut caption = format!(
-        "Mean square error of what the network predicts (noise or velocity). Training: mean over the steps since the point before, as trained. Validation: the averaged weights, on images of validation patients with the same noise at every point ({}). Losses of two generators are on one scale only where prediction, noise schedule and image space are the same.",
-        counts.join("; ")
+        "Mean square error of what the network predicts (noise or velocity). Training: mean over the steps since the point before, as trained. Validation: the averaged weights, on {n} images of validation patients with the same noise at every point. Losses of two generators are on one scale only where prediction, noise schedule and image space are the same."
     );
-    let per_class = |g: &Generator| {
-        input.curves.iter().any(|p| p.task == TASK && p.arm == g.name && !p.structure.is_empty())
-    };
-    if panels.iter().any(|(_, g, _)| per_class(g)) {
+    if panels.iter().any(|(_, g, _)| g.own_models) {
         caption += " Where each class has a model of its own: the mean over classes.";
     }
     if any_cut {

@@ -56,9 +56,9 @@ pub(super) fn figure(generator: &Generator) -> Option<Figure> {
         "The first images of each class in the order in which they were made, none picked by its looks ({} x {} pixels).",
         size.width, size.height
     );
-    for words in [&generator.lineage, &generator.sampling] {
+    for (what, words) in [("", &generator.lineage), ("Sampling: ", &generator.sampling)] {
         if !words.is_empty() {
-            caption += &format!(" {words}.");
+            caption += &format!(" {what}{words}.");
         }
     }
     Some(Figure {

@@ -1,6 +1,6 @@
 //! Synthetic over real power, by octave: have the images the speckle of the real ones?
 
-use super::{Figure, Generator, ReportInput, of, over_all};
+use super::{Figure, Generator, ReportInput, of, over_all, span};
 use crate::{
     report::{
         axes::{Frame, Key, NORMAL, legend, look},
@@ -95,14 +95,7 @@ pub(super) fn figure(input: &ReportInput, rows: &[Measurement]) -> Option<Figure
             look(*i).draw_marker(&mut scene, place(octave, r.all), 2.8);
         }
     }
-    let mut counts: Vec<u64> =
-        series.iter().filter_map(|(_, g, _)| over_all(rows, g, OCTAVES[0], "texture")?.n).collect();
-    counts.sort_unstable();
-    let n = match (counts.first(), counts.last()) {
-        (Some(a), Some(b)) if a != b => format!("{a} to {b}"),
-        (Some(a), _) => a.to_string(),
-        _ => "0".to_owned(),
-    };
+    let n = span(series.iter().filter_map(|(_, g, _)| over_all(rows, g, OCTAVES[0], "texture")?.n));
     Some(Figure {
         name: "generators_texture".to_owned(),
         title: "Generators: texture".to_owned(),
