@@ -262,6 +262,7 @@ fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<F
         Some(artifact) => Some(artifact.join(train::diffusion::PIPELINE)),
         None => place.outside("base").map(Path::to_owned),
     };
+    generate::dataset::check(&making(place, settings, Path::new(""), &manifest, chosen.as_deref()))?;
     let grid = |pipeline: &Path, class: Option<usize>, file: &Path| {
         let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&making, class, file)

@@ -89,6 +89,15 @@ pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
     write(making, &items, &made, to)
 }
 
+/// Whether there is a class, and a mask where one is needed, for every image that is asked for: to be known
+/// before a generator is trained for hours.
+///
+/// # Errors
+/// As [`dataset`].
+pub fn check(making: &Making) -> Result<()> {
+    items(making).map(|_| ())
+}
+
 /// Runs of at most `size` images; a class of its own model never shares a batch with another.
 fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<'a>])> {
     let mut first = 0;
