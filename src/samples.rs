@@ -159,9 +159,10 @@ impl Samples {
         self.masks.get(i * self.size * self.size..(i + 1) * self.size * self.size).unwrap_or_default()
     }
 
-    /// Number of different patients.
+    /// Number of different patients. Synthetic images are nobody's.
     pub fn patients(&self) -> usize {
-        self.rows.iter().map(|row| &row.patient).collect::<std::collections::HashSet<_>>().len()
+        let real = self.rows.iter().filter(|row| row.generator.is_none());
+        real.map(|row| &row.patient).collect::<std::collections::HashSet<_>>().len()
     }
 
     /// Class index of each image.
