@@ -124,7 +124,9 @@ fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
         if rows.is_empty() {
             return Err(Error::input(format!("there is no training image of {name}"))
                 .at(&making.real.root)
-                .help("every view and phase that is to be made needs real training images"));
+                .help(
+                    "every view and phase needs real images: look at the data set with `synecho data check`",
+                ));
         }
         rows.shuffle(&mut random::rng(settings.seed, "sources", &[class as u64]));
         let count = settings.per_class_images;

@@ -15,6 +15,9 @@ const CLASSES: [(u8, &str, Rgb, &[f64]); 3] = [
     (3, "la", (240, 228, 66), &[1.6, 1.2]),
 ];
 
+/// Room for the words under a row.
+const UNDER: f64 = 32.0;
+
 /// None without items.
 pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
     let first = items.first()?;
@@ -24,7 +27,7 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
     let height =
         |picture: &Picture| width * (picture.height as f64 / picture.width.max(1) as f64).clamp(0.2, 3.0);
     let head = 30.0;
-    let total = head + items.iter().map(|item| height(&item.image) + 22.0).sum::<f64>();
+    let total = head + items.iter().map(|item| height(&item.image) + UNDER).sum::<f64>();
     let mut scene = Scene::new(DOUBLE, total);
     let mut x = margin;
     for (_, structure, color, dash) in [CLASSES[1], CLASSES[0], CLASSES[2]] {
@@ -65,10 +68,9 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
             .collect();
         let baseline = top + high + 10.0;
         scene.add(Text::new((margin, baseline), item.caption.as_str(), NORMAL, Anchor::Start).bold());
-        let after = margin + text_width(&item.caption, NORMAL, true) + 10.0;
         let dice = format!("Dice: {}", dice.join(", "));
-        scene.add(Text::new((after, baseline), dice, SMALL, Anchor::Start).color(MUTED));
-        top += high + 22.0;
+        scene.add(Text::new((margin, baseline + 10.0), dice, SMALL, Anchor::Start).color(MUTED));
+        top += high + UNDER;
     }
     let size = format!("{} x {} pixels", first.image.width, first.image.height);
     Some(Figure {

@@ -34,7 +34,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 const UNCONDITIONAL: &str = "mode = \"unconditional\"\n";
-const CONTROL: &str = "mode = \"text+segmentation\"\n";
+const CONTROL: &str = "mode = \"text+segmentation\"\nconditioning = \"controlnet\"\n";
 const CHANNELS: &str = "mode = \"text+segmentation\"\nconditioning = \"channels\"\n";
 
 #[test]
@@ -163,7 +163,7 @@ fn more_images_than_masks_give_are_told_with_what_would_do() {
     let asked = ["steps=1", "grid_every=0", "per_class_images=13", "per_mask=2"];
     let asked = asked.map(|set| format!("generators.a.{set}"));
     place(CHANNELS).synecho(&run(&asked.each_ref().map(String::as_str))).refused(&[
-        "52 images of a: ",
+        "train a: ",
         "13 images of 2CH ED, 2 per mask, need 7 masks: there are 6",
         "raise per_mask to 3, or lower per_class_images to 12",
     ]);

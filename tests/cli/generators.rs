@@ -51,8 +51,8 @@ pub const IMAGES: usize = 24;
 /// Names and what is not [`TINY`] of them.
 pub const GENERATORS: [(&str, &str); 7] = [
     ("channels", "mode = \"text+segmentation\"\nconditioning = \"channels\"\nper_mask = 2\n"),
-    ("control", "mode = \"text+segmentation\"\nbase = \"text\"\n"),
-    ("control-latent", "mode = \"text+segmentation\"\nbase = \"latent\"\n"),
+    ("control", "mode = \"text+segmentation\"\nbase = \"text\"\nconditioning = \"controlnet\"\n"),
+    ("control-latent", "mode = \"text+segmentation\"\nbase = \"latent\"\nconditioning = \"controlnet\"\n"),
     ("each", "mode = \"unconditional\"\nper_class = true\nimage_space = \"pixel\"\n"),
     ("latent", "mode = \"text\"\nimage_space = \"latent\"\n"),
     ("text", "mode = \"text\"\n"),
