@@ -66,7 +66,6 @@ pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
     let mut loaded: Option<(PathBuf, Pipeline)> = None;
     for (first, batch) in batches {
         if (first..first + batch.len()).all(|i| made(i).is_file()) {
-            bar.inc(batch.len() as u64);
             bar.resume_at((first + batch.len()) as u64);
             continue;
         }
