@@ -1,10 +1,19 @@
 //! What is measured: functions of arrays, and around them [`folder`] (masks in two folders),
 //! [`texture::folder`] (images in two folders) and [`networks`] (trained networks on held-out patients).
 
+mod arrays;
 pub mod classification;
 pub mod dice;
+mod distances;
 pub mod folder;
+pub mod frechet;
+pub mod kid;
+pub mod mann_whitney;
+pub mod memorisation;
 pub mod networks;
+pub mod npz;
+pub mod numpy_random;
+pub mod prdc;
 pub mod surface_distance;
 pub mod texture;
 
