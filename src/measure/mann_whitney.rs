@@ -1,7 +1,6 @@
 //! The one-sided Mann-Whitney U test: are the values of one sample smaller than those of another?
 
 use serde::Serialize;
-use statrs::function::erf::erfc;
 
 use crate::error::{Error, Result};
 
@@ -48,7 +47,7 @@ pub fn less(first: &[f64], second: &[f64]) -> Result<MannWhitney> {
     let u = ranks - n1 * (n1 + 1.0) / 2.0;
     let variance = pairs / 12.0 * ((n + 1.0) - ties / (n * (n - 1.0)));
     let z = if variance > 0.0 { (pairs - u - pairs / 2.0 - 0.5) / variance.sqrt() } else { f64::NAN };
-    let p = if z.is_nan() { 1.0 } else { 0.5 * erfc(z / std::f64::consts::SQRT_2) };
+    let p = if z.is_nan() { 1.0 } else { 0.5 * libm::erfc(z / std::f64::consts::SQRT_2) };
     let effect = (pairs - u) / pairs;
     Ok(MannWhitney { u, z, p, effect, n_first: first.len() as u64, n_second: second.len() as u64 })
 }

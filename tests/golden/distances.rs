@@ -116,10 +116,12 @@ fn frechet_distance_equals_pytorch_fid_and_torch_fidelity() {
         let synthetic = features(&format!("{}/synthetic", case.key), case.n_synthetic, case.d, case.shift);
         let statistics = |x: &Tensor| Statistics::of(x, "real").unwrap();
         let known = frechet_statistics(&statistics(&real), &statistics(&synthetic)).unwrap().value;
+        // Their roots of eigenvalues that should be 0 are not quite: they differ from each other by 1e-8.
+        let singular = case.n_real.min(case.n_synthetic) <= case.d;
+        let tolerance = if singular { 5e-8 } else { 1e-12 };
         for got in [frechet(&real, &synthetic).unwrap().value, known] {
-            // Their own roots of a singular covariance are not quite 0.
-            assert!(near(got, case.pytorch_fid, 2e-8), "{}: {got} {}", case.key, case.pytorch_fid);
-            assert!(near(got, case.torch_fidelity, 2e-8), "{}: {got} {}", case.key, case.torch_fidelity);
+            assert!(near(got, case.pytorch_fid, tolerance), "{}: {got} {}", case.key, case.pytorch_fid);
+            assert!(near(got, case.torch_fidelity, tolerance), "{}: {got} {}", case.key, case.torch_fidelity);
             // Covariances over n are another distance, also within the tolerance that users ask for.
             assert!(!near(got, case.over_n, 1e-6), "{}", case.key);
         }
@@ -199,9 +201,9 @@ fn nearest_rows_equal_numpys() {
 #[test]
 fn the_rank_test_equals_scipy() {
     for case in cases().rank_tests {
-        let make = |name: &str, n, shift| -> Vec<f64> {
-            let values = weights::uniform(&format!("{}/{name}", case.key), n).map(|u| u + shift);
-            values.map(|u| case.steps.map_or(u, |steps| (u * steps).floor())).collect()
+        let make = |name: &str, n, shift: f64| -> Vec<f64> {
+            let cut = |value: f64| case.steps.map_or(value, |steps| (value * steps).floor());
+            weights::uniform(&format!("{}/{name}", case.key), n).map(|u| cut(u + shift)).collect()
         };
         let (first, second) = (make("first", case.n_first, case.shift), make("second", case.n_second, 0.0));
         let got = mann_whitney::less(&first, &second).unwrap();
