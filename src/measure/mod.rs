@@ -3,6 +3,7 @@
 
 pub mod classification;
 pub mod dice;
+pub mod extractor;
 pub mod folder;
 pub mod networks;
 pub mod surface_distance;

@@ -5,6 +5,7 @@
 mod augment;
 mod clip;
 mod diffusion_networks;
+mod features;
 mod measures;
 mod networks;
 mod pipelines;
