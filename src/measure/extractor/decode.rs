@@ -17,6 +17,10 @@ impl Pixels {
     /// A PNG or JPEG. Transparency is left out; grey stays in one channel, which every extractor takes as
     /// three that are alike. The error says what is wrong with the file.
     ///
+    /// A PNG's pixels are Pillow's. A JPEG's are not quite, since its decoder is another: of grey ones about one
+    /// pixel in 200 differed by a level, of colour ones without subsampling one value in 100 by up to 3 levels,
+    /// with 4:2:0 subsampling one in 5 to 9 by up to 4 (48 JPEGs of 224 x 224, qualities 75 and 95, Pillow 13.0.0).
+    ///
     /// Images of more than 8 bits are refused: Pillow cuts grey ones off at 255 and takes the upper byte of
     /// colour, so that no reading would give the other tools' numbers and be right as well.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
