@@ -26,6 +26,7 @@ pub mod progress;
 pub mod prompt;
 pub mod random;
 pub mod report;
+pub mod resize;
 pub mod results;
 pub mod samples;
 pub mod spec;

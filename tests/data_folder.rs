@@ -6,11 +6,11 @@ use synecho::{
     data::{
         check::check,
         prepare::prepare,
-        resize::{bilinear, nearest},
         split::{Scheme, SplitSpec, assign, fraction},
     },
     manifest::{Manifest, Split},
     picture::Picture,
+    resize::{bilinear, nearest},
 };
 
 fn quiet(_: usize, _: usize) {}

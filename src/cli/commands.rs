@@ -44,9 +44,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
         Command::Measure(Measure::Texture { real, synthetic, split, json }) => {
-            // The stages do not know each other: resizing is lent to the measure here.
-            let resize = &data::resize::bilinear;
-            let found = measure::texture::folder::compare_folders(&real, &synthetic, split, resize)?;
+            let found = measure::texture::folder::compare_folders(&real, &synthetic, split)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
     }

@@ -7,7 +7,6 @@ pub mod check;
 pub mod import;
 pub mod phantom;
 pub mod prepare;
-pub mod resize;
 pub mod split;
 
 mod metaimage;

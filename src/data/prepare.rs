@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::Progress;
 use super::phantom::carry_marker;
-use super::resize::{bilinear, nearest};
 use super::stage::{Loaded, size_mismatch, write_folder};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::picture::Picture;
+use crate::resize::{bilinear, nearest};
 
 /// Writes `source` into the existing, empty folder `to` with every image and mask
 /// `image_size` x `image_size`: images bilinear with antialiasing, masks by nearest neighbour, pixel

@@ -1,12 +1,15 @@
 //! What is measured: functions of arrays, and around them [`folder`] (masks in two folders),
-//! [`texture::folder`] (images in two folders) and [`networks`] (trained networks on held-out patients).
+//! [`texture::folder`] and [`generators::folders`] (images in folders), [`networks`] (trained networks on held-out
+//! patients) and [`generators`] (sets of images by their features, which an [`extractor`] takes).
 
 mod arrays;
 pub mod classification;
 pub mod dice;
 mod distances;
+pub mod extractor;
 pub mod folder;
 pub mod frechet;
+pub mod generators;
 pub mod kid;
 pub mod mann_whitney;
 pub mod memorisation;

@@ -6,6 +6,7 @@ pub mod clip_text;
 pub mod config;
 pub mod controlnet;
 pub mod diffusion;
+pub mod inception;
 pub mod init;
 pub mod resnet;
 pub mod schedulers;

@@ -1,4 +1,4 @@
-//! torchvision's ResNet of basic blocks (torchvision/models/resnet.py, 0.28).
+//! torchvision's ResNets (torchvision/models/resnet.py, 0.28).
 //!
 //! Variable paths are torchvision's: `conv1.weight`, `layer1.0.bn1.running_mean`, `fc.bias`, …
 
@@ -41,48 +41,65 @@ impl BatchNorm {
     }
 }
 
-fn conv(vs: &Path, cin: i64, cout: i64, kernel: i64) -> Result<Tensor> {
-    Ok(vs.f_var("weight", &[cout, cin, kernel, kernel], Init::Const(0.0))?)
-}
-
-fn convolve(xs: &Tensor, weight: &Tensor, stride: i64) -> Tensor {
-    let padding = (weight.size()[2] - 1) / 2;
-    xs.conv2d(weight, None::<&Tensor>, [stride; 2], [padding; 2], [1, 1], 1)
-}
-
+/// A convolution with the BatchNorm after it.
 #[derive(Debug)]
-struct BasicBlock {
-    conv1: Tensor,
-    bn1: BatchNorm,
-    conv2: Tensor,
-    bn2: BatchNorm,
-    downsample: Option<(Tensor, BatchNorm)>,
+struct Normed {
+    weight: Tensor,
+    bn: BatchNorm,
     stride: i64,
 }
 
-impl BasicBlock {
-    fn new(vs: &Path, cin: i64, cout: i64, stride: i64) -> Result<Self> {
-        let downsample = if stride != 1 || cin != cout {
-            let vs = vs / "downsample";
-            Some((conv(&(&vs / "0"), cin, cout, 1)?, BatchNorm::new(&(&vs / "1"), cout)?))
-        } else {
-            None
-        };
-        Ok(Self {
-            conv1: conv(&(vs / "conv1"), cin, cout, 3)?,
-            bn1: BatchNorm::new(&(vs / "bn1"), cout)?,
-            conv2: conv(&(vs / "conv2"), cout, cout, 3)?,
-            bn2: BatchNorm::new(&(vs / "bn2"), cout)?,
-            downsample,
-            stride,
-        })
+impl Normed {
+    /// `names`: the convolution's and the BatchNorm's.
+    fn new(vs: &Path, names: [&str; 2], cin: i64, cout: i64, kernel: i64, stride: i64) -> Result<Self> {
+        let [conv, bn] = names;
+        let weight = (vs / conv).f_var("weight", &[cout, cin, kernel, kernel], Init::Const(0.0))?;
+        Ok(Self { weight, bn: BatchNorm::new(&(vs / bn), cout)?, stride })
     }
 
     fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
-        let ys = self.bn1.forward(&convolve(xs, &self.conv1, self.stride), train).relu_();
-        let mut ys = self.bn2.forward(&convolve(&ys, &self.conv2, 1), train);
+        let padding = (self.weight.size()[2] - 1) / 2;
+        let ys = xs.conv2d(&self.weight, None::<&Tensor>, [self.stride; 2], [padding; 2], [1, 1], 1);
+        self.bn.forward(&ys, train)
+    }
+}
+
+/// A residual block: two 3x3 convolutions, or (a bottleneck) 1x1, 3x3, 1x1.
+#[derive(Debug)]
+struct Block {
+    convolutions: Vec<Normed>,
+    downsample: Option<Normed>,
+}
+
+impl Block {
+    /// `kernels` of its convolutions. The first 3x3 has the stride: of a bottleneck that is its second
+    /// convolution, as torchvision has it (v1.5), not the first, as the paper has.
+    fn new(vs: &Path, kernels: &[i64], cin: i64, width: i64, cout: i64, stride: i64) -> Result<Self> {
+        let downsample = (stride != 1 || cin != cout)
+            .then(|| Normed::new(&(vs / "downsample"), ["0", "1"], cin, cout, 1, stride))
+            .transpose()?;
+        let strided = kernels.iter().position(|&k| k == 3);
+        let mut convolutions = Vec::new();
+        for (i, &kernel) in kernels.iter().enumerate() {
+            let (from, to) =
+                (if i == 0 { cin } else { width }, if i + 1 == kernels.len() { cout } else { width });
+            let stride = if Some(i) == strided { stride } else { 1 };
+            let (conv, bn) = (format!("conv{}", i + 1), format!("bn{}", i + 1));
+            convolutions.push(Normed::new(vs, [&conv, &bn], from, to, kernel, stride)?);
+        }
+        Ok(Self { convolutions, downsample })
+    }
+
+    fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
+        let mut ys = xs.shallow_clone();
+        for (i, convolution) in self.convolutions.iter().enumerate() {
+            ys = convolution.forward(&ys, train);
+            if i + 1 < self.convolutions.len() {
+                ys = ys.relu_();
+            }
+        }
         match &self.downsample {
-            Some((weight, bn)) => ys += bn.forward(&convolve(xs, weight, self.stride), train),
+            Some(downsample) => ys += downsample.forward(xs, train),
             None => ys += xs,
         }
         ys.relu_()
@@ -92,43 +109,60 @@ impl BasicBlock {
 /// A ResNet: images (batch, 3, height, width) to logits (batch, classes).
 #[derive(Debug)]
 pub struct ResNet {
-    conv1: Tensor,
-    bn1: BatchNorm,
-    blocks: Vec<BasicBlock>,
+    stem: Normed,
+    blocks: Vec<Block>,
     fc_weight: Tensor,
     fc_bias: Tensor,
 }
 
 impl ResNet {
-    /// ResNet-18: 11,689,512 parameters with 1000 classes.
+    /// ResNet-18: 11,689,512 parameters with 1000 classes; 512 features.
     pub fn resnet18(vs: &Path, num_classes: i64) -> Result<Self> {
+        Self::new(vs, &[3, 3], 1, [2, 2, 2, 2], num_classes)
+    }
+
+    /// ResNet-50 (v1.5): 25,557,032 parameters with 1000 classes; 2048 features.
+    pub fn resnet50(vs: &Path, num_classes: i64) -> Result<Self> {
+        Self::new(vs, &[1, 3, 1], 4, [3, 4, 6, 3], num_classes)
+    }
+
+    /// `depths`: blocks of each layer, whose output is `expansion` times as wide as its 3x3 convolutions.
+    fn new(vs: &Path, kernels: &[i64], expansion: i64, depths: [usize; 4], classes: i64) -> Result<Self> {
         let mut blocks = Vec::new();
         let mut cin = 64;
-        for (layer, cout) in (1..).zip([64, 128, 256, 512]) {
-            for block in 0..2 {
+        for ((layer, width), depth) in (1..).zip([64, 128, 256, 512]).zip(depths) {
+            for block in 0..depth {
                 let stride = if layer > 1 && block == 0 { 2 } else { 1 };
                 let path = vs / format!("layer{layer}") / block;
-                blocks.push(BasicBlock::new(&path, cin, cout, stride)?);
-                cin = cout;
+                blocks.push(Block::new(&path, kernels, cin, width, width * expansion, stride)?);
+                cin = width * expansion;
             }
         }
         let fc = vs / "fc";
         Ok(Self {
-            conv1: conv(&(vs / "conv1"), 3, 64, 7)?,
-            bn1: BatchNorm::new(&(vs / "bn1"), 64)?,
+            stem: Normed::new(vs, ["conv1", "bn1"], 3, 64, 7, 2)?,
             blocks,
-            fc_weight: fc.f_var("weight", &[num_classes, cin], Init::Const(0.0))?,
-            fc_bias: fc.f_var("bias", &[num_classes], Init::Const(0.0))?,
+            fc_weight: fc.f_var("weight", &[classes, cin], Init::Const(0.0))?,
+            fc_bias: fc.f_var("bias", &[classes], Init::Const(0.0))?,
         })
     }
 
     /// `train` chooses between batch and running statistics; the running ones are updated in training.
     pub fn forward_t(&self, xs: &Tensor, train: bool) -> Tensor {
-        let ys = self.bn1.forward(&convolve(xs, &self.conv1, 2), train).relu_();
+        self.pooled(xs, train).linear(&self.fc_weight, Some(&self.fc_bias))
+    }
+
+    /// What the last layer sees, (batch, 512 or 2048), with running statistics.
+    pub fn features(&self, xs: &Tensor) -> Tensor {
+        self.pooled(xs, false)
+    }
+
+    fn pooled(&self, xs: &Tensor, train: bool) -> Tensor {
+        let ys = self.stem.forward(xs, train).relu_();
         let mut ys = ys.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         for block in &self.blocks {
             ys = block.forward(&ys, train);
         }
-        ys.adaptive_avg_pool2d([1, 1]).flatten(1, -1).linear(&self.fc_weight, Some(&self.fc_bias))
+        ys.adaptive_avg_pool2d([1, 1]).flatten(1, -1)
     }
 }

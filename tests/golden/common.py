@@ -35,8 +35,9 @@ def signal(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 
-def fill(module: torch.nn.Module, key: str) -> None:
-    """Gives every parameter and running statistic values that depend on its name alone."""
+def fill(module: torch.nn.Module, key: str, gain: float = 1.0) -> None:
+    """Gives every parameter and running statistic values that depend on its name alone. `gain` of weights
+    of two dimensions and more: in a deep network the norms' scales below 1 leave nothing of the input."""
     state = module.state_dict()
     for name, tensor in state.items():
         if name.endswith("num_batches_tracked"):
@@ -44,7 +45,7 @@ def fill(module: torch.nn.Module, key: str) -> None:
         u = uniform(f"{key}/{name}", tensor.numel())
         if tensor.ndim > 1:
             # He's uniform bound, by the second and later dimensions.
-            values = (u * 2 - 1) * math.sqrt(6 / (tensor.numel() // tensor.shape[0]))
+            values = (u * 2 - 1) * math.sqrt(6 / (tensor.numel() // tensor.shape[0])) * gain
         elif name.endswith("running_mean"):
             values = (u * 2 - 1) * 0.25
         elif name.endswith("running_var"):

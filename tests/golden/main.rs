@@ -6,6 +6,7 @@ mod augment;
 mod clip;
 mod diffusion_networks;
 mod distances;
+mod features;
 mod measures;
 mod networks;
 mod pipelines;

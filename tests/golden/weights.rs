@@ -27,6 +27,12 @@ pub fn signal(key: &str, shape: &[i64]) -> tch::Tensor {
 
 /// Gives every variable a value that depends on its name alone.
 pub fn fill(vs: &tch::nn::VarStore, key: &str) {
+    fill_with_gain(vs, key, 1.0);
+}
+
+/// [`fill`] with a `gain` of the weights of two dimensions and more: in a deep network the norms' scales
+/// below 1 leave nothing of the input.
+pub fn fill_with_gain(vs: &tch::nn::VarStore, key: &str, gain: f64) {
     tch::no_grad(|| {
         for (name, mut tensor) in vs.variables() {
             if name.ends_with("num_batches_tracked") {
@@ -37,7 +43,7 @@ pub fn fill(vs: &tch::nn::VarStore, key: &str) {
             let values: Vec<f32> = if shape.len() > 1 {
                 // He's uniform bound, by the second and later dimensions.
                 let bound = (6.0 / shape[1..].iter().product::<i64>() as f64).sqrt();
-                u.map(|u| ((u * 2.0 - 1.0) * bound) as f32).collect()
+                u.map(|u| ((u * 2.0 - 1.0) * bound * gain) as f32).collect()
             } else if name.ends_with("running_var") {
                 u.map(|u| (u + 0.5) as f32).collect()
             } else if name.ends_with("weight") {

@@ -13,6 +13,7 @@ use crate::{
     error::{AtPath, Error, Result},
     manifest::{self, Manifest, Split},
     picture::Picture,
+    resize,
 };
 
 /// An octave, in both of its units.
@@ -60,22 +61,14 @@ pub struct TextureReport {
     pub classes: Vec<Entry>,
 }
 
-/// Makes a picture this wide and high.
-pub type Resize<'a> = &'a (dyn Fn(&Picture, usize, usize) -> Picture + Sync);
-
 /// Compares the images of two folders: by class where both have a `manifest.csv` with view and phase,
 /// otherwise all with all. `split` picks the real images of one split. Images larger than the smallest of
-/// both folders are resized to it by `resize`.
+/// both folders are resized to it ([`resize::bilinear`]).
 ///
 /// # Errors
 /// A folder has no images (of the split), or a class that the other has not; an image cannot be read, is
 /// not square or too small; and as [`compare`].
-pub fn compare_folders(
-    real: &Path,
-    synthetic: &Path,
-    split: Option<Split>,
-    resize: Resize,
-) -> Result<TextureReport> {
+pub fn compare_folders(real: &Path, synthetic: &Path, split: Option<Split>) -> Result<TextureReport> {
     let mut files = [(real, Files::of(real, split)?), (synthetic, Files::of(synthetic, None)?)];
     if !files.iter().all(|(_, f)| f.has_classes) {
         let all = files.iter_mut().flat_map(|(_, f)| &mut f.images);
@@ -86,7 +79,7 @@ pub fn compare_folders(
     let resized = pictures.each_mut().map(|set| {
         let larger: Vec<&mut Picture> = set.iter_mut().filter(|p| p.width > size).collect();
         let n = larger.len();
-        larger.into_par_iter().for_each(|picture| *picture = resize(picture, size, size));
+        larger.into_par_iter().for_each(|picture| *picture = resize::bilinear(picture, size, size));
         n
     });
     let set = |i: usize| {

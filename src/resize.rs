@@ -1,26 +1,58 @@
-//! Resizing as torchvision does it on tensors.
+//! Resizing as torchvision does it on tensors, and the antialiasing filters behind it, which are Pillow's
+//! too.
 
 use crate::picture::Picture;
 
-/// For each output pixel: the first input pixel and the weights from there.
-struct Taps {
-    start: usize,
-    weights: Vec<f32>,
+/// What an output pixel is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filter {
+    /// A triangle.
+    Bilinear,
+    /// Keys's cubic with a = -0.5, which is Pillow's; PyTorch's own has a = -0.75 without antialiasing.
+    Bicubic,
 }
 
-/// Weights of PyTorch's `_upsample_bilinear2d_aa` (UpSampleKernel.cpp, `align_corners = false`): a
-/// triangle as wide as one output pixel, but no narrower than one input pixel.
-fn taps(from: usize, to: usize) -> Vec<Taps> {
+impl Filter {
+    /// Half its width, in output pixels (in input pixels where the picture grows).
+    fn radius(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Self::Bilinear => (1.0 - x).max(0.0),
+            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => -0.5 * (((x - 5.0) * x + 8.0) * x - 4.0),
+            Self::Bicubic => 0.0,
+        }
+    }
+}
+
+/// For each output pixel: the first input pixel and the weights from there, which add up to 1.
+pub(crate) struct Taps {
+    pub start: usize,
+    pub weights: Vec<f64>,
+}
+
+/// Weights of PyTorch's `_upsample_bilinear2d_aa` and `_upsample_bicubic2d_aa` (UpSampleKernel.cpp,
+/// `align_corners = false`) and of Pillow (Resample.c): the filter as wide as output pixels are, but no
+/// narrower than input pixels.
+pub(crate) fn taps(from: usize, to: usize, filter: Filter) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
-    let support = scale.max(1.0);
+    let width = scale.max(1.0);
+    let support = filter.radius() * width;
     (0..to)
         .map(|i| {
             let center = scale * (i as f64 + 0.5);
             let start = (center - support + 0.5).max(0.0) as usize;
             let end = ((center + support + 0.5) as usize).min(from);
-            let weight = |j: usize| (1.0 - ((j as f64 - center + 0.5) / support).abs()).max(0.0);
+            let weight = |j: usize| filter.at((j as f64 - center + 0.5) / width);
             let sum: f64 = (start..end).map(weight).sum();
-            Taps { start, weights: (start..end).map(|j| (weight(j) / sum) as f32).collect() }
+            Taps { start, weights: (start..end).map(|j| weight(j) / sum).collect() }
         })
         .collect()
 }
@@ -28,12 +60,17 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
 /// Bilinear with antialiasing: torchvision's `resize(…, BILINEAR, antialias=True)` on a tensor,
 /// rounded half to even. `width` and `height` are at least 1.
 pub fn bilinear(picture: &Picture, width: usize, height: usize) -> Picture {
+    // The weights are rounded as PyTorch's are.
+    let taps = |from, to| -> Vec<(usize, Vec<f32>)> {
+        let single = |tap: Taps| (tap.start, tap.weights.into_iter().map(|w| w as f32).collect());
+        taps(from, to, Filter::Bilinear).into_iter().map(single).collect()
+    };
     let rows: Vec<f32> = {
         let taps = taps(picture.width, width);
         let mut rows = Vec::with_capacity(width * picture.height);
         for row in picture.pixels.chunks_exact(picture.width.max(1)) {
-            for tap in &taps {
-                let pixels = row[tap.start..].iter().zip(&tap.weights);
+            for (start, weights) in &taps {
+                let pixels = row[*start..].iter().zip(weights);
                 rows.push(pixels.map(|(&p, &w)| f32::from(p) * w).sum::<f32>());
             }
         }
@@ -41,9 +78,9 @@ pub fn bilinear(picture: &Picture, width: usize, height: usize) -> Picture {
     };
     let mut pixels = Vec::with_capacity(width * height);
     let mut line = vec![0f32; width];
-    for tap in taps(picture.height, height) {
+    for (start, weights) in taps(picture.height, height) {
         line.fill(0.0);
-        for (row, &weight) in rows[tap.start * width..].chunks_exact(width).zip(&tap.weights) {
+        for (row, &weight) in rows[start * width..].chunks_exact(width).zip(&weights) {
             for (sum, &p) in line.iter_mut().zip(row) {
                 *sum += p * weight;
             }

@@ -1,0 +1,166 @@
+//! The way from files to features, with small ResNets for networks.
+
+use super::*;
+use crate::{
+    nn::{resnet::ResNet, tensor_file},
+    random,
+};
+use rand::Rng;
+use tch::nn::VarStore;
+
+struct Place {
+    dir: tempfile::TempDir,
+    images: Vec<PathBuf>,
+}
+
+impl Place {
+    /// Images of several sizes, grey and colour, and weights of a ResNet-18.
+    fn new(images: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("images")).unwrap();
+        let mut rng = random::rng(0, "features", &[]);
+        let images = (0..images)
+            .map(|i| {
+                let path = dir.path().join(format!("images/{i:02}.png"));
+                let (width, height, colour) = (20 + 7 * (i % 3), 30 + i, i % 2 == 1);
+                let channels = if colour { 3 } else { 1 };
+                let pixels: Vec<u8> = (0..width * height * channels).map(|_| rng.random()).collect();
+                let kind = if colour { image::ExtendedColorType::Rgb8 } else { image::ExtendedColorType::L8 };
+                crate::picture::write_png(&path, &pixels, width, height, kind).unwrap();
+                path
+            })
+            .collect();
+        let vs = VarStore::new(Device::Cpu);
+        ResNet::resnet18(&vs.root(), 4).unwrap();
+        crate::nn::init::fill(&vs, 0, Some(crate::nn::init::kaiming_normal_fan_out));
+        let variables: Vec<_> = vs.variables().into_iter().collect();
+        tensor_file::write(&dir.path().join("w.safetensors"), &variables).unwrap();
+        Self { dir, images }
+    }
+
+    fn extractor(&self) -> Extractor {
+        let weights = self.dir.path().join("w.safetensors");
+        Extractor::domain(Some(&weights), 4, 32, [(0.5, 0.5); 3], Device::Cpu).unwrap()
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+}
+
+fn how(progress: &Progress) -> How<'_> {
+    How { batch: 4, skip_unreadable: false, cache: None, progress }
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
+}
+
+#[test]
+fn features_hang_on_no_batch_and_keep_the_order_given() {
+    let (place, progress) = (Place::new(11), Progress::new(true));
+    let extractor = place.extractor();
+    let found = extractor.features(&place.images, &how(&progress)).unwrap();
+    assert_eq!(found.values.size(), [11, 512]);
+    assert_eq!((found.images.len(), found.unreadable.len(), found.cached), (11, 0, false));
+    let spread = found.values.std_dim(0, true, false).mean(Kind::Float).double_value(&[]);
+    assert!(spread > 1e-3, "{spread}");
+    // Backwards, and one of them twice.
+    let mut order: Vec<usize> = (0..11).rev().collect();
+    order.push(3);
+    let images: Vec<PathBuf> = order.iter().map(|&i| place.images[i].clone()).collect();
+    let other = extractor.features(&images, &How { batch: 3, ..how(&progress) }).unwrap();
+    let order: Vec<i64> = order.iter().map(|&i| i as i64).collect();
+    let expected = found.values.index_select(0, &Tensor::from_slice(&order));
+    assert!(difference(&expected, &other.values) < 1e-5);
+    assert!(difference(&found.values.slice(0, 0, 11, 1), &other.values.slice(0, 0, 11, 1)) > 1e-2);
+}
+
+#[test]
+fn the_cache_gives_the_same_features_and_is_made_again_when_damaged() {
+    let (place, progress) = (Place::new(6), Progress::new(true));
+    let cache = place.cache();
+    let how = How { cache: Some(&cache), ..how(&progress) };
+    let first = place.extractor().features(&place.images, &how).unwrap();
+    assert!(!first.cached);
+    let mut backwards = place.images.clone();
+    backwards.reverse();
+    let again = place.extractor().features(&backwards, &how).unwrap();
+    assert!(again.cached && again.images == backwards);
+    assert_eq!(again.values, first.values.flip([0]));
+
+    let entry = fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    fs::write(&entry, "damage").unwrap();
+    assert!(!place.extractor().features(&place.images, &how).unwrap().cached);
+    assert!(place.extractor().features(&place.images, &how).unwrap().cached);
+    // Another subset is another key.
+    assert!(!place.extractor().features(&place.images[..4], &how).unwrap().cached);
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_counted_or_left_out() {
+    let (place, progress) = (Place::new(5), Progress::new(true));
+    let cache = place.cache();
+    let how = How { cache: Some(&cache), ..how(&progress) };
+    let folder = place.dir.path().join("images");
+    for i in 0..12 {
+        fs::write(folder.join(format!("bad{i:02}.png")), format!("no image {i}")).unwrap();
+    }
+    let extractor = place.extractor();
+    let error = extractor.folder(&folder, None, &how).unwrap_err().to_string();
+    assert!(error.contains("12 of 17 images cannot be read"), "{error}");
+    assert!(
+        error.contains("bad09.png") && !error.contains("bad10.png") && error.contains("and 2 more"),
+        "{error}"
+    );
+    for cached in [false, true] {
+        let found = extractor.folder(&folder, None, &How { skip_unreadable: true, ..how }).unwrap();
+        assert_eq!((found.images.len(), found.unreadable.len(), found.cached), (5, 12, cached));
+        assert_eq!(found.values.size(), [5, 512]);
+    }
+    // Nor does the cache hide them.
+    let error = extractor.folder(&folder, None, &how).unwrap_err().to_string();
+    assert!(error.contains("12 of 17 images cannot be read"), "{error}");
+    let gone = [place.images[0].clone(), folder.join("gone.png")];
+    let error = extractor.features(&gone, &how).unwrap_err().to_string();
+    assert!(error.contains("1 of 2 images cannot be read") && error.contains("gone.png"), "{error}");
+
+    place.images[1..].iter().for_each(|path| fs::remove_file(path).unwrap());
+    let error =
+        extractor.folder(&folder, None, &How { skip_unreadable: true, ..how }).unwrap_err().to_string();
+    assert!(error.contains("1 of 13 images can be read"), "{error}");
+}
+
+#[test]
+fn images_of_16_bits_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep.png");
+    let pixels: Vec<u8> = vec![1; 2 * 4 * 4];
+    crate::picture::write_png(&path, &pixels, 4, 4, image::ExtendedColorType::L16).unwrap();
+    let error = Pixels::decode(&fs::read(&path).unwrap()).unwrap_err();
+    assert!(error.contains("more than 8 bits"), "{error}");
+}
+
+#[test]
+fn weights_that_are_not_there_or_of_another_network_are_told() {
+    let (place, progress) = (Place::new(2), Progress::new(true));
+    let none = Extractor::inception_fid(None, Convention::CleanFid, Device::Cpu).unwrap_err().to_string();
+    assert!(none.contains("pt_inception-2015-12-05-6726825d.pth") && none.contains("save_file"), "{none}");
+    let gone = place.dir.path().join("gone.safetensors");
+    let gone =
+        Extractor::inception_fid(Some(&gone), Convention::CleanFid, Device::Cpu).unwrap_err().to_string();
+    assert!(gone.contains("gone.safetensors") && gone.contains("6726825d"), "{gone}");
+    let fails = |extractor: Result<Extractor>| {
+        extractor.unwrap().features(&place.images, &how(&progress)).unwrap_err().to_string()
+    };
+    let weights = place.dir.path().join("w.safetensors");
+    let other = fails(Extractor::inception_fid(Some(&weights), Convention::CleanFid, Device::Cpu));
+    assert!(other.contains("Conv2d_1a_3x3") && other.contains("is missing"), "{other}");
+    let other = fails(Extractor::resnet50(Some(&weights), Device::Cpu));
+    assert!(other.contains("layer1.0") && other.contains("w.safetensors"), "{other}");
+    let pickled = place.dir.path().join("w.pth");
+    fs::copy(&weights, &pickled).unwrap();
+    let pickled = fails(Extractor::inception_fid(Some(&pickled), Convention::CleanFid, Device::Cpu));
+    assert!(pickled.contains("pickled weights are not read"), "{pickled}");
+}
