@@ -35,9 +35,9 @@ lint: setup
 docs: setup
     cargo doc --release --no-deps {{ hdf5 }}
 
-# Training against the same in Python: epochs of the tasks (`just camus=DIR bench`), steps of diffusion models (`just bench --only diffusion`)
+# Against the same in Python: epochs of the tasks and FID from files (`just camus=DIR bench`), steps of diffusion models, Frechet distances (`just bench --only diffusion`, `--only frechet`)
 bench *arguments: setup
-    cargo build --release --example bench_epoch --example bench_diffusion
+    cargo build --release --bin synecho --example bench_epoch --example bench_diffusion --example bench_frechet
     test -e target/bench-python || python3 -m venv target/bench-python
     target/bench-python/bin/python -m pip install --quiet --requirement bench/requirements.txt
     target/bench-python/bin/python bench/compare.py --data {{ camus }} {{ arguments }}

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Training by Synecho against the same in plain Python, side by side in one run, with the targets.
+"""Synecho against the same in plain Python, side by side in one run, with the targets.
 
 The two tasks: one epoch against bench/reference.py, on the same files. Synecho reads and resizes all
 files once, before its first epoch: that time is added to its epoch whole. The diffusion models: one step
 against bench/reference_diffusion.py, which needs no files; how Python's own bf16 compares with its f32
-is told as well, since whether bf16 pays depends on the CPU.
+is told as well, since whether bf16 pays depends on the CPU. FID of two halves of the folder's images: the whole
+program against the whole of pytorch-fid (bench/reference_fid.py), with the same made-up weights. The Frechet
+distance of 1600 and 1600 features of 2048 dimensions: against pytorch-fid's (bench/reference_frechet.py).
 
 Runs the programs in turn and prints a table (or --json). Peak memory is taken from outside and for both
 alike (see memory.py). bf16 is left out, with a word, on a CPU without bf16 instructions, where libtorch
@@ -20,6 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from memory import Peak
@@ -27,6 +30,7 @@ from memory import Peak
 PROJECT = Path(__file__).resolve().parent.parent
 # Synecho's share of the time that the reference takes in f32 (task, precision, at most).
 EPOCHS = [("segmentation", "f32", 0.60), ("classification", "f32", 0.80), ("classification", "bf16", 0.50)]
+DISTANCES = [("fid", "f32", 0.50), ("frechet", "f64", 0.10)]
 DIFFUSION = [("ddpm", "f32", 1.0), ("ddpm", "bf16", 0.65), ("controlnet", "f32", 1.0), ("controlnet", "bf16", 0.65)]
 
 
@@ -88,6 +92,58 @@ class Steps:
         return {**found, "seconds": found["seconds_per_step"]}
 
 
+class Distances:
+    """FID from files, and the distance alone from features."""
+
+    def __init__(self, arguments):
+        self.programs, self.data, self.limit = arguments.programs, arguments.data, arguments.limit
+        self.folder = tempfile.TemporaryDirectory()
+        self.work = Path(self.folder.name)
+
+    def sets(self):
+        """The folder's images as two sets, and made-up weights: made once."""
+        halves = [self.work / "real", self.work / "synthetic"]
+        if not halves[0].exists():
+            files = sorted((Path(self.data).resolve() / "images").glob("*.png"))[: self.limit]
+            for i, half in enumerate(halves):
+                half.mkdir()
+                for file in files[i::2]:
+                    (half / file.name).symlink_to(file)
+            script = PROJECT / "bench/reference_fid.py"
+            subprocess.run([sys.executable, script, "--write-weights", self.work / "inception.safetensors"], check=True)
+        return halves
+
+    def reference(self, task, _precision):
+        if task == "fid":
+            real, synthetic = self.sets()
+            found = run([sys.executable, PROJECT / "bench/reference_fid.py", "--images", real, "--other", synthetic])
+            return {**found, "seconds": found["seconds_with_fid"], "images": 2 * found["images"]}
+        return run([sys.executable, PROJECT / "bench/reference_frechet.py", *self.features()])
+
+    def features(self):
+        file = self.work / "features.safetensors"
+        if not file.exists():
+            script = PROJECT / "bench/reference_frechet.py"
+            subprocess.run([sys.executable, script, "--features", file, "--write"], check=True)
+        return ["--features", file]
+
+    def synecho(self, task, _precision):
+        if task == "frechet":
+            return run([self.programs / "bench_frechet", *self.features()])
+        real, synthetic = self.sets()
+        weights = self.work / "inception.safetensors"
+        command = [self.programs.parent / "synecho", "measure", "fid", "--real", real, "--synthetic", synthetic]
+        command += ["--weights", weights, "--cache", self.work / "cache", "--json", "--quiet"]
+        start = time.perf_counter()
+        found = run(command)
+        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        run(command)
+        print(f"fid again, with kept features: {time.perf_counter() - start:.2f} s (at most 3)", file=sys.stderr)
+        images = found["n_real"] + found["n_synthetic"]
+        return {**found, "seconds": seconds, "images": images, "threads": os.cpu_count()}
+
+
 def compare(programs, targets, bf16):
     """The table's rows."""
     rows, references = [], {}
@@ -127,8 +183,9 @@ def compare(programs, targets, bf16):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a folder with manifest.csv, for the two tasks")
-    tasks = sorted({task for task, *_ in EPOCHS + DIFFUSION})
-    parser.add_argument("--only", choices=[*tasks, "diffusion"], help="only this task, or all diffusion models")
+    tasks = sorted({task for task, *_ in EPOCHS + DISTANCES + DIFFUSION})
+    groups = {"diffusion": Steps, "distances": Distances}
+    parser.add_argument("--only", choices=[*tasks, *groups], help="only this task, or all of a kind")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="steps of a diffusion model to time")
     parser.add_argument("--limit", type=int, help="take the first LIMIT training images only")
@@ -139,15 +196,17 @@ def main():
     arguments = parser.parse_args()
 
     rows = []
-    for kind, targets in [(Epochs, EPOCHS), (Steps, DIFFUSION)]:
-        of_kind = arguments.only == "diffusion" and kind is Steps
+    programs = {Epochs: "bench_epoch", Distances: "bench_frechet", Steps: "bench_diffusion"}
+    for kind, targets in [(Epochs, EPOCHS), (Distances, DISTANCES), (Steps, DIFFUSION)]:
+        of_kind = groups.get(arguments.only) is kind
         targets = [t for t in targets if of_kind or arguments.only in (None, t[0])]
         if not targets:
             continue
-        program = arguments.programs / ("bench_epoch" if kind is Epochs else "bench_diffusion")
+        program = arguments.programs / programs[kind]
         if not program.is_file():
             sys.exit(f"error: {program} is not built\n  help: cargo build --release --example {program.name}")
-        if kind is Epochs and not (arguments.data and (Path(arguments.data) / "manifest.csv").is_file()):
+        needs_data = kind is Epochs or any(task == "fid" for task, *_ in targets)
+        if needs_data and not (arguments.data and (Path(arguments.data) / "manifest.csv").is_file()):
             sys.exit(
                 f"error: {arguments.data or 'DIR'}/manifest.csv is not there\n"
                 "  help: name a folder that `synecho data import` made: just camus=DIR bench;\n"

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytorch_fid.inception
+import safetensors.torch
 import torch
 import torchvision
 from memory import Peak
@@ -37,7 +38,8 @@ def made_up():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, type=Path, help="a folder of images of one size")
+    parser.add_argument("--images", type=Path, help="a folder of images of one size")
+    parser.add_argument("--write-weights", type=Path, help="write the made-up weights as safetensors, and end")
     parser.add_argument("--other", type=Path, help="a second folder; FID of the two is timed as well")
     parser.add_argument("--limit", type=int, help="take the first LIMIT images of each only")
     parser.add_argument("--batch", type=int, default=50, help="pytorch-fid's default")
@@ -46,10 +48,16 @@ def main():
 
     made_up()
     torch.manual_seed(0)
+    if arguments.write_weights:
+        state = pytorch_fid.inception.fid_inception_v3().state_dict()
+        safetensors.torch.save_file({name: t.contiguous() for name, t in state.items()}, arguments.write_weights)
+        return
+    if not arguments.images:
+        sys.exit("error: --images DIR is needed")
     with Peak(os.getpid()) as peak:
         start = time.perf_counter()
         network = pytorch_fid.inception.InceptionV3([3])
-        activations, seconds = [], []
+        activations, seconds, value = [], [], None
         for folder in filter(None, [arguments.images, arguments.other]):
             files = sorted(file for ending in IMAGE_EXTENSIONS for file in folder.glob(f"*.{ending}"))
             files = files[: arguments.limit]
@@ -61,7 +69,7 @@ def main():
             import numpy as np
 
             moments = [f(a) for a in activations for f in (lambda a: a.mean(0), lambda a: np.cov(a, rowvar=False))]
-            calculate_frechet_distance(*moments)
+            value = calculate_frechet_distance(*moments)
             seconds.append(time.perf_counter() - start)
     result = {
         "task": "fid-features",
@@ -72,6 +80,7 @@ def main():
         "workers": arguments.workers,
         "seconds": round(seconds[0], 3),
         "seconds_with_fid": round(seconds[-1], 3) if len(activations) == 2 else None,
+        "value": value,
         "peak_rss_mb": peak.megabytes,
         "threads": torch.get_num_threads(),
         "version": f"torch {torch.__version__}",

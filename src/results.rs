@@ -20,7 +20,7 @@ pub struct Measurement {
     pub view: String,
     pub phase: String,
     /// `endo`, `myo`, `epi`, `la`, `mean`; for classification a class, or `ED as ES` (truth as predicted);
-    /// for texture an octave by its wavelengths, `2-4 px`.
+    /// for texture an octave by its wavelengths, `2-4 px`; for distances of generators the extractor.
     pub structure: String,
     pub metric: String,
     /// NaN where undefined.
@@ -84,6 +84,17 @@ pub struct GeneratorSummary {
     pub batch: u64,
     pub image_size: u64,
     pub precision: String,
+}
+
+/// A synthetic image and the training image that it is nearest to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NearestPair {
+    /// What the distance is of: an extractor's features, or `pixels`.
+    pub by: String,
+    /// Names of the images ([`crate::manifest::Row::name`]).
+    pub synthetic: String,
+    pub training: String,
+    pub distance: f64,
 }
 
 /// Octaves of spatial frequency that texture is measured in, by their wavelengths, from the finest.

@@ -1,13 +1,13 @@
 //! What networks that were trained on real images see in synthetic ones: from a row an image to a row a
 //! class and one over all.
 
-use super::{group, is_image, rows::mean_dice, stats};
+use super::{group, is_image, rows::mean_of_structures, stats};
 use crate::{error::Result, results::Measurement};
 
 /// Sums up what a judging stage measured. A synthetic image is of nobody, so `patient` is empty everywhere:
 ///
 /// * `dice` per structure (and `mean`, as of real images), of each view and phase and over all, with
-///   `dice_sd` over images;
+///   `dice_sd` over images; `hd95` likewise, with `hd95_failures`, the structures that were not found;
 /// * `accuracy` of each view and phase, over all (with its interval), `view_accuracy` where the classes
 ///   tell the view, and the confusion matrix.
 pub fn judged(measured: &[Measurement]) -> Result<Vec<Measurement>> {
@@ -20,14 +20,16 @@ pub fn judged(measured: &[Measurement]) -> Result<Vec<Measurement>> {
         .cloned()
         .collect();
     rows.extend(view_accuracy(&rows));
-    let means = mean_dice(measured)?;
-    let dice: Vec<&Measurement> =
-        measured.iter().filter(|r| is_image(r) && r.metric == "dice").chain(&means).collect();
-    let correct: Vec<&Measurement> =
-        measured.iter().filter(|r| is_image(r) && r.metric == "correct").collect();
+    let of = |metric: &'static str| measured.iter().filter(move |r| is_image(r) && r.metric == metric);
+    let means = mean_of_structures(measured, "dice")?;
+    let dice: Vec<&Measurement> = of("dice").chain(&means).collect();
+    let means = mean_of_structures(measured, "hd95")?;
+    let hd95: Vec<&Measurement> = of("hd95").chain(&means).collect();
+    let correct: Vec<&Measurement> = of("correct").collect();
     for (images, metric, keys, sd) in [
         (&dice, "dice", &["structure"][..], true),
         (&dice, "dice", &["structure", "view", "phase"][..], false),
+        (&hd95, "hd95", &["structure"][..], true),
         (&correct, "accuracy", &["view", "phase"][..], false),
     ] {
         for of_group in group(images, keys)? {
@@ -47,6 +49,11 @@ pub fn judged(measured: &[Measurement]) -> Result<Vec<Measurement>> {
             rows.push(row(metric.to_owned(), summary.mean));
             if sd {
                 rows.push(row(format!("{metric}_sd"), summary.sd));
+            }
+            if metric == "hd95" {
+                let unit = "images".to_owned();
+                let failures = row(format!("{metric}_failures"), summary.undefined as f64);
+                rows.push(Measurement { unit, n: Some(of_group.len() as u64), ..failures });
             }
         }
     }
@@ -109,6 +116,10 @@ mod tests {
             image(1, "ES", "endo", "dice", 0.4),
             image(1, "ES", "myo", "dice", 0.4),
             image(1, "ES", "endo", "hd", 3.0),
+            image(0, "ED", "endo", "hd95", 4.0),
+            image(0, "ED", "myo", "hd95", f64::NAN),
+            image(1, "ES", "endo", "hd95", 5.0),
+            image(1, "ES", "myo", "hd95", 9.0),
         ])
         .unwrap();
         let mean = find(&rows, "", "mean", "dice");
@@ -117,6 +128,10 @@ mod tests {
         assert!((find(&rows, "ED", "mean", "dice").value - 0.7).abs() < 1e-12);
         assert_eq!(find(&rows, "", "la", "dice").n, Some(0));
         assert!(rows.iter().all(|r| r.patient.is_empty() && r.metric != "hd"));
+        // (4 + 7) / 2: of the first image the one structure that was found.
+        assert_eq!(find(&rows, "", "mean", "hd95").value, 5.5);
+        let failures = find(&rows, "", "myo", "hd95_failures");
+        assert_eq!((failures.value, failures.n), (1.0, Some(2)));
     }
 
     #[test]

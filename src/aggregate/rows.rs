@@ -149,7 +149,7 @@ pub fn measurements_table(measured: &[Measurement]) -> Result<Vec<Measurement>> 
         }
     };
 
-    for row in mean_dice(measured)? {
+    for row in mean_of_structures(measured, "dice")? {
         add(&mut table, row);
     }
     let images: Vec<Measurement> = table.iter().filter(|r| averaged(r)).cloned().collect();
@@ -197,11 +197,11 @@ pub fn measurements_table(measured: &[Measurement]) -> Result<Vec<Measurement>> 
     Ok(table)
 }
 
-/// The mean Dice of each image's structures.
-pub(super) fn mean_dice(measured: &[Measurement]) -> Result<Vec<Measurement>> {
+/// The mean of each image's structures, of Dice or a distance.
+pub(super) fn mean_of_structures(measured: &[Measurement], metric: &str) -> Result<Vec<Measurement>> {
     let parts: Vec<&Measurement> = measured
         .iter()
-        .filter(|r| is_image(r) && r.metric == "dice" && MEAN_OF.contains(&r.structure.as_str()))
+        .filter(|r| is_image(r) && r.metric == metric && MEAN_OF.contains(&r.structure.as_str()))
         .collect();
     let groups = group(&parts, &["task", "arm", "model", "seed", "split", "patient", "view", "phase"])?;
     Ok(groups

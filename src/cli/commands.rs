@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Command, Data, Dtype, Layout, Measure, SampleArgs, SpecArgs};
+use super::{Command, Data, Dtype, Layout, Measure, SampleArgs, SpecArgs, distances};
 use crate::{
     data, doctor,
     error::{Error, Result},
@@ -43,6 +43,11 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             let found = measure::folder::compare(&truth, &prediction)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
+        Command::Measure(Measure::Fid(arguments)) => distances::fid(&arguments),
+        Command::Measure(Measure::Kid(arguments)) => distances::kid(&arguments),
+        Command::Measure(Measure::Prdc(arguments)) => distances::prdc(&arguments),
+        Command::Measure(Measure::Memorisation(arguments)) => distances::memorisation(&arguments),
+        Command::Measure(Measure::Statistics(arguments)) => distances::statistics(&arguments),
         Command::Measure(Measure::Texture { real, synthetic, split, json }) => {
             let found = measure::texture::folder::compare_folders(&real, &synthetic, split)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
@@ -51,7 +56,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
 }
 
 /// To standard output; a reader that has gone away (`| head`) is no error.
-fn print(text: &str) -> Result<u8> {
+pub(super) fn print(text: &str) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     let _ = out
         .write_all(text.as_bytes())
@@ -59,7 +64,7 @@ fn print(text: &str) -> Result<u8> {
     Ok(0)
 }
 
-fn print_json<T: Serialize>(value: &T) -> Result<u8> {
+pub(super) fn print_json<T: Serialize>(value: &T) -> Result<u8> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| Error::failure(format!("cannot write JSON: {e}")))?;
     print(&text)
@@ -376,6 +381,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
             pipeline: &a.pipeline,
             controlnet: a.controlnet.as_deref(),
             scheduler: a.scheduler,
+            levels: a.noise_levels,
             variant: a.variant.as_deref(),
             kind: match a.dtype {
                 Dtype::F32 => tch::Kind::Float,

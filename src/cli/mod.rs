@@ -1,12 +1,17 @@
 //! The command line: what can be asked, and with which words. No logic.
 
 mod commands;
+mod distances;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{execute::CHECKPOINT_EVERY, manifest::Split, nn::schedulers::SchedulerClass};
+use crate::{
+    execute::CHECKPOINT_EVERY,
+    manifest::Split,
+    nn::schedulers::{NoiseLevels, SchedulerClass},
+};
 
 /// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
 #[derive(Debug, Parser)]
@@ -126,6 +131,9 @@ struct SampleArgs {
     /// ddpm, ddim, pndm, unipc or dpmsolver++ (default: the folder's), with the folder's noise schedule
     #[arg(long, value_name = "NAME")]
     scheduler: Option<SchedulerClass>,
+    /// Where its steps lie: timesteps, karras or log-snr (default: as the folder says)
+    #[arg(long, value_name = "NAME")]
+    noise_levels: Option<NoiseLevels>,
     /// Denoising steps (default: 50; 1000 for DDPM without a text)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
@@ -289,7 +297,42 @@ enum Measure {
         #[arg(long)]
         json: bool,
     },
+    /// Fréchet distance of two folders of images: FID in Inception's features
+    #[command(after_help = FID_HELP)]
+    Fid(distances::Fid),
+    /// Kernel distance of two folders of images: unbiased, for few images too
+    #[command(
+        after_help = "Examples:\n  synecho measure kid --real real --synthetic synthetic --weights inception.safetensors\n\nThe mean over subsets of the unbiased squared maximum mean discrepancy with the kernel (x.y/d + 1)^3, with the very subsets of torch-fidelity. Near 0, also below it: no difference is seen. The standard error is that over subsets of these images."
+    )]
+    Kid(distances::Kid),
+    /// Precision, recall, density and coverage of two folders of images
+    #[command(
+        after_help = "Examples:\n  synecho measure prdc --real real --synthetic synthetic --weights inception.safetensors\n\nPrecision and density: are synthetic images where real ones are? Recall and coverage: are they everywhere where real ones are? After Naeem et al. 2020, as the package prdc."
+    )]
+    Prdc(distances::Prdc),
+    /// Whether synthetic images are copies of training images
+    #[command(
+        after_help = "Examples:\n  synecho measure memorisation --real data/camus --split train --held-out held-out --synthetic synthetic --weights inception.safetensors\n\nEach synthetic image's distance to the nearest training image (--real), against the same of held-out real images, which cannot be copies: the share of pairs in which the synthetic image is the nearer (0.5: no sign of copying; 1: all of them), with the p of a one-sided Mann-Whitney test, which takes images for independent."
+    )]
+    Memorisation(distances::Memorisation),
+    /// Save mean and covariance of a folder's features, as pytorch-fid does
+    #[command(
+        after_help = "Examples:\n  synecho measure statistics --images data/camus --split train --weights inception.safetensors --out camus.npz\n  synecho measure fid --real camus.npz --synthetic synthetic --weights inception.safetensors"
+    )]
+    Statistics(distances::Statistics),
 }
+
+const FID_HELP: &str = "Examples:
+  synecho measure fid --real real --synthetic synthetic --weights inception.safetensors
+  synecho measure fid --real data/camus --split train --synthetic out --weights inception.safetensors --convention clean-fid --json
+
+The three conventions give the figures of python -m pytorch_fid, of clean-fid's folder mode and of torch-fidelity. They differ in how images are resized to 299 pixels, and no two may be compared.
+
+Weights: Inception's come with pytorch-fid, as pt_inception-2015-12-05-6726825d.pth of its release fid_weights on GitHub (SHA-256 6726825d...). Convert them once in Python:
+  import torch, safetensors.torch
+  safetensors.torch.save_file(torch.load(\"pt_inception-2015-12-05-6726825d.pth\", weights_only=True), \"inception.safetensors\")
+
+FID is biased upwards by small n: compare it at equal n alone, or take KID. In features of another extractor the distance is not FID, and is not called so.";
 
 /// Parses, runs, and turns an error into its exit code.
 pub fn main() -> ExitCode {

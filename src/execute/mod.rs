@@ -75,6 +75,9 @@ impl Ran {
 /// What a kill costs at most, seconds, against the time that writing weights and moments takes.
 pub const CHECKPOINT_EVERY: f64 = 15.0;
 
+/// The folder of the store where features of images are kept; they can be computed again at any time.
+const FEATURES: &str = "features";
+
 /// How long to wait for another process's stage before looking again.
 const WAIT: Duration = Duration::from_millis(200);
 
@@ -166,8 +169,10 @@ fn attempt(
             Some((input.role.as_str(), store.artifact(kind, &input.key)))
         })
         .collect();
+    let cache = store.root().join(FEATURES);
     let work = stages::Place {
         stage,
+        cache: &cache,
         artifacts,
         checkpoints: out.join(CHECKPOINT),
         out,

@@ -46,6 +46,11 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
     {
         found.classification_weights = Some(digests.outside(&task.weights)?);
     }
+    if let Some(measure) = &spec.measure
+        && !measure.extractor.weights.as_os_str().is_empty()
+    {
+        found.extractor_weights = Some(digests.outside(&measure.extractor.weights)?);
+    }
     for generator in spec.generators.values() {
         let base = PathBuf::from(&generator.base);
         // A generator's name comes before a folder's.

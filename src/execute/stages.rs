@@ -1,5 +1,6 @@
 //! What each kind of work calls. The only place that knows both the plan and the stage modules.
 
+mod distances;
 mod generators;
 
 use std::{
@@ -37,6 +38,8 @@ pub(super) struct Place<'a> {
     pub artifacts: HashMap<&'a str, PathBuf>,
     pub out: PathBuf,
     pub checkpoints: PathBuf,
+    /// Features of images, by what decides them.
+    pub cache: &'a Path,
     pub checkpoint_every: f64,
     pub device: Device,
     pub versions: &'a [(String, String)],
@@ -113,6 +116,8 @@ pub(super) fn perform(place: &Place) -> Result<()> {
             let file = place.out.join(networks::MEASUREMENTS);
             std::fs::write(&file, results::to_csv(&rows)?).at_path(&file, "cannot write")
         }
+        Work::MeasureGenerator { measure } => distances::generator(place, measure),
+        Work::MeasureReference { measure, per_class } => distances::references(place, measure, *per_class),
         Work::JudgeSegmentation { settings } => measure_segmentation(place, settings, Split::Train),
         Work::JudgeClassification { settings, .. } => measure_classification(place, settings, Split::Train),
         Work::MeasureSegmentation { settings, on } => measure_segmentation(place, settings, split_of(*on)),

@@ -191,6 +191,7 @@ fn load(making: &Making, folder: &Path) -> Result<Pipeline> {
         pipeline: folder,
         controlnet: making.controlnet,
         scheduler: Some(scheduler),
+        levels: Some(settings.noise_levels.name().parse()?),
         variant: None,
         kind: Kind::Float,
         device: making.device,

@@ -278,7 +278,7 @@ mod tests {
         let at = stored.windows(8).position(|w| w == 2f64.to_le_bytes()).unwrap();
         stored[at] ^= 1;
         refused(&stored, "sigma: not a readable .npz");
-        refused(&archive(&[mu.clone()]), "no sigma.npy");
+        refused(&archive(std::slice::from_ref(&mu)), "no sigma.npy");
         refused(&archive(&[]), "no mu.npy");
         let with = |array: Vec<u8>| archive(&[mu.clone(), ("sigma", array)]);
         refused(&with(f64_array("(2, 2)", &[1.0; 4])), "sigma has the shape [2, 2], mu has 1 values");

@@ -23,7 +23,7 @@ use crate::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},
         controlnet::{ControlNetConfig, ControlNetModel},
-        schedulers::{Scheduler, SchedulerClass, SchedulerConfig},
+        schedulers::{NoiseLevels, Scheduler, SchedulerClass, SchedulerConfig},
         tokenizer::ClipTokenizer,
         unet2d::{UNet2DConfig, UNet2DModel},
         unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
@@ -57,6 +57,8 @@ pub struct Source<'a> {
     pub controlnet: Option<&'a Path>,
     /// Another scheduler than the folder's, with the folder's configuration.
     pub scheduler: Option<SchedulerClass>,
+    /// Where its steps lie, in place of what the configuration says.
+    pub levels: Option<NoiseLevels>,
     /// Of the weight files (`fp16`).
     pub variant: Option<&'a str>,
     /// f32, bf16 or f16.
@@ -226,6 +228,10 @@ impl Pipeline {
         let scheduler = match chosen {
             Some(class) => SchedulerConfig::read_as(&config, class)?,
             None => SchedulerConfig::read(&config)?,
+        };
+        let scheduler = match source.levels {
+            Some(levels) => scheduler.with_levels(levels)?,
+            None => scheduler,
         };
         Ok(Self { networks, scheduler, kind: source.kind, device: source.device })
     }

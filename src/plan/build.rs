@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Cell, Fraction, GeneratorCell, Input, Outside, OutsideDigests, Plan, Stage, Work, key::key};
-use crate::spec::{Generator, Mode, ResolvedSpec, Source};
+use crate::spec::{Generator, Mode, ResolvedSpec, Source, Space};
 
 struct Builder {
     plan: Plan,
@@ -123,7 +123,8 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     }
     for (name, made) in whole {
         let real = prepare(&mut b, spec.generators[name].image_size);
-        let cell = judged(&mut b, spec, name, made, &real);
+        let mut cell = judged(&mut b, spec, name, made, &real);
+        cell.distances = distances(&mut b, spec, digests, &prepare, &cell);
         b.plan.generators.push(cell);
     }
     let mut inputs = Vec::new();
@@ -131,10 +132,14 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
         inputs.extend(cell.train.iter().map(|key| input(format!("generator/train/{}", cell.name), key)));
         inputs.push(input(format!("generator/images/{}", cell.name), &cell.images));
         inputs.push(input(format!("generator/texture/{}", cell.name), &cell.texture));
+        inputs.extend(
+            cell.distances.iter().map(|key| input(format!("generator/distances/{}", cell.name), key)),
+        );
         for (task, key) in &cell.judged {
             inputs.push(input(format!("generator/judge-{task}/{}", cell.name), key));
         }
     }
+    inputs.extend(b.plan.references.iter().map(|(size, key)| input(format!("reference/{size}"), key)));
     for name in spec.generators.keys() {
         let data = prepare(&mut b, spec.generators[name].image_size);
         inputs.push(input(format!("data/generator {name}"), &data));
@@ -306,7 +311,61 @@ fn judged(b: &mut Builder, spec: &ResolvedSpec, name: &str, made: Made, real: &s
     };
     let inputs = vec![input("synthetic", &images), input("data", real)];
     let texture = b.add(format!("texture of {name}"), Work::MeasureTexture {}, inputs, vec![]);
-    GeneratorCell { name: name.to_owned(), train: made.train, images: made.images, texture, judged }
+    GeneratorCell {
+        name: name.to_owned(),
+        train: made.train,
+        images: made.images,
+        texture,
+        distances: None,
+        judged,
+    }
+}
+
+/// How far a generator's images are from real ones of its size; and, once a size, how far real ones are from
+/// each other, and blurred ones and noise from real ones.
+fn distances(
+    b: &mut Builder,
+    spec: &ResolvedSpec,
+    digests: &OutsideDigests,
+    prepare: &dyn Fn(&mut Builder, usize) -> String,
+    cell: &GeneratorCell,
+) -> Option<String> {
+    let measure = spec.measure.as_ref()?;
+    let settings = &spec.generators[&cell.name];
+    let size = settings.image_size;
+    let mut inputs = vec![input("data", &prepare(b, size))];
+    let mut outside = Vec::new();
+    if measure.extractor.name == Space::Domain {
+        let task = measure.extractor.domain_training();
+        let data = prepare(b, task.image_size);
+        let model = "resnet18".to_owned();
+        let seed = spec.experiment.seeds.first().copied().unwrap_or_default();
+        let work = Work::TrainClassification { settings: task, model, real_fraction: 1.0, ratio: None, seed };
+        let label = format!("train the domain extractor: resnet18 on view and phase, seed {seed}");
+        let network = b.add(label, work, vec![input("data", &data)], vec![]);
+        inputs.push(input("network", &network));
+    } else {
+        outside.push(Outside {
+            role: "weights".into(),
+            path: measure.extractor.weights.clone(),
+            digest: digests.extractor_weights.clone().unwrap_or_default(),
+        });
+    }
+    if !b.plan.references.contains_key(&size) {
+        let of_size = spec.generators.values().filter(|g| g.image_size == size);
+        let per_class = of_size.map(|g| g.per_class_images).max().unwrap_or(settings.per_class_images);
+        let work = Work::MeasureReference { measure: measure.clone(), per_class };
+        let label = format!("distances of real, blurred and noise images at {size} px");
+        let key = b.add(label, work, inputs.clone(), outside.clone());
+        b.plan.references.insert(size, key);
+    }
+    let images = match settings.mode == Mode::External {
+        true => at_size(b, &cell.images, size),
+        false => cell.images.clone(),
+    };
+    inputs.push(input("synthetic", &images));
+    let work = Work::MeasureGenerator { measure: measure.clone() };
+    Some(b.add(format!("distances of {}", cell.name), work, inputs, outside))
 }
 
 #[cfg(test)]
@@ -341,5 +400,44 @@ mod tests {
         for (a, b) in a.stages.iter().zip(&b.stages) {
             assert_eq!(a.key == b.key, a.kind() != StageKind::Report, "{}", a.label);
         }
+    }
+
+    const GENERATORS: &str = "[data]\nsource=\"phantom\"\n[generators.a]\nmode=\"unconditional\"\n[generators.b]\nmode=\"text\"\nper_class_images=7\n";
+
+    fn labels(plan: &Plan, start: &str) -> usize {
+        plan.stages.iter().filter(|stage| stage.label.starts_with(start)).count()
+    }
+
+    #[test]
+    fn generators_of_one_size_share_the_scale_of_their_distances_and_its_network() {
+        let plan = plan(&format!("{GENERATORS}[measure]\n"));
+        assert_eq!(labels(&plan, "distances of real, blurred"), 1);
+        assert_eq!(labels(&plan, "train the domain extractor"), 1);
+        assert_eq!((labels(&plan, "distances of a"), labels(&plan, "distances of b")), (1, 1));
+        let reference = &plan.references[&128];
+        let stage = &plan.stages[plan.by_key()[reference.as_str()]];
+        // As many images as the generator that makes the most.
+        assert!(matches!(stage.work, Work::MeasureReference { per_class: 100, .. }));
+        assert!(plan.generators.iter().all(|cell| cell.distances.is_some()));
+        let report = plan.stages.last().unwrap();
+        assert!(report.inputs.iter().any(|i| i.role == "reference/128" && i.key == *reference));
+    }
+
+    #[test]
+    fn without_measure_nothing_is_added_and_its_settings_train_no_generator_again() {
+        let (without, with) = (plan(GENERATORS), plan(&format!("{GENERATORS}[measure]\n")));
+        assert!(without.references.is_empty() && labels(&without, "distances") == 0);
+        let other =
+            plan(&format!("{GENERATORS}[measure]\nneighbours=3\n[measure.extractor]\nlearning_rate=0.5\n"));
+        let keys = |plan: &Plan, start: &str| -> Vec<String> {
+            let of = plan.stages.iter().filter(|stage| stage.label.starts_with(start));
+            of.map(|stage| stage.key.clone()).collect()
+        };
+        for start in ["train a", "train b", "28 images of b"] {
+            assert_eq!(keys(&without, start), keys(&with, start));
+            assert_eq!(keys(&with, start), keys(&other, start));
+        }
+        assert_ne!(keys(&with, "distances of a"), keys(&other, "distances of a"));
+        assert_ne!(keys(&with, "train the domain"), keys(&other, "train the domain"));
     }
 }

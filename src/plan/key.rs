@@ -25,6 +25,10 @@ pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String 
 /// something, is left out, so that it does not train anything again.
 pub fn params(work: &Work) -> Value {
     let mut params = serde_json::to_value(work).unwrap_or(Value::Null);
+    if let Some(Value::Object(extractor)) = params.pointer_mut("/measure/extractor") {
+        // Weights are known by their digest, a network that is trained is an input.
+        extractor.retain(|name, _| ["name", "convention", "image_size"].contains(&name.as_str()));
+    }
     let Some(Value::Object(settings)) = params.get_mut("settings") else { return params };
     match work {
         // Weights are known by their digest.

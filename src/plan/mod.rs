@@ -7,7 +7,10 @@
 mod build;
 mod key;
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +18,7 @@ pub use build::build;
 pub use key::params;
 
 use crate::spec::{
-    Classification, Generator, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split,
+    Classification, Generator, Measure, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split,
 };
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
@@ -116,6 +119,16 @@ pub enum Work {
     },
     /// Power spectrum of synthetic images over that of the real training images.
     MeasureTexture {},
+    /// Compares synthetic images with real ones, by the features of a network.
+    MeasureGenerator {
+        measure: Measure,
+    },
+    /// The same for images that tell what the scale is: real ones against real ones, blurred ones, noise.
+    MeasureReference {
+        measure: Measure,
+        /// Images of each view and phase.
+        per_class: usize,
+    },
     MeasureSegmentation {
         settings: Segmentation,
         on: ReportOn,
@@ -142,7 +155,9 @@ impl Work {
             | Self::MeasureClassification { .. }
             | Self::JudgeSegmentation { .. }
             | Self::JudgeClassification { .. }
-            | Self::MeasureTexture {} => StageKind::Measure,
+            | Self::MeasureTexture {}
+            | Self::MeasureGenerator { .. }
+            | Self::MeasureReference { .. } => StageKind::Measure,
             Self::Report { .. } => StageKind::Report,
         }
     }
@@ -161,6 +176,8 @@ impl Work {
             Self::JudgeSegmentation { .. } => 1,
             Self::JudgeClassification { .. } => 1,
             Self::MeasureTexture {} => 1,
+            Self::MeasureGenerator { .. } => 1,
+            Self::MeasureReference { .. } => 1,
             Self::TrainSegmentation { .. } => 1,
             Self::TrainClassification { .. } => 1,
             Self::MeasureSegmentation { .. } => 1,
@@ -190,6 +207,10 @@ impl Work {
             Self::JudgeSegmentation { settings: s } => (format!("judge segmentation {}", s.image_size), 1.0),
             Self::JudgeClassification { model, .. } => (format!("judge {model}"), 1.0),
             Self::MeasureTexture {} => ("texture".into(), 1.0),
+            Self::MeasureGenerator { measure: m } => (format!("distances {:?}", m.extractor.name), 1.0),
+            Self::MeasureReference { measure: m, .. } => {
+                (format!("reference distances {:?}", m.extractor.name), 1.0)
+            }
             Self::TrainSegmentation { settings: s, real_fraction, ratio, .. } => (
                 format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision),
                 s.epochs as f64 * real_fraction * (1.0 + ratio.unwrap_or(0.0)),
@@ -273,6 +294,8 @@ pub struct GeneratorCell {
     /// At the generator's own size.
     pub images: String,
     pub texture: String,
+    /// Where the spec has `[measure]`.
+    pub distances: Option<String>,
     /// (task, key of the judging stage).
     pub judged: Vec<(&'static str, String)>,
 }
@@ -283,6 +306,8 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     pub cells: Vec<Cell>,
     pub generators: Vec<GeneratorCell>,
+    /// Distances that tell what the scale is, by the size of the images.
+    pub references: BTreeMap<usize, String>,
 }
 
 impl Plan {
@@ -299,6 +324,7 @@ pub struct OutsideDigests {
     /// Whether the data root already is a manifest folder.
     pub data_is_manifest: bool,
     pub classification_weights: Option<String>,
+    pub extractor_weights: Option<String>,
     /// Of folders that generators name.
     pub folders: HashMap<PathBuf, String>,
 }

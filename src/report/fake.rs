@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     PanelItem, ReportInput, ReportMeta, TrainedModel,
-    generators::{Cost, Generator, Judge, SampleRow, Synthetic, TASK},
+    generators::{Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances},
 };
 use crate::{
     picture::Picture,
@@ -307,6 +307,10 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
             for (metric, value) in [("dice", 0.83), ("dice_sd", 0.06)] {
                 input.measurements.push(row("", "", "mean", metric, value));
             }
+            for (structure, metric, value) in [("mean", "hd95", 6.25), ("la", "hd95_failures", 3.0)] {
+                let unit = "px".to_owned();
+                input.measurements.push(Measurement { unit, ..row("", "", structure, metric, value) });
+            }
         }
         let cost = |seconds: f64| Some(Cost { seconds, on: "cpu, 2 threads".into() });
         let mut generator = Generator {
@@ -362,6 +366,86 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
     };
     input.judges =
         vec![judge("segmentation", "monai-unet", ""), judge("classification", "resnet18", "view and phase")];
+}
+
+/// Adds distances of the generators, and of what tells the scale.
+pub(crate) fn add_distances(input: &mut ReportInput) {
+    let references = ["real against real (two halves)", "blurred real", "noise"];
+    input.distances = Some(Distances {
+        extractor: "domain".into(),
+        frechet: "frechet".into(),
+        neighbours: 5,
+        kid_subsets: 100,
+        seed: 2020,
+        replicates: 100,
+        references: references.map(str::to_owned).to_vec(),
+    });
+    let generators: Vec<(String, String)> =
+        input.generators.iter().map(|g| (g.name.clone(), g.mode.clone())).collect();
+    let references = references.map(|arm| (arm.to_owned(), "reference".to_owned()));
+    for (i, (arm, model)) in references.into_iter().chain(generators).enumerate() {
+        let row = |class: (&str, &str), structure: &str, metric: &str, value: f64| Measurement {
+            experiment: "fake".into(),
+            task: TASK.into(),
+            arm: arm.clone(),
+            model: model.clone(),
+            seed: Some(2020),
+            split: "train".into(),
+            view: class.0.into(),
+            phase: class.1.into(),
+            structure: structure.into(),
+            metric: metric.into(),
+            value,
+            n: Some(if class.0.is_empty() { 400 } else { 100 }),
+            ..Measurement::default()
+        };
+        let far = 1.0 + 2.0 * i as f64;
+        for class in [("", ""), ("2CH", "ED"), ("4CH", "ES")] {
+            for (metric, value) in [
+                ("n_real", 1520.0),
+                ("frechet", far),
+                ("kid", 1e-3 * far),
+                ("kid_standard_error", 1e-5),
+                ("precision", 0.7),
+                ("recall", 0.6),
+                ("density", 0.9),
+                ("coverage", 0.8),
+            ] {
+                input.measurements.push(row(class, "domain", metric, value));
+            }
+        }
+        let over_all = [
+            ("frechet_ci95_low", 0.9 * far),
+            ("frechet_ci95_high", 1.1 * far),
+            ("frechet_extrapolated", 0.8 * far),
+        ];
+        for (metric, value) in over_all {
+            input.measurements.push(row(("", ""), "domain", metric, value));
+        }
+        for by in ["domain", "pixels"] {
+            for (metric, value) in [
+                ("closer", 0.51),
+                ("p", if i == 4 { 1e-9 } else { 0.31 }),
+                ("share_near", 0.06),
+                ("copies", 0.0),
+                ("median", 4.0),
+                ("median_held_out", 4.1),
+                ("n_held_out", 200.0),
+            ] {
+                input.measurements.push(row(("", ""), by, &format!("memorisation_{metric}"), value));
+            }
+        }
+    }
+    for generator in &mut input.generators {
+        generator.nearest = (0..4)
+            .map(|i| panel_item("near", i))
+            .map(|item| NearestPictures {
+                training: item.image.clone(),
+                synthetic: item.image,
+                distance: 3.25,
+            })
+            .collect();
+    }
 }
 
 fn samples(class: &str, masked: bool) -> SampleRow {

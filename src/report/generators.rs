@@ -1,5 +1,6 @@
 //! The generators of an experiment: what each is, what it made, and what was measured of that.
 
+pub mod distances;
 mod loss;
 mod samples;
 mod tables;
@@ -7,10 +8,10 @@ mod texture;
 
 use super::{Figure, ReportInput};
 use crate::{
+    aggregate::Table,
     picture::Picture,
     results::{GeneratorSummary, Measurement},
 };
-pub(super) use tables::tables;
 
 /// The `task` of rows and curves that tell of a generator; its name is their `arm`, its mode their `model`.
 pub const TASK: &str = "generation";
@@ -36,6 +37,16 @@ pub struct Generator {
     pub sampling_cost: Option<Cost>,
     /// Shown only of a phantom, or where [`super::ReportMeta::samples`] asks for it.
     pub samples: Vec<SampleRow>,
+    /// Likewise.
+    pub nearest: Vec<NearestPictures>,
+}
+
+/// A synthetic image and the training image that it is nearest to by its features.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NearestPictures {
+    pub synthetic: Picture,
+    pub training: Picture,
+    pub distance: f64,
 }
 
 /// Measured, so another run gives another one. It stands in the table of costs and nowhere else: all
@@ -75,11 +86,21 @@ pub struct Judge {
     pub label: String,
 }
 
+pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
+    let mut tables = tables::tables(input, rows);
+    // Measured times come last.
+    let costs = tables.pop_if(|table| table.name == tables::COSTS);
+    tables.extend(distances::tables(input, rows));
+    tables.extend(costs);
+    tables
+}
+
 pub(super) fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
     let mut figures: Vec<Figure> =
         loss::figure(input).into_iter().chain(texture::figure(input, rows)).collect();
     if input.meta.is_phantom || input.meta.samples {
         figures.extend(input.generators.iter().filter_map(samples::figure));
+        figures.extend(input.generators.iter().filter_map(samples::nearest));
     }
     figures
 }

@@ -86,6 +86,8 @@ pub struct ReportInput {
     pub generators: Vec<generators::Generator>,
     /// What looked at the generators' images.
     pub judges: Vec<generators::Judge>,
+    /// Where distances from real images were measured.
+    pub distances: Option<generators::distances::Distances>,
 }
 
 /// A figure with its words; `name` is the file's stem.
@@ -424,7 +426,8 @@ mod tests {
         let table = fs::read_to_string(a.path().join("tables/generators.md")).unwrap();
         assert!(table.contains("| text-segmentation | text+segmentation | 7304880 | 2100000 | 380 / 1520 |"));
         let table = fs::read_to_string(a.path().join("tables/generators_judged.md")).unwrap();
-        assert!(table.contains("| 0.830 ± 0.060 | 400 |"), "{table}");
+        assert!(table.contains("| HD95 in px |"), "{table}");
+        assert!(table.contains("| 0.830 ± 0.060 | 6.250 (3 undefined) | 400 |"), "{table}");
         assert!(table.contains("The same network reaches 0."), "{table}");
         // Generators are no arms: an arm's colour, and what the page says of it, are as without them.
         assert_eq!(arms(&input), ["real"]);
@@ -458,6 +461,41 @@ mod tests {
         if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
             write(&input, &Path::new(&folder).join("generators")).unwrap();
         }
+    }
+
+    #[test]
+    fn distances_stand_beside_what_tells_their_scale() {
+        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
+        fake::add_generators(&mut input);
+        fake::add_distances(&mut input);
+        let (dir, page) = written(&input);
+        let table = |name: &str| fs::read_to_string(dir.path().join(format!("tables/{name}.md"))).unwrap();
+        let distances = table("generators_distances");
+        let row = |arm: &str| distances.lines().position(|line| line.starts_with(&format!("| {arm} |")));
+        assert!(row("real against real (two halves)") < row("noise") && row("noise") < row("text"));
+        assert!(
+            distances.contains("| text | text | 9.000 [8.100, 9.900] | 7.200 | 9.000 ± 0.010 |"),
+            "{distances}"
+        );
+        // In another space than Inception's it is never called FID.
+        assert!(distances.contains("Fréchet distance") && distances.contains("not FID's"));
+        assert!(distances.contains("n is below 2048"));
+        let classes = table("generators_distances_classes");
+        assert_eq!(classes.lines().filter(|line| line.starts_with("| text | 4CH ES |")).count(), 1);
+        let copies = table("generators_memorisation");
+        assert!(copies.contains("| text | text | pixels | 0.510 | &lt; 0.001 |"), "{copies}");
+        assert!(page.contains("id=\"figure-generators_nearest_text\""));
+        // Measured times come last.
+        let place = |name: &str| page.find(&format!("id=\"table-{name}\"")).unwrap();
+        assert!(place("generators_memorisation") < place("generators_costs"));
+
+        input.distances.as_mut().unwrap().frechet = "fid".into();
+        for row in input.measurements.iter_mut().filter(|row| row.metric.starts_with("frechet")) {
+            row.metric = row.metric.replacen("frechet", "fid", 1);
+        }
+        let (dir, _) = written(&input);
+        let named = fs::read_to_string(dir.path().join("tables/generators_distances.md")).unwrap();
+        assert!(named.contains("| FID |") && !named.contains("Fréchet distance"), "{named}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! filled in, saved beside the results). No later part of the program reads the TOML.
 
 mod generators;
+mod measure;
 mod read;
 mod resolve;
 mod tasks;
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use generators::{
     Betas, Generator, GeneratorPreset, GeneratorSchedule, GeneratorSpec, ImageSpace, MaskConditioning, Mode,
-    Prediction, Sampler,
+    NoiseLevels, Prediction, Sampler,
 };
+pub use measure::{Convention, Extractor, ExtractorSpec, GeneratorMeasure, Measure, MeasureSpec, Space};
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
@@ -36,6 +38,7 @@ pub struct ExperimentSpec {
     pub arms: Vec<ArmSection>,
     #[serde(default)]
     pub tasks: TasksSection,
+    pub measure: Option<MeasureSpec>,
     #[serde(default)]
     pub report: ReportSection,
 }
@@ -186,6 +189,9 @@ pub struct ResolvedSpec {
     pub generators: BTreeMap<String, Generator>,
     pub arms: Vec<Arm>,
     pub tasks: Tasks,
+    /// None: of generators only texture is measured, and what judges see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measure: Option<Measure>,
     pub report: Report,
 }
 

@@ -1,6 +1,7 @@
 //! Fills in every default and refuses what cannot be meant.
 
 mod generators;
+mod measure;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -77,6 +78,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             "add [tasks.segmentation]",
         ));
     }
+    let measure = measure::resolve(spec.measure, &generators, &check)?;
     let data = data(spec.data, &check)?;
     let tested = tasks.segmentation.as_ref().is_some_and(|t| t.report_on == ReportOn::Test)
         || tasks.classification.as_ref().is_some_and(|t| t.report_on == ReportOn::Test);
@@ -93,6 +95,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
         generators,
         arms,
         tasks,
+        measure,
         report: Report { pictures: spec.report.pictures.unwrap_or(false) },
     })
 }

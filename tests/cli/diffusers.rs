@@ -39,6 +39,7 @@ fn ours(name: &str, folder: &Path, mask: &Picture, noise: &Tensor) -> Tensor {
         pipeline: folder,
         controlnet: None,
         scheduler: None,
+        levels: None,
         variant: None,
         kind: Kind::Float,
         device: Device::Cpu,

@@ -51,6 +51,11 @@ fn wrong_specs_are_refused_before_any_work() {
             ["base=\"b\"", "there is no generator and no folder \"b\"", "diffusers folder"],
         ),
         (
+            "mode = \"unconditional\"\nscheduler = \"ddim\"\n",
+            "generators.a.noise_levels=log-snr",
+            ["noise_levels=log-snr", "the scheduler ddim has no noise levels \"log-snr\"", "dpmsolver++"],
+        ),
+        (
             UNCONDITIONAL,
             "generators.a.image_size=34",
             ["image_size=34", "34 px cannot be halved often enough", "choose 32 or 36"],

@@ -4,6 +4,7 @@ mod continuation;
 mod damage;
 mod data_faults;
 mod diffusers;
+mod distances;
 mod failing;
 #[path = "../golden/python.rs"]
 mod find_python;

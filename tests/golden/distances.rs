@@ -239,7 +239,7 @@ fn statistics_that_numpy_wrote_are_read() {
 
 #[test]
 fn numpy_reads_the_statistics_that_are_written() {
-    let Some(python) = python::with_numpy() else { return };
+    let Some(python) = python::with("NumPy", "import numpy") else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("written.npz");
     npz::write(&file, &Statistics::of(&features("npz", 30, 8, 0.0), "real").unwrap()).unwrap();

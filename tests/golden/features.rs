@@ -43,7 +43,7 @@ fn fill(vs: &VarStore, name: &str) {
 
 fn made_up(i: usize) -> Pixels {
     let (width, height) = SIZES[i % SIZES.len()];
-    let channels = if i % 3 == 0 { 1 } else { 3 };
+    let channels = if i.is_multiple_of(3) { 1 } else { 3 };
     let drawn: Vec<usize> = uniform(&format!("features/{i}"), 4).map(|u| (u * 17.0) as usize).collect();
     let [along_x, along_y, by_channel, share] = drawn[..] else { unreachable!() };
     let noise = picture(&format!("features/{i}/noise"), width * height * channels);
@@ -106,11 +106,11 @@ fn features_equal_those_of_the_three_tools() {
     let tensors = Tensors::read("features.safetensors");
     let images = images_of(&folder().join("images"), None).unwrap();
     assert_eq!(images.len(), IMAGES);
-    for convention in Convention::ALL {
+    for &convention in Convention::ALL {
         let found = features(&extractor(convention), &images);
         assert_eq!(found.size(), [IMAGES as i64, 2048]);
         let found = kept(&found);
-        for other in Convention::ALL {
+        for &other in Convention::ALL {
             let (_, expected) = tensors.f32(other.as_str());
             let difference = largest_difference(&found, &expected);
             println!("{convention} here, {other} there: {difference:e}");
@@ -127,7 +127,7 @@ fn images_are_resized_as_the_three_tools_do_it() {
     let tensors = Tensors::read("features.safetensors");
     for i in 0..SIZES.len() {
         let pixels = made_up(i);
-        for convention in Convention::ALL {
+        for &convention in Convention::ALL {
             let input = Input::Inception(convention);
             let mut out = vec![0f32; input.values()];
             input.write(&pixels, &mut out);

@@ -166,6 +166,7 @@ fn source<'a>(pipeline: &'a Path, case: &Case) -> Source<'a> {
         pipeline,
         controlnet: None,
         scheduler: case.scheduler.as_deref().map(|name| name.parse().unwrap()),
+        levels: None,
         variant: None,
         kind: Kind::Float,
         device: Device::Cpu,

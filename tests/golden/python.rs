@@ -10,13 +10,9 @@ pub fn with_diffusers() -> Option<PathBuf> {
     with("diffusers", "import diffusers, transformers")
 }
 
-pub fn with_numpy() -> Option<PathBuf> {
-    with("NumPy", "import numpy")
-}
-
 /// A Python in which `import` runs: `SYNECHO_PYTHON`, or the one that `just golden` makes, or `python3`. Says
 /// so where there is none, past the test harness, which keeps what `println!` writes.
-fn with(what: &str, import: &str) -> Option<PathBuf> {
+pub fn with(what: &str, import: &str) -> Option<PathBuf> {
     let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/golden-python/bin/python");
     let named = std::env::var_os("SYNECHO_PYTHON").map(PathBuf::from);
     let found = named.into_iter().chain([made, "python3".into()]).find(|python| {

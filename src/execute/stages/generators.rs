@@ -2,16 +2,18 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{DATA, Place, is_phantom, record, summary};
+use super::{DATA, Place, distances::NEAREST, is_phantom, record, summary};
 use crate::{
     aggregate,
-    error::Result,
+    error::{Error, Result},
     manifest::{Manifest, Phase, Row, Split, View},
-    measure::networks,
+    measure::{generators, networks},
     picture::Picture,
     report::ReportInput,
-    report::generators::{Cost, Generator, Judge, SampleRow, Synthetic, TASK},
-    results::{self, CurvePoint, Measurement, word},
+    report::generators::{
+        Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances,
+    },
+    results::{self, CurvePoint, Measurement, NearestPair, word},
     samples::class_of,
     spec::{self, Label, Mode, ResolvedSpec},
     train,
@@ -66,8 +68,10 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
                 rows.extend(aggregate::judged(&read(dir)?)?);
             }
         }
-        if let Some(dir) = artifact("texture") {
-            rows.extend(read(dir)?);
+        for measured in ["texture", "distances"] {
+            if let Some(dir) = artifact(measured) {
+                rows.extend(read(dir)?);
+            }
         }
         input.measurements.extend(rows.into_iter().map(|row| Measurement {
             experiment: spec.experiment.name.clone(),
@@ -79,11 +83,74 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
         }));
         if spec.report.pictures || is_phantom(place) {
             generator.samples = samples(&real, &made)?;
+            if let Some(dir) = artifact("distances") {
+                generator.nearest = nearest(&dir.join(NEAREST), &real, &made)?;
+            }
         }
         input.generators.push(generator);
     }
     input.judges = judges(place, spec);
+    input.distances = references(place, spec, input)?;
     Ok(())
+}
+
+/// The synthetic images that are nearest to training images by the extractor's features, beside these.
+fn nearest(file: &Path, real: &Manifest, made: &Manifest) -> Result<Vec<NearestPictures>> {
+    if !file.is_file() {
+        return Ok(Vec::new());
+    }
+    let mut pairs: Vec<NearestPair> = results::read_csv(file)?;
+    pairs.retain(|pair| pair.by != "pixels");
+    let picture = |manifest: &Manifest, name: &str| -> Result<Picture> {
+        let row = manifest.rows.iter().find(|row| row.name() == name);
+        let row = row.ok_or_else(|| Error::failure(format!("the image {name} is not there")))?;
+        Picture::read(&manifest.image_path(row))
+    };
+    pairs
+        .into_iter()
+        .map(|pair| {
+            Ok(NearestPictures {
+                synthetic: picture(made, &pair.synthetic)?,
+                training: picture(real, &pair.training)?,
+                distance: pair.distance,
+            })
+        })
+        .collect()
+}
+
+/// Adds what tells the scale of the distances.
+fn references(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput) -> Result<Option<Distances>> {
+    let Some(measure) = &spec.measure else { return Ok(None) };
+    let mut references = Vec::new();
+    let of_sizes: Vec<&str> =
+        place.stage.inputs.iter().filter_map(|i| i.role.strip_prefix("reference/")).collect();
+    for size in &of_sizes {
+        let dir = place.artifact(&format!("reference/{size}"))?;
+        let rows: Vec<Measurement> = results::read_csv(&dir.join(networks::MEASUREMENTS))?;
+        for row in rows {
+            let arm = if of_sizes.len() > 1 { format!("{}, {size} px", row.arm) } else { row.arm.clone() };
+            if !references.contains(&arm) {
+                references.push(arm.clone());
+            }
+            input.measurements.push(Measurement {
+                experiment: spec.experiment.name.clone(),
+                task: TASK.into(),
+                arm,
+                model: "reference".into(),
+                seed: Some(measure.seed),
+                ..row
+            });
+        }
+    }
+    Ok(Some(Distances {
+        extractor: generators::extractor_words(&measure.extractor),
+        frechet: generators::frechet_name(&measure.extractor).to_owned(),
+        neighbours: measure.neighbours as u64,
+        kid_subsets: measure.kid_subsets as u64,
+        seed: measure.seed,
+        replicates: measure.replicates as u64,
+        references,
+    }))
 }
 
 fn cost(artifact: &Path) -> Option<Cost> {

@@ -95,11 +95,11 @@ fn listed(folder: &Path, table: &Path, split: Option<Split>) -> Result<Vec<PathB
 
 fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, images: &mut Vec<PathBuf>) -> Result<()> {
     // A link can lead back to where it came from.
-    let real = folder.canonicalize().at_path(folder, "cannot read the folder")?;
+    let real = folder.canonicalize().at_path(folder, "cannot read the folder").map_err(no_folder)?;
     if !seen.insert(real) {
         return Ok(());
     }
-    for entry in fs::read_dir(folder).at_path(folder, "cannot read the folder")? {
+    for entry in fs::read_dir(folder).at_path(folder, "cannot read the folder").map_err(no_folder)? {
         let entry = entry.at_path(folder, "cannot read the folder")?;
         if entry.file_name().to_string_lossy().starts_with('.') {
             continue;
@@ -114,6 +114,10 @@ fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, images: &mut Vec<PathBuf>) -
         }
     }
     Ok(())
+}
+
+fn no_folder(e: Error) -> Error {
+    e.help("give a folder with manifest.csv, or one of PNG or JPEG files")
 }
 
 #[cfg(test)]

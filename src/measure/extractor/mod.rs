@@ -15,9 +15,8 @@ mod tests;
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, HashMap},
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use rayon::prelude::*;
@@ -25,7 +24,9 @@ use tch::{Device, Kind, Tensor};
 
 pub use decode::Pixels;
 pub use folder::images_of;
-pub use resize::{Convention, Input};
+pub use resize::Input;
+
+pub use crate::spec::{Convention, Space};
 
 use crate::{
     error::{AtPath, Error, Result},
@@ -35,57 +36,13 @@ use crate::{
 use cache::{Digest, Entry, Place};
 use network::Network;
 
-/// Which features. A Fréchet distance is FID in those of `inception-fid` alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Space {
-    /// TensorFlow's Inception-v3 of 2015-12-05, 2048 features.
-    InceptionFid,
-    /// torchvision's ResNet-50 of ImageNet, 2048 features.
-    ResNet50,
-    /// A classifier of this program (ResNet-18) that was trained on echocardiograms, 512 features.
-    Domain,
-}
-
-impl Space {
-    pub const ALL: [Self; 3] = [Self::InceptionFid, Self::ResNet50, Self::Domain];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InceptionFid => "inception-fid",
-            Self::ResNet50 => "resnet50",
-            Self::Domain => "domain",
-        }
+/// Length of a row of features.
+pub fn width(space: Space) -> usize {
+    match space {
+        Space::InceptionFid => inception::FEATURES,
+        Space::Resnet50 => 2048,
+        Space::Domain => 512,
     }
-
-    /// Length of a row of features.
-    pub fn features(self) -> usize {
-        match self {
-            Self::InceptionFid => inception::FEATURES,
-            Self::ResNet50 => 2048,
-            Self::Domain => 512,
-        }
-    }
-}
-
-impl fmt::Display for Space {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Space {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        named(&Self::ALL, text, Self::as_str)
-    }
-}
-
-/// The one of `all` that is called `text`.
-fn named<T: Copy>(all: &[T], text: &str, name: impl Fn(T) -> &'static str) -> Result<T, String> {
-    all.iter().copied().find(|&one| name(one) == text).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|&one| name(one)).collect();
-        format!("expected one of {}, found {text:?}", names.join(", "))
-    })
 }
 
 /// Where Inception's weights come from: they are not part of this program.
@@ -150,7 +107,7 @@ impl Extractor {
     /// # Errors
     /// There are no weights, or the file cannot be read.
     pub fn resnet50(weights: Option<&Path>, device: Device) -> Result<Self> {
-        Self::new(Space::ResNet50, Input::ImageNet, 0, weights, RESNET50_WEIGHTS, device)
+        Self::new(Space::Resnet50, Input::ImageNet, 0, weights, RESNET50_WEIGHTS, device)
     }
 
     /// Features of a ResNet-18 that this program trained to tell `classes` classes apart, on images of
@@ -286,7 +243,7 @@ impl Extractor {
     }
 
     fn nothing(&self) -> Entry {
-        let shape = [0, self.space.features() as i64];
+        let shape = [0, width(self.space) as i64];
         Entry { digests: Vec::new(), values: Tensor::zeros(shape, (Kind::Float, Device::Cpu)) }
     }
 
@@ -294,7 +251,7 @@ impl Extractor {
     fn found(&self, files: &[(&Path, Digest)], how: &How) -> Result<Found> {
         let digests: Vec<Digest> = files.iter().map(|(_, digest)| *digest).collect();
         let place = how.cache.map(|folder| Place::new(folder, &self.identity(), &digests));
-        match place.as_ref().map_or(Ok(None), |place| place.read(self.space.features())) {
+        match place.as_ref().map_or(Ok(None), |place| place.read(width(self.space))) {
             Ok(Some(entry)) => {
                 let absent = |(_, digest): &&(&Path, Digest)| entry.digests.binary_search(digest).is_err();
                 let absent: Vec<_> = files.iter().filter(absent).copied().collect();
@@ -332,7 +289,7 @@ impl Extractor {
         let file = &self.weights;
         match self.space {
             Space::InceptionFid => Network::inception(file, self.device),
-            Space::ResNet50 => Network::resnet50(file, self.device),
+            Space::Resnet50 => Network::resnet50(file, self.device),
             Space::Domain => Network::resnet18(file, self.classes, self.device),
         }
     }
@@ -381,7 +338,7 @@ fn all_unreadable(unreadable: &[(PathBuf, String)], of: usize) -> Error {
         unreadable.len(),
         named.collect::<String>()
     ))
-    .help("only PNG and JPEG of 8 bits are read: convert or copy them again, or have what is unreadable left out and counted")
+    .help("only PNG and JPEG of 8 bits are read: convert or copy them again, or leave them out with --skip-unreadable")
 }
 
 fn digest(path: &Path) -> Result<Digest, String> {

@@ -1,51 +1,11 @@
 //! From pixels to what a network takes. FID's tools differ in this step alone.
 
-use std::{fmt, str::FromStr};
-
-use super::decode::Pixels;
+use super::{Convention, decode::Pixels};
 use crate::{
     nn::inception,
     picture::Picture,
     resize::{self, Filter, taps},
 };
-
-/// How images are brought to Inception's 299 x 299 pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Convention {
-    /// pytorch-fid 0.3.0: v / 255, PyTorch's bilinear (half-pixel centres, no antialiasing), 2v - 1.
-    PytorchFid,
-    /// clean-fid 0.1.35: Pillow's bicubic with antialiasing on floats, cut off at 0 and 255 and not rounded,
-    /// (v - 128) / 128.
-    CleanFid,
-    /// torch-fidelity 0.4.0: TensorFlow 1's bilinear (sampled from the corner, no antialiasing),
-    /// (v - 128) / 128.
-    TorchFidelity,
-}
-
-impl Convention {
-    pub const ALL: [Self; 3] = [Self::PytorchFid, Self::CleanFid, Self::TorchFidelity];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PytorchFid => "pytorch-fid",
-            Self::CleanFid => "clean-fid",
-            Self::TorchFidelity => "torch-fidelity",
-        }
-    }
-}
-
-impl fmt::Display for Convention {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Convention {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        super::named(&Self::ALL, text, Self::as_str)
-    }
-}
 
 /// ImageNet's mean and standard deviation, of values in 0..1: torchvision's.
 const IMAGENET: [(f32, f32); 3] = [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)];
@@ -246,7 +206,7 @@ mod tests {
         for (channels, (width, height)) in [(1, (37, 500)), (3, (400, 21)), (1, (1, 1)), (3, (299, 299))] {
             let values = vec![192; width * height * channels];
             let pixels = Pixels { width, height, channels, values };
-            for convention in Convention::ALL {
+            for &convention in Convention::ALL {
                 let input = Input::Inception(convention);
                 let mut out = vec![f32::NAN; input.values()];
                 input.write(&pixels, &mut out);
@@ -269,7 +229,7 @@ mod tests {
 
     #[test]
     fn names_are_read_again() {
-        for convention in Convention::ALL {
+        for &convention in Convention::ALL {
             assert_eq!(convention.as_str().parse(), Ok(convention));
         }
         let error = "cleanfid".parse::<Convention>().unwrap_err();

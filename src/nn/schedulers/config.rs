@@ -117,6 +117,41 @@ impl FromStr for SchedulerClass {
     }
 }
 
+/// Where a scheduler's steps lie between noise and image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseLevels {
+    /// As the configuration spaces its timesteps.
+    Timesteps,
+    /// Karras et al. 2022, eq. 5 (`use_karras_sigmas`).
+    Karras,
+    /// Evenly in the log of the signal-to-noise ratio, as Lu et al. 2022 (`use_lu_lambdas`): more of them where
+    /// little noise is left, which is where speckle is made.
+    LogSnr,
+}
+
+impl NoiseLevels {
+    pub const ALL: [Self; 3] = [Self::Timesteps, Self::Karras, Self::LogSnr];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timesteps => "timesteps",
+            Self::Karras => "karras",
+            Self::LogSnr => "log-snr",
+        }
+    }
+}
+
+impl FromStr for NoiseLevels {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|levels| levels.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::input(format!("there are no noise levels {name:?}")).help(format!("one of {names}"))
+        })
+    }
+}
+
 /// What a scheduler_config.json says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SchedulerConfig {
@@ -169,6 +204,26 @@ impl SchedulerConfig {
         Ok(read)
     }
 
+    /// The same with its steps elsewhere.
+    ///
+    /// # Errors
+    /// The scheduler knows no such levels.
+    pub fn with_levels(mut self, levels: NoiseLevels) -> Result<Self> {
+        let (karras, log_snr) = (levels == NoiseLevels::Karras, levels == NoiseLevels::LogSnr);
+        match &mut self {
+            Self::DpmSolver(c) => (c.sigmas.use_karras_sigmas, c.use_lu_lambdas) = (karras, log_snr),
+            Self::UniPc(c) if !log_snr => c.sigmas.use_karras_sigmas = karras,
+            _ if levels == NoiseLevels::Timesteps => {}
+            _ => {
+                let (name, levels) = (self.class().name(), levels.name());
+                return Err(Error::input(format!("the scheduler {name} has no noise levels {levels:?}"))
+                    .help("dpmsolver++ has all of them, unipc \"karras\""));
+            }
+        }
+        Scheduler::new(&self)?;
+        Ok(self)
+    }
+
     /// A scheduler_config.json that diffusers loads.
     pub fn to_json(&self) -> Value {
         let value = match self {
@@ -213,6 +268,38 @@ impl SchedulerConfig {
             Self::Pndm(c) => c.prediction_type,
             Self::UniPc(c) => c.prediction_type,
             Self::DpmSolver(c) => c.prediction_type,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn levels_are_what_the_configuration_could_have_said() {
+        let read = |class: SchedulerClass, text: &str| {
+            SchedulerConfig::read_as(&Config::parse(text, Path::new("c")).unwrap(), class).unwrap()
+        };
+        let (dpm, unipc) = (SchedulerClass::DpmSolver, SchedulerClass::UniPc);
+        for (class, levels, text) in [
+            (dpm, NoiseLevels::LogSnr, "{\"use_lu_lambdas\": true}"),
+            (dpm, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
+            (dpm, NoiseLevels::Timesteps, "{}"),
+            (unipc, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
+            (SchedulerClass::Ddpm, NoiseLevels::Timesteps, "{}"),
+        ] {
+            let other = if text == "{}" { text } else { "{}" };
+            assert_eq!(read(class, other).with_levels(levels).unwrap(), read(class, text));
+        }
+        // What the folder says gives way.
+        let karras = read(dpm, "{\"use_karras_sigmas\": true}");
+        assert_eq!(karras.with_levels(NoiseLevels::Timesteps).unwrap(), read(dpm, "{}"));
+        for (class, levels) in [(unipc, NoiseLevels::LogSnr), (SchedulerClass::Ddim, NoiseLevels::Karras)] {
+            let error = read(class, "{}").with_levels(levels).unwrap_err().to_string();
+            assert!(error.contains(class.name()) && error.contains("dpmsolver++"), "{error}");
         }
     }
 }

@@ -22,7 +22,7 @@ pub use self::{
     betas::{
         BetaConfig, BetaSchedule, ClipConfig, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing,
     },
-    config::{SchedulerClass, SchedulerConfig},
+    config::{NoiseLevels, SchedulerClass, SchedulerConfig},
     ddim::DdimConfig,
     ddpm::{DdpmConfig, VarianceType},
     dpmsolver::{AlgorithmType, DpmSolverConfig, DpmSolverType},

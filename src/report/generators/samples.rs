@@ -68,3 +68,34 @@ pub(super) fn figure(generator: &Generator) -> Option<Figure> {
         scene,
     })
 }
+
+/// The synthetic images that are nearest to training images, above these. None without pictures.
+pub(super) fn nearest(generator: &Generator) -> Option<Figure> {
+    let pairs = &generator.nearest;
+    let first = pairs.first()?;
+    let (left, gap, under) = (54.0, 3.0, 12.0);
+    let side = ((DOUBLE - left - gap * pairs.len() as f64) / pairs.len() as f64).min(84.0);
+    let mut scene = Scene::new(DOUBLE, 2.0 * (side + gap) + under);
+    for (i, name) in ["Synthetic", "Training"].into_iter().enumerate() {
+        let middle = i as f64 * (side + gap) + side / 2.0 + 0.36 * NORMAL;
+        scene.add(Text::new((0.0, middle), name, NORMAL, Anchor::Start).bold());
+    }
+    for (i, pair) in pairs.iter().enumerate() {
+        let x = left + i as f64 * (side + gap);
+        for (row, picture) in [&pair.synthetic, &pair.training].into_iter().enumerate() {
+            let place = (x, row as f64 * (side + gap), side, side);
+            scene.shapes.push(Shape::Picture { picture: picture.clone(), place });
+        }
+        let words = crate::aggregate::number(pair.distance, 3);
+        scene.add(Text::new((x + side / 2.0, 2.0 * (side + gap) + 8.0), words, SMALL, Anchor::Middle));
+    }
+    Some(Figure {
+        name: format!("generators_nearest_{}", generator.name),
+        title: format!("Generators: the most likely copies among the images of {}", generator.name),
+        caption: format!(
+            "Of {} synthetic images those whose features are nearest to a training image's, with that image below and the distance ({} x {} pixels). A copy would show the same patient.",
+            generator.images, first.synthetic.width, first.synthetic.height
+        ),
+        scene,
+    })
+}

@@ -6,7 +6,10 @@ use crate::{
     results::{GOOD_TEXTURE, Measurement, OCTAVES},
 };
 
-pub(in super::super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
+/// The table that differs between two runs.
+pub(super) const COSTS: &str = "generators_costs";
+
+pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
     if input.generators.is_empty() {
         return Vec::new();
     }
@@ -100,6 +103,15 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
             text(&g.name),
             text(&g.mode),
             dice.map_or(Cell::Empty, |r| estimated(r.value, sd)),
+            value("mean", "hd95").map_or(Cell::Empty, |r| {
+                let failures: f64 = (rows.iter())
+                    .filter(|row| {
+                        row.arm == g.name && row.metric == "hd95_failures" && row.structure != "mean"
+                    })
+                    .map(|row| row.value)
+                    .sum();
+                Cell::Estimate { mean: r.value, sd: None, interval: None, undefined: failures as u64 }
+            }),
             count(dice),
             share(accuracy),
             share(view.and_then(|metric| value("", metric))),
@@ -107,11 +119,13 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
         ]);
     }
     body.first()?;
+    let unit = rows.iter().find(|r| r.task == super::TASK && r.metric == "hd95").map(|r| r.unit.as_str());
+    let hd95 = format!("HD95 in {}", unit.unwrap_or("px"));
     let mut table = Table {
         name: "generators_judged".to_owned(),
         title: "Generators: images as networks see them".to_owned(),
         caption: "Networks that were trained on real images alone look at the synthetic ones: do they find what an image was made from? The higher the better.".to_owned(),
-        columns: columns(&["Generator", "Mode", "Dice with the control mask", "n", &right, "Right view", "n"]),
+        columns: columns(&["Generator", "Mode", "Dice with the control mask", &hd95, "n", &right, "Right view", "n"]),
         rows: body,
         notes: input.judges.iter().map(|judge| judge_note(judge, rows)).collect(),
         decimals: 3,
@@ -134,7 +148,7 @@ fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
     let reached = format!("{} on {} real {split} images", number(real.mean, 3), real.images);
     if task == "segmentation" {
         format!(
-            "Dice (mean of endocardium, myocardium and left atrium; mean over images ± sample standard deviation): the image is segmented by {model} of arm {arm}, seed {seed}, and compared with its control mask. The same network reaches {reached}."
+            "Dice (mean of endocardium, myocardium and left atrium; mean over images ± sample standard deviation): the image is segmented by {model} of arm {arm}, seed {seed}, and compared with its control mask. HD95 is the mean over images likewise; structures that only one of the masks has are left out of it, and counted as undefined. The same network reaches {reached}."
         )
     } else {
         format!(
@@ -144,7 +158,7 @@ fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
 }
 
 /// Columns that say nothing of any generator.
-fn without_empty_columns(table: &mut Table) {
+pub(super) fn without_empty_columns(table: &mut Table) {
     let says = |i: usize| table.rows.iter().any(|row| row.get(i).is_some_and(|cell| *cell != Cell::Empty));
     let kept: Vec<bool> = (0..table.columns.len()).map(says).collect();
     let keep = |i: &mut usize| {
@@ -205,7 +219,7 @@ fn costs(generators: &[Generator]) -> Option<Table> {
         ]);
     }
     (!body.is_empty()).then(|| Table {
-        name: "generators_costs".to_owned(),
+        name: COSTS.to_owned(),
         title: "Generators: measured times".to_owned(),
         caption: "Wall time. Another run takes another time; nothing else in the report differs between two runs.".to_owned(),
         columns: columns(&[

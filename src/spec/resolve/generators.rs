@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use super::Check;
 use crate::{
     error::Result,
-    spec::{Generator, GeneratorSpec, ImageSpace, MaskConditioning, Mode, Precision, read::nearest},
+    spec::{
+        Generator, GeneratorSpec, ImageSpace, MaskConditioning, Mode, NoiseLevels, Precision, Sampler,
+        read::nearest,
+    },
 };
 
 pub(super) fn resolve(
@@ -25,6 +28,11 @@ pub(super) fn resolve(
             check.fault(&key("mode"), "is missing", modes)
         })?;
         let preset = typed.preset.unwrap_or_default();
+        let mut typed = typed;
+        if typed.scheduler.is_some() {
+            // The preset's levels go with the preset's scheduler.
+            typed.noise_levels.get_or_insert(NoiseLevels::Timesteps);
+        }
         let generator = typed.over(Generator::preset(preset, mode));
         checked(&generator, &key, check)?;
         resolved.insert(name, generator);
@@ -74,6 +82,20 @@ fn checked(g: &Generator, key: &dyn Fn(&str) -> String, check: &Check) -> Result
     range("min_snr_gamma", g.min_snr_gamma, 0.0, 1e3)?;
     range("sampling_steps", g.sampling_steps as f64, 1.0, 1000.0)?;
     range("sampling_batch", g.sampling_batch as f64, 1.0, 4096.0)?;
+    let fits = match g.noise_levels {
+        NoiseLevels::Timesteps => true,
+        NoiseLevels::Karras => matches!(g.scheduler, Sampler::DpmSolver | Sampler::UniPc),
+        NoiseLevels::LogSnr => g.scheduler == Sampler::DpmSolver,
+    };
+    if !fits {
+        let (name, levels) = (g.scheduler.name(), g.noise_levels.name());
+        let problem = format!("the scheduler {name} has no noise levels {levels:?}");
+        return fault(
+            "noise_levels",
+            &problem,
+            "set noise_levels = \"timesteps\", or scheduler = \"dpmsolver++\"",
+        );
+    }
     range("guidance", g.guidance, 0.0, 100.0)?;
     range("per_class_images", g.per_class_images as f64, 1.0, 1e6)?;
     range("per_mask", g.per_mask as f64, 1.0, 1e4)?;
