@@ -242,7 +242,7 @@ impl Found<'_> {
         body.first()?;
         Some(Table {
             name: "generators_memorisation".to_owned(),
-            title: "Generators: copies of training images?".to_owned(),
+            title: "Generators: are there copies of training images".to_owned(),
             caption: "Each image's distance to the nearest training image, against the same of held-out real images, which cannot be copies.".to_owned(),
             columns: [
                 "Images",
