@@ -69,7 +69,10 @@ def main():
             import numpy as np
 
             moments = [f(a) for a in activations for f in (lambda a: a.mean(0), lambda a: np.cov(a, rowvar=False))]
-            value = calculate_frechet_distance(*moments)
+            try:
+                value = calculate_frechet_distance(*moments)
+            except ValueError as error:  # singular covariances: the time is spent all the same
+                print(f"pytorch-fid has no value: {error}", file=sys.stderr)
             seconds.append(time.perf_counter() - start)
     result = {
         "task": "fid-features",
