@@ -19,11 +19,14 @@ use super::{
         },
         layers::{Conv2d, add, check_images},
         resnet_block::ResnetConfig,
-        time_embedding::{TimeProjection, TimestepEmbedding, batch_timesteps},
+        time_embedding::{TextTimeEmbedding, TimeProjection, TimestepEmbedding, batch_timesteps},
         transformer::TransformerConfig,
         trunk::{Level, Trunk, TrunkConfig, check_context},
     },
-    unet2d_condition::{BLOCKS, UNet2DConditionConfig, refuse_other_families},
+    unet2d_condition::{
+        BLOCKS, UNet2DConditionConfig, check_text_embed, read_text_embed, refuse_other_families,
+        write_text_embed,
+    },
 };
 use crate::error::{Error, Result};
 
@@ -59,6 +62,8 @@ pub struct ControlNetConfig {
     /// The key is `num_attention_heads`, or `attention_head_dim` where that is null.
     pub attention_heads: Vec<i64>,
     pub use_linear_projection: bool,
+    /// As the U-Net's: [`UNet2DConditionConfig::text_embed_heads`].
+    pub text_embed_heads: Option<i64>,
     /// Recorded only: scaled dot-product attention, here and upstream, has its own precision.
     pub upcast_attention: bool,
     pub resnet_time_scale_shift: TimeScaleShift,
@@ -89,6 +94,7 @@ impl Default for ControlNetConfig {
             transformer_layers_per_block: vec![1; 4],
             attention_heads: vec![8; 4],
             use_linear_projection: false,
+            text_embed_heads: None,
             upcast_attention: false,
             resnet_time_scale_shift: TimeScaleShift::Default,
             controlnet_conditioning_channel_order: ChannelOrder::Rgb,
@@ -144,6 +150,7 @@ impl ControlNetConfig {
             transformer_layers_per_block: per_level(config, "transformer_layers_per_block", 1, levels)?,
             attention_heads: per_level(config, heads, 8, levels)?,
             use_linear_projection: config.get("use_linear_projection", false)?,
+            text_embed_heads: read_text_embed(config)?,
             upcast_attention: config.get("upcast_attention", false)?,
             resnet_time_scale_shift: TimeScaleShift::read(config)?,
             controlnet_conditioning_channel_order: match config.get(order, "rgb".to_owned())?.as_str() {
@@ -197,6 +204,7 @@ impl ControlNetConfig {
             transformer_layers_per_block: unet.transformer_layers_per_block.clone(),
             attention_heads: unet.attention_heads.clone(),
             use_linear_projection: unet.use_linear_projection,
+            text_embed_heads: unet.text_embed_heads,
             upcast_attention: unet.upcast_attention,
             resnet_time_scale_shift: unet.resnet_time_scale_shift,
             ..Self::default()
@@ -207,6 +215,7 @@ impl ControlNetConfig {
 
     /// A `config.json` that diffusers loads.
     pub fn to_json(&self) -> Value {
+        let [addition_embed_type, addition_heads] = write_text_embed(self.text_embed_heads);
         json!({
             "_class_name": "ControlNetModel",
             "_diffusers_version": DIFFUSERS,
@@ -228,6 +237,8 @@ impl ControlNetConfig {
             "transformer_layers_per_block": write_levels(&self.transformer_layers_per_block),
             "attention_head_dim": write_levels(&self.attention_heads),
             "use_linear_projection": self.use_linear_projection,
+            "addition_embed_type": addition_embed_type,
+            "addition_embed_type_num_heads": addition_heads,
             "upcast_attention": self.upcast_attention,
             "resnet_time_scale_shift": self.resnet_time_scale_shift.name(),
             "controlnet_conditioning_channel_order": match self.controlnet_conditioning_channel_order {
@@ -267,6 +278,7 @@ impl ControlNetConfig {
                 ("attention_head_dim", self.attention_heads.len()),
             ],
         )?;
+        check_text_embed(self.text_embed_heads, self.cross_attention_dim)?;
         check_padding(self.downsample_padding)
     }
 }
@@ -312,6 +324,7 @@ pub struct ControlNetModel {
     conv_in: Conv2d,
     time_proj: TimeProjection,
     time_embedding: TimestepEmbedding,
+    add_embedding: Option<TextTimeEmbedding>,
     controlnet_cond_embedding: ConditioningEmbedding,
     trunk: Trunk,
     controlnet_down_blocks: Vec<Conv2d>,
@@ -379,6 +392,13 @@ impl ControlNetModel {
                 time_channels,
                 config.act_fn,
             )?,
+            add_embedding: config
+                .text_embed_heads
+                .map(|heads| {
+                    let context = config.cross_attention_dim;
+                    TextTimeEmbedding::new(&(vs / "add_embedding"), context, time_channels, heads)
+                })
+                .transpose()?,
             controlnet_cond_embedding: ConditioningEmbedding::new(
                 &(vs / "controlnet_cond_embedding"),
                 config.conditioning_channels,
@@ -416,7 +436,8 @@ impl ControlNetModel {
     ) -> Result<(Vec<Tensor>, Tensor)> {
         let config = &self.config;
         let [batch, _, height, width] = check_images(sample, config.in_channels, "the sample")?;
-        let attends = config.mid_block_type == MidBlockType::CrossAttention
+        let attends = config.text_embed_heads.is_some()
+            || config.mid_block_type == MidBlockType::CrossAttention
             || config.down_block_types.contains(&BlockType::CrossAttention);
         check_context(encoder_hidden_states, batch, attends.then_some(config.cross_attention_dim))?;
         let [control_batch, _, control_height, control_width] =
@@ -433,7 +454,10 @@ impl ControlNetModel {
         }
 
         let timesteps = batch_timesteps(timesteps, batch, sample.device())?;
-        let temb = self.time_embedding.forward(&self.time_proj.forward(&timesteps)?)?;
+        let mut temb = self.time_embedding.forward(&self.time_proj.forward(&timesteps)?)?;
+        if let Some(text) = &self.add_embedding {
+            temb = add(temb, &text.forward(encoder_hidden_states)?)?;
+        }
         let control = match config.controlnet_conditioning_channel_order {
             ChannelOrder::Rgb => self.controlnet_cond_embedding.forward(controlnet_cond)?,
             ChannelOrder::Bgr => self.controlnet_cond_embedding.forward(&controlnet_cond.f_flip([1])?)?,

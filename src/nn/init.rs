@@ -10,8 +10,12 @@ use crate::random;
 /// Draws a weight of this shape into the values.
 pub type Draw = fn(&[i64], &mut dyn rand::RngCore, &mut [f32]);
 
+/// Variables that are looked up in, one row for each class, token or position.
+const TABLES: [&str; 3] = ["class_embedding", "token_embedding", "position_embedding"];
+
 /// Fills every variable: convolutions and linear layers uniformly within 1/sqrt(fan in) (the default
-/// of `torch.nn`), norms with scale 1, shift 0, mean 0, variance 1.
+/// of `torch.nn`), tables of embeddings from the standard normal (`torch.nn.Embedding`), norms with scale
+/// 1, shift 0, mean 0, variance 1.
 ///
 /// `convolution` may draw convolution weights otherwise (torchvision's ResNet does).
 pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
@@ -35,6 +39,16 @@ pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
                     draw(&shape, &mut rng, &mut values);
                 }
             }
+            // At a linear layer's scale a class would drown in the time embedding that it is added to, and a
+            // word in what the text encoder's layers add.
+            "weight" if TABLES.iter().any(|table| parent.ends_with(table)) => {
+                values.iter_mut().for_each(|v| *v = normal(&mut rng));
+            }
+            // diffusers' AttentionPooling.
+            "positional_embedding" => {
+                let sd = 1.0 / (shape[1] as f32).sqrt();
+                values.iter_mut().for_each(|v| *v = sd * normal(&mut rng));
+            }
             _ => {
                 let bound = 1.0 / (weight_shape.iter().skip(1).product::<i64>() as f32).sqrt();
                 values.iter_mut().for_each(|v| *v = rng.random_range(-bound..=bound));
@@ -48,8 +62,38 @@ pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
 pub fn kaiming_normal_fan_out(shape: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
     let fan_out = shape[0] * shape.iter().skip(2).product::<i64>();
     let sd = (2.0 / fan_out as f32).sqrt();
-    values.iter_mut().for_each(|v| {
-        let z: f32 = StandardNormal.sample(rng);
-        *v = z * sd;
-    });
+    values.iter_mut().for_each(|v| *v = sd * normal(rng));
+}
+
+fn normal(rng: &mut dyn rand::RngCore) -> f32 {
+    StandardNormal.sample(rng)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{
+        Device,
+        nn::{Init, VarStore},
+    };
+
+    use super::*;
+
+    #[test]
+    fn tables_of_embeddings_are_standard_normal_and_linear_layers_are_not() {
+        let vs = VarStore::new(Device::Cpu);
+        let make = |parent: &str| {
+            let path = parent.split('.').fold(vs.root(), |path, part| path / part);
+            path.f_var("weight", &[64, 256], Init::Const(0.0)).unwrap()
+        };
+        let tables = ["class_embedding", "text_model.embeddings.token_embedding"].map(make);
+        // What a class that is no table is embedded by.
+        let linear = make("class_embedding.linear_1");
+        fill(&vs, 7, None);
+        let sd = |tensor: &Tensor| tensor.std(true).double_value(&[]);
+        for table in &tables {
+            assert!((sd(table) - 1.0).abs() < 0.02, "{}", sd(table));
+        }
+        assert!((sd(&linear) - 1.0 / (16.0 * 3f64.sqrt())).abs() < 0.001, "{}", sd(&linear));
+        assert!(linear.abs().max().double_value(&[]) <= 1.0 / 16.0);
+    }
 }

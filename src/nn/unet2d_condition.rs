@@ -16,7 +16,9 @@ use super::{
         },
         layers::{Conv2d, GroupNorm, add, check_images},
         resnet_block::ResnetConfig,
-        time_embedding::{ClassEmbedding, TimeProjection, TimestepEmbedding, batch_timesteps},
+        time_embedding::{
+            ClassEmbedding, TextTimeEmbedding, TimeProjection, TimestepEmbedding, batch_timesteps,
+        },
         transformer::TransformerConfig,
         trunk::{Level, Trunk, TrunkConfig, check_context},
         unet_blocks::{UpBlock, up_inputs},
@@ -57,6 +59,9 @@ pub struct UNet2DConditionConfig {
     pub class_embed: Option<ClassEmbed>,
     /// Whether the class embedding is put beside the time embedding rather than added.
     pub class_embeddings_concat: bool,
+    /// Heads of the attention that pools the encoder's hidden states into a summand of the time embedding
+    /// (`addition_embed_type` "text", `addition_embed_type_num_heads`), if there is one.
+    pub text_embed_heads: Option<i64>,
     /// Recorded only: scaled dot-product attention, here and upstream, has its own precision.
     pub upcast_attention: bool,
     pub resnet_time_scale_shift: TimeScaleShift,
@@ -96,6 +101,7 @@ impl Default for UNet2DConditionConfig {
             use_linear_projection: false,
             class_embed: None,
             class_embeddings_concat: false,
+            text_embed_heads: None,
             upcast_attention: false,
             resnet_time_scale_shift: TimeScaleShift::Default,
             time_embedding_type: TimeEmbedding::Positional,
@@ -111,13 +117,37 @@ pub(crate) const BLOCKS: [BlockType; 2] = [BlockType::Plain, BlockType::CrossAtt
 /// Refuses what text-guided networks of other families have.
 pub(crate) fn refuse_other_families(config: &Config, levels: usize) -> Result<()> {
     let null = &[Value::Null];
-    for key in ["encoder_hid_dim", "encoder_hid_dim_type", "addition_embed_type", "addition_time_embed_dim"] {
+    for key in ["encoder_hid_dim", "encoder_hid_dim_type", "addition_time_embed_dim"] {
         config.only(key, null)?;
     }
     config.only("only_cross_attention", &[json!(false), json!(vec![false; levels])])?;
-    // Decides nothing without an `addition_embed_type`.
-    config.ignore(&["addition_embed_type_num_heads"]);
     Ok(())
+}
+
+/// `addition_embed_type` as the heads of a text's: see [`UNet2DConditionConfig::text_embed_heads`].
+pub(crate) fn read_text_embed(config: &Config) -> Result<Option<i64>> {
+    let key = "addition_embed_type";
+    let heads = config.get("addition_embed_type_num_heads", 64)?;
+    match config.get::<Option<String>>(key, None)?.as_deref() {
+        None => Ok(None),
+        Some("text") => Ok(Some(heads)),
+        Some(_) => Err(config.unsupported(key, "supported: null, \"text\"")),
+    }
+}
+
+/// `addition_embed_type` and `addition_embed_type_num_heads`.
+pub(crate) fn write_text_embed(heads: Option<i64>) -> [Value; 2] {
+    heads.map_or([Value::Null, json!(64)], |heads| [json!("text"), json!(heads)])
+}
+
+/// That a text's `channels` can be shared out among the heads that pool it.
+pub(crate) fn check_text_embed(heads: Option<i64>, channels: i64) -> Result<()> {
+    match heads {
+        Some(heads) if heads < 1 || channels % heads != 0 => Err(Error::input(format!(
+            "`addition_embed_type_num_heads` = {heads} does not divide `cross_attention_dim` = {channels}"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 impl UNet2DConditionConfig {
@@ -176,6 +206,7 @@ impl UNet2DConditionConfig {
             use_linear_projection: config.get("use_linear_projection", false)?,
             class_embed: ClassEmbed::read(config, true)?,
             class_embeddings_concat: config.get("class_embeddings_concat", false)?,
+            text_embed_heads: read_text_embed(config)?,
             upcast_attention: config.get("upcast_attention", false)?,
             resnet_time_scale_shift: TimeScaleShift::read(config)?,
             time_embedding_type: TimeEmbedding::read(config)?,
@@ -192,6 +223,7 @@ impl UNet2DConditionConfig {
     /// A `config.json` that diffusers loads.
     pub fn to_json(&self) -> Value {
         let [class_embed_type, num_class_embeds, class_inputs] = ClassEmbed::values(self.class_embed);
+        let [addition_embed_type, addition_heads] = write_text_embed(self.text_embed_heads);
         json!({
             "_class_name": "UNet2DConditionModel",
             "_diffusers_version": DIFFUSERS,
@@ -222,6 +254,8 @@ impl UNet2DConditionConfig {
             "num_class_embeds": num_class_embeds,
             "projection_class_embeddings_input_dim": class_inputs,
             "class_embeddings_concat": self.class_embeddings_concat,
+            "addition_embed_type": addition_embed_type,
+            "addition_embed_type_num_heads": addition_heads,
             "upcast_attention": self.upcast_attention,
             "resnet_time_scale_shift": self.resnet_time_scale_shift.name(),
             "time_embedding_type": self.time_embedding_type.name(),
@@ -281,11 +315,20 @@ impl UNet2DConditionConfig {
         if self.class_embeddings_concat && self.class_embed.is_none() {
             return Err(Error::input("`class_embeddings_concat` needs a class embedding"));
         }
-        self.context_channels()?;
+        if self.text_embed_heads.is_some() {
+            if self.class_embeddings_concat {
+                return Err(Error::input(
+                    "`class_embeddings_concat` leaves no room for `addition_embed_type`",
+                ));
+            }
+        }
+        if let Some(channels) = self.context_channels()? {
+            check_text_embed(self.text_embed_heads, channels)?;
+        }
         check_padding(self.downsample_padding)
     }
 
-    /// Channels of the hidden states, if anything attends to them.
+    /// Channels of the hidden states, if anything asks for them.
     fn context_channels(&self) -> Result<Option<i64>> {
         let cross = BlockType::CrossAttention;
         let down = self.down_block_types.iter().zip(&self.cross_attention_dim);
@@ -293,10 +336,11 @@ impl UNet2DConditionConfig {
         let mid = self.mid_block_type == Some(MidBlockType::CrossAttention);
         let mut channels = down.chain(up).filter(|(block, _)| **block == cross).map(|(_, &dim)| dim);
         let mid = self.cross_attention_dim.last().copied().filter(|_| mid);
-        let first = channels.next().or(mid);
-        match channels.chain(mid).find(|dim| Some(*dim) != first) {
+        let pooled = self.cross_attention_dim.first().copied().filter(|_| self.text_embed_heads.is_some());
+        let first = channels.next().or(mid).or(pooled);
+        match channels.chain(mid).chain(pooled).find(|dim| Some(*dim) != first) {
             None => Ok(first),
-            Some(_) => Err(Error::input("`cross_attention_dim` differs between levels with attention")
+            Some(_) => Err(Error::input("`cross_attention_dim` differs between levels that see the text")
                 .help("there is one text encoder: give one number")),
         }
     }
@@ -326,6 +370,7 @@ pub struct UNet2DConditionModel {
     time_proj: TimeProjection,
     time_embedding: TimestepEmbedding,
     class_embedding: Option<ClassEmbedding>,
+    add_embedding: Option<TextTimeEmbedding>,
     trunk: Trunk,
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
@@ -403,6 +448,13 @@ impl UNet2DConditionModel {
                     ClassEmbedding::new(&(vs / "class_embedding"), kind, time_inputs, time_channels, act)
                 })
                 .transpose()?,
+            add_embedding: config
+                .text_embed_heads
+                .zip(config.context_channels()?)
+                .map(|(heads, context)| {
+                    TextTimeEmbedding::new(&(vs / "add_embedding"), context, time_channels, heads)
+                })
+                .transpose()?,
             trunk: Trunk::new(vs, &trunk)?,
             up_blocks,
             conv_norm_out: GroupNorm::new(
@@ -449,6 +501,10 @@ impl UNet2DConditionModel {
                 true => Tensor::f_cat(&[temb, class], -1)?,
                 false => add(temb, &class)?,
             };
+        }
+
+        if let Some(text) = &self.add_embedding {
+            temb = add(temb, &text.forward(encoder_hidden_states)?)?;
         }
 
         let xs = match config.center_input_sample {

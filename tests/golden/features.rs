@@ -4,6 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::OnceLock,
 };
 
@@ -119,6 +120,65 @@ fn features_equal_those_of_the_three_tools() {
                 false => assert!(difference > 10.0 * SAME, "{convention} passes for {other}: {difference}"),
             }
         }
+    }
+}
+
+/// From folders to the one number that papers quote.
+#[test]
+fn fid_equals_that_of_the_three_tools() {
+    let tensors = Tensors::read("features.safetensors");
+    let place = tempfile::tempdir().unwrap();
+    for half in ["a", "b"] {
+        std::fs::create_dir(place.path().join(half)).unwrap();
+    }
+    for i in 0..IMAGES {
+        let half = if i < IMAGES / 2 { "a" } else { "b" };
+        let file = format!("{i:02}.png");
+        std::fs::copy(folder().join("images").join(&file), place.path().join(half).join(&file)).unwrap();
+    }
+    let fid = |convention: Convention| -> f64 {
+        let ran = Command::new(env!("CARGO_BIN_EXE_synecho"))
+            .current_dir(place.path())
+            .args(["measure", "fid", "--real", "a", "--synthetic", "b", "--no-cache", "--quiet", "--json"])
+            .args(["--convention", convention.as_str(), "--weights"])
+            .arg(folder().join("inception.safetensors"))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let told: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+        told["value"].as_f64().unwrap()
+    };
+    for &convention in Convention::ALL {
+        let found = fid(convention);
+        for &other in Convention::ALL {
+            let expected = f64::from(tensors.f32(&format!("{other}/fid")).1[0]);
+            let difference = (found / expected - 1.0).abs();
+            println!("{convention} here, {other} there: {found} and {expected}, {difference:e} of it");
+            match other == convention {
+                // Where covariances are singular, the tools' own matrix root is 4e-5 off.
+                true => assert!(difference < 2e-4, "{convention}: {found}, {expected}"),
+                false => assert!(difference > 1e-2, "{convention} passes for {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn inceptions_features_depend_neither_on_the_batch_nor_on_the_order() {
+    let mut images = images_of(&folder().join("images"), None).unwrap();
+    images.truncate(11);
+    let extractor = extractor(Convention::PytorchFid);
+    let by = |images: &[PathBuf], batch: usize| {
+        let how = How { batch, skip_unreadable: false, cache: None, progress: &Progress::new(true) };
+        extractor.features(images, &how).unwrap().values
+    };
+    let expected = values(&by(&images, BATCH));
+    images.reverse();
+    for batch in [1, 4] {
+        let found = values(&by(&images, batch).flip([0]));
+        let difference = largest_difference(&found, &expected);
+        println!("batches of {batch}: {difference:e}");
+        assert!(difference < 1e-5, "batches of {batch}: {difference}");
     }
 }
 

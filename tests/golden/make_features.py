@@ -1,8 +1,10 @@
 """Features of made-up images by pytorch-fid, clean-fid and torch-fidelity, all with the same made-up
 weights, which Rust makes alike; and torchvision's ResNets.
 
-Some columns of the features are kept, and some pixels of what each tool gives to the network."""
+Some columns of the features are kept, some pixels of what each tool gives to the network, and FID of
+one half of the images and the other."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import cleanfid.fid
 import numpy as np
 import pytorch_fid.inception
 import torch
+import torch_fidelity
 import torchvision
 from cleanfid.utils import ResizeDataset
 from PIL import Image
-from pytorch_fid.fid_score import get_activations
+from pytorch_fid.fid_score import calculate_frechet_distance, compute_statistics_of_path, get_activations
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -43,23 +46,41 @@ def made_up(i):
     return pixels[..., 0] if channels == 1 else pixels
 
 
-def inception():
-    """pytorch-fid's network with our weights in place of the download."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "weights.pth"
-        network = torchvision.models.Inception3
-        load = network.load_state_dict
+def inception(file):
+    """pytorch-fid's network with our weights in place of the download; they are written to `file`."""
+    network = torchvision.models.Inception3
+    load = network.load_state_dict
 
-        def filled(self, _state):
-            network.load_state_dict = load
-            fill(self, "inception", GAIN["inception"])
-            torch.save(self.state_dict(), file)
+    def filled(self, _state):
+        network.load_state_dict = load
+        fill(self, "inception", GAIN["inception"])
+        torch.save(self.state_dict(), file)
 
-        network.load_state_dict = filled
-        pytorch_fid.inception.load_state_dict_from_url = lambda *_, **__: None
-        net = pytorch_fid.inception.InceptionV3([3]).eval()
-        fidelity = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
+    network.load_state_dict = filled
+    pytorch_fid.inception.load_state_dict_from_url = lambda *_, **__: None
+    net = pytorch_fid.inception.InceptionV3([3]).eval()
+    fidelity = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(file))
     return net, fidelity
+
+
+def distances(folders, net, pooled, weights):
+    """FID of two folders as each tool makes it from end to end."""
+    cpu = torch.device("cpu")
+    sides = [compute_statistics_of_path(folder, net, 1, 2048, cpu, 0) for folder in folders]
+    yield "pytorch-fid", calculate_frechet_distance(*sides[0], *sides[1])
+    model = lambda batch: pooled((batch - 128) / 128).flatten(1)
+    yield "clean-fid", cleanfid.fid.compare_folders(*folders, model, "clean", num_workers=0, batch_size=8, device=cpu)
+    metrics = torch_fidelity.calculate_metrics(
+        input1=folders[0],
+        input2=folders[1],
+        cuda=False,
+        fid=True,
+        cache=False,
+        batch_size=1,
+        feature_extractor_weights_path=str(weights),
+        verbose=False,
+    )
+    yield "torch-fidelity", metrics["frechet_inception_distance"]
 
 
 def main():
@@ -67,16 +88,18 @@ def main():
 
     def keep(name, value):
         tensors[name] = torch.as_tensor(np.asarray(value)).to(torch.float32).contiguous()
-        print(name, tuple(value.shape), "std over images", float(value.std(0).mean()), "largest", float(abs(value).max()), flush=True)
+        print(name, tuple(value.shape), "std over images", float(np.asarray(value).std(0).mean()), "largest", float(abs(value).max()), flush=True)
 
-    net, fidelity = inception()
-    # Their own arithmetic in less time.
-    net, fidelity = (network.to(memory_format=torch.channels_last) for network in (net, fidelity))
-    pooled = torch.nn.Sequential(*net.blocks)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
+        weights, folder = Path(place) / "weights.pth", Path(place) / "images"
+        net, fidelity = inception(weights)
+        # Their own arithmetic in less time.
+        net, fidelity = (network.to(memory_format=torch.channels_last) for network in (net, fidelity))
+        pooled = torch.nn.Sequential(*net.blocks)
+        folder.mkdir()
         files = []
         for i in range(IMAGES):
-            files.append(str(Path(folder) / f"{i:02}.png"))
+            files.append(str(folder / f"{i:02}.png"))
             Image.fromarray(made_up(i)).save(files[-1])
         rgb = [torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)[None] for file in files]
 
@@ -85,7 +108,7 @@ def main():
         features = torch.cat([fidelity(image)[0] for image in rgb])
         keep("torch-fidelity", features[:, COLUMNS])
         clean = cleanfid.fid.get_folder_features(
-            folder,
+            str(folder),
             model=lambda batch: pooled((batch - 128) / 128).flatten(1),
             num_workers=0,
             batch_size=8,
@@ -93,6 +116,14 @@ def main():
             mode="clean",
         )
         keep("clean-fid", clean[:, COLUMNS])
+
+        halves = [str(Path(place) / half) for half in "ab"]
+        for half, of_half in zip(halves, (files[: IMAGES // 2], files[IMAGES // 2 :])):
+            Path(half).mkdir()
+            for file in of_half:
+                shutil.copy(file, half)
+        for tool, distance in distances(halves, net, pooled, weights):
+            keep(f"{tool}/fid", np.array([float(distance)]))
 
         resized = ResizeDataset(files, mode="clean")
         for i in range(len(SIZES)):

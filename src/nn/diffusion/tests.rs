@@ -127,6 +127,7 @@ fn unsupported_values_are_refused_by_name() {
         ("dual_cross_attention", json!(true)),
         ("encoder_hid_dim_type", json!("text_proj")),
         ("addition_embed_type", json!("text_time")),
+        ("addition_embed_type_num_heads", json!("64")),
         ("num_attention_heads", json!(8)),
         ("attention_type", json!("gated")),
         ("down_block_types", json!(["AttnDownBlock2D"])),

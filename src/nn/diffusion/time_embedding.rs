@@ -7,7 +7,7 @@ use tch::{
 
 use super::{
     config::{Activation, ClassEmbed},
-    layers::Linear,
+    layers::{LayerNorm, Linear},
 };
 use crate::error::{Error, Result};
 
@@ -158,6 +158,58 @@ impl ClassEmbedding {
             Self::Projection(embedding, _) => embedding.forward(labels),
             Self::SimpleProjection(linear, _) => linear.forward(&labels.f_totype(linear.weight.kind())?),
         }
+    }
+}
+
+/// `TextTimeEmbedding`: an encoder's hidden states, pooled by attention, as a summand of the time
+/// embedding.
+#[derive(Debug)]
+pub(crate) struct TextTimeEmbedding {
+    norm1: LayerNorm,
+    positional_embedding: Tensor,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    heads: i64,
+    proj: Linear,
+    norm2: LayerNorm,
+}
+
+impl TextTimeEmbedding {
+    /// `inputs` are the hidden states' channels, `outputs` the time embedding's.
+    pub fn new(vs: &Path, inputs: i64, outputs: i64, heads: i64) -> Result<Self> {
+        let pool = vs / "pool";
+        let linear = |name: &str| Linear::new(&(&pool / name), inputs, inputs, true);
+        Ok(Self {
+            norm1: LayerNorm::new(&(vs / "norm1"), inputs)?,
+            positional_embedding: pool.f_var("positional_embedding", &[1, inputs], Init::Const(0.0))?,
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            heads,
+            proj: Linear::new(&(vs / "proj"), inputs, outputs, true)?,
+            norm2: LayerNorm::new(&(vs / "norm2"), outputs)?,
+        })
+    }
+
+    /// (batch, tokens, inputs) to (batch, outputs).
+    pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        let xs = self.norm1.forward(hidden_states)?;
+        // The mean of all tokens asks; it is also one of those that answer.
+        let mean = xs.f_mean_dim(1i64, true, None::<Kind>)?;
+        let asking = mean.f_add(&self.positional_embedding.f_totype(mean.kind())?)?;
+        let xs = Tensor::f_cat(&[&asking, &xs], 1)?;
+        let split = |xs: Tensor| -> Result<Tensor> {
+            let size = xs.size();
+            let shape = [size[0], size[1], self.heads, size[2] / self.heads];
+            Ok(xs.f_view(shape)?.f_transpose(1, 2)?)
+        };
+        let query = split(self.q_proj.forward(&asking)?)?;
+        let (key, value) = (split(self.k_proj.forward(&xs)?)?, split(self.v_proj.forward(&xs)?)?);
+        let mask = None::<&Tensor>;
+        let pooled =
+            Tensor::f_scaled_dot_product_attention(&query, &key, &value, mask, 0.0, false, None, false)?;
+        self.norm2.forward(&self.proj.forward(&pooled.f_flatten(1, 3)?)?)
     }
 }
 

@@ -605,6 +605,9 @@ fn text_unet(m: &Making, space: &Space, inputs: i64, outputs: i64) -> UNet2DCond
         cross_attention_dim: vec![settings.text_width; levels],
         transformer_layers_per_block: vec![1; levels],
         attention_heads: settings.channels.iter().map(heads).collect(),
+        // Attention at the lowest levels alone takes long to find the words of a small network's prompts:
+        // the whole text is told to every block as well.
+        text_embed_heads: Some(settings.text_heads),
         ..UNet2DConditionConfig::default()
     }
 }
