@@ -456,7 +456,8 @@ impl ControlNetModel {
         let timesteps = batch_timesteps(timesteps, batch, sample.device())?;
         let mut temb = self.time_embedding.forward(&self.time_proj.forward(&timesteps)?)?;
         if let Some(text) = &self.add_embedding {
-            temb = add(temb, &text.forward(encoder_hidden_states)?)?;
+            let text = text.forward(encoder_hidden_states)?.f_totype(temb.kind())?;
+            temb = add(temb, &text)?;
         }
         let control = match config.controlnet_conditioning_channel_order {
             ChannelOrder::Rgb => self.controlnet_cond_embedding.forward(controlnet_cond)?,

@@ -471,6 +471,15 @@ impl UNet2DConditionModel {
         &self.config
     }
 
+    /// What is added to the time embedding for texts (batch, tokens, `cross_attention_dim`), if anything is:
+    /// (batch, channels of the time embedding).
+    ///
+    /// # Errors
+    /// The texts do not fit the network.
+    pub fn embed_texts(&self, encoder_hidden_states: &Tensor) -> Result<Option<Tensor>> {
+        self.add_embedding.as_ref().map(|text| text.forward(encoder_hidden_states)).transpose()
+    }
+
     /// What the network predicts for noisy samples: (batch, `in_channels`, height, width) of any size to
     /// (batch, `out_channels`, height, width).
     ///
@@ -503,8 +512,9 @@ impl UNet2DConditionModel {
             };
         }
 
-        if let Some(text) = &self.add_embedding {
-            temb = add(temb, &text.forward(encoder_hidden_states)?)?;
+        if let Some(text) = self.embed_texts(encoder_hidden_states)? {
+            let text = text.f_totype(temb.kind())?;
+            temb = add(temb, &text)?;
         }
 
         let xs = match config.center_input_sample {

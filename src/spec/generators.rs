@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::nn::diffusion::config::TimeScaleShift;
+
 use super::tasks::{Augment, AugmentSpec, Precision, TranslateUnit, layered};
 
 /// What an image is made from.
@@ -166,6 +168,9 @@ layered! {
         /// Channels of an attention head.
         attention_head_dim: i64,
         norm_num_groups: i64,
+        /// How blocks take in time, class and text: added before a norm ("default", the paper's), or as scale and
+        /// shift behind it ("scale_shift"), which small networks learn to obey sooner.
+        resnet_time_scale_shift: TimeScaleShift,
         /// Text encoder from scratch: width, layers, heads, longest prompt in tokens.
         text_width: i64,
         text_layers: i64,
@@ -264,6 +269,7 @@ impl Generator {
             attention_levels: vec![2],
             attention_head_dim: 32,
             norm_num_groups: 16,
+            resnet_time_scale_shift: TimeScaleShift::ScaleShift,
             text_width: 128,
             text_layers: 2,
             text_heads: 4,
@@ -275,7 +281,11 @@ impl Generator {
             prompt: "{view} apical view, {phase}, {quality} quality, {sex}, {age}, {ef}".into(),
             random_tokens: false,
             prediction: Prediction::VPrediction,
-            betas: Betas::SquaredcosCapV2,
+            // Where no mask says where things are, half of the steps at much noise, where that is decided.
+            betas: match mode {
+                Mode::TextSegmentation => Betas::SquaredcosCapV2,
+                _ => Betas::Linear,
+            },
             steps: match mode {
                 Mode::Text => 6000,
                 Mode::TextSegmentation => 2000, // from the text model
@@ -328,6 +338,7 @@ impl Generator {
         let base = Self {
             preset: GeneratorPreset::Diffecho,
             noise_levels: NoiseLevels::Timesteps,
+            resnet_time_scale_shift: TimeScaleShift::Default,
             prediction: Prediction::Epsilon,
             precision: Precision::Bf16,
             layers_per_block: 2,

@@ -1,7 +1,7 @@
 //! Values that the configurations of several networks share, how they are read from `config.json` and
 //! how they are written.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -44,7 +44,8 @@ impl Activation {
 
 /// How a residual block takes in the time embedding: as a shift before its second norm (`default`), or
 /// as a scale and a shift behind it (`scale_shift`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TimeScaleShift {
     #[default]
     Default,

@@ -192,9 +192,9 @@ impl TextTimeEmbedding {
         })
     }
 
-    /// (batch, tokens, inputs) to (batch, outputs).
+    /// (batch, tokens, inputs) of any floating type to (batch, outputs) of the weights' type.
     pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
-        let xs = self.norm1.forward(hidden_states)?;
+        let xs = self.norm1.forward(&hidden_states.f_totype(self.q_proj.weight.kind())?)?;
         // The mean of all tokens asks; it is also one of those that answer.
         let mean = xs.f_mean_dim(1i64, true, None::<Kind>)?;
         let asking = mean.f_add(&self.positional_embedding.f_totype(mean.kind())?)?;

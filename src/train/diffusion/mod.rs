@@ -5,6 +5,7 @@ mod autoencoder;
 mod batches;
 mod fit;
 mod networks;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
@@ -229,7 +230,7 @@ impl Run<'_> {
         let trained = parameters.count() as u64;
         self.summary = GeneratorSummary {
             mode: crate::results::word(&settings.mode),
-            parameters: trained + networks.frozen_parameters,
+            parameters: networks.parameters(),
             trainable: trained,
             train_images: self.summary.train_images + data.train.len() as u64,
             train_patients: self.summary.train_patients.max(data.train.patients() as u64),

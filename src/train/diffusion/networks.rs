@@ -6,7 +6,11 @@ use std::{collections::HashMap, path::Path};
 use serde_json::json;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{batches::Batch, fit::Named};
+use super::{
+    batches::Batch,
+    fit::Named,
+    texts::{Texts, freeze_pooling},
+};
 use crate::{
     error::{AtPath, Error, Result},
     nn::{
@@ -17,7 +21,7 @@ use crate::{
         diffusion::config::{BlockType, ClassEmbed, TimeEmbedding},
         init,
         schedulers::SchedulerConfig,
-        tokenizer::{self, ClipTokenizer},
+        tokenizer::ClipTokenizer,
         unet2d::{UNet2DConfig, UNet2DModel},
         unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
     },
@@ -48,10 +52,9 @@ pub(super) struct Networks {
     /// Trained variable stores and the parts that they are.
     trained: Vec<(&'static str, VarStore)>,
     /// Frozen ones: they own the weights of networks above.
-    _frozen: Vec<VarStore>,
+    frozen: Vec<VarStore>,
     /// Configurations by part, of the trained networks.
     configs: Vec<(&'static str, serde_json::Value)>,
-    pub frozen_parameters: u64,
 }
 
 enum Denoiser {
@@ -59,73 +62,6 @@ enum Denoiser {
     Text { unet: Box<UNet2DConditionModel>, texts: Texts },
     ControlNet { controlnet: Box<ControlNetModel>, unet: Box<UNet2DConditionModel>, texts: Texts },
     MaskChannels { unet: Box<UNet2DConditionModel>, texts: Texts },
-}
-
-/// The prompts of the samples.
-struct Texts {
-    encoder: ClipTextModel,
-    /// (prompts, tokens), the last one empty.
-    ids: Tensor,
-    /// (prompts, tokens, width), where the encoder is not trained.
-    encoded: Option<Tensor>,
-    /// Which prompt each sample has, for training and validation samples in turn.
-    of: Vec<i64>,
-}
-
-impl Texts {
-    fn new(
-        encoder: ClipTextModel,
-        tokenizer: &ClipTokenizer,
-        prompts: &[String],
-        trained: bool,
-        device: Device,
-    ) -> Result<Self> {
-        // Few prompts are different ones: each is encoded once.
-        let mut known: HashMap<&str, i64> = HashMap::new();
-        let (mut ids, mut of) = (Vec::new(), Vec::new());
-        for prompt in prompts {
-            let next = known.len() as i64;
-            let at = *known.entry(prompt).or_insert(next);
-            if at == next {
-                let encoded = tokenizer.encode(prompt)?;
-                if let Some(cut) = encoded.cut {
-                    return Err(Error::input(format!(
-                        "a prompt is too long, {cut:?} would be cut off: {prompt:?}"
-                    ))
-                    .help("shorten `prompt`, or raise `text_tokens` of a text encoder from scratch"));
-                }
-                ids.extend(encoded.ids);
-            }
-            of.push(at);
-        }
-        ids.extend(tokenizer.encode("")?.ids);
-        let ids = Tensor::from_slice(&ids).f_view([known.len() as i64 + 1, -1])?.to_device(device);
-        let encoded = match trained {
-            true => None,
-            false => {
-                let _guard = tch::no_grad_guard();
-                Some(encoder.forward(&ids)?)
-            }
-        };
-        Ok(Self { encoder, ids, encoded, of })
-    }
-
-    /// (batch, tokens, width) in the type `kind`.
-    fn embed(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
-        let empty = self.ids.size()[0] - 1;
-        let rows: Vec<i64> = batch
-            .chosen
-            .iter()
-            .zip(&batch.dropped)
-            .map(|(&i, &dropped)| if dropped { empty } else { self.of[batch.offset + i] })
-            .collect();
-        let rows = Tensor::from_slice(&rows).to_device(self.ids.device());
-        let embedded = match &self.encoded {
-            Some(encoded) => encoded.f_index_select(0, &rows)?,
-            None => self.encoder.forward(&self.ids.f_index_select(0, &rows)?)?,
-        };
-        Ok(embedded.to_kind(kind))
-    }
 }
 
 /// What the networks are made for.
@@ -194,6 +130,7 @@ impl Networks {
                     layers_per_block: settings.layers_per_block,
                     attention_head_dim: Some(settings.attention_head_dim),
                     norm_num_groups: settings.norm_num_groups,
+                    resnet_time_scale_shift: settings.resnet_time_scale_shift,
                     class_embed: (!m.classes.is_empty())
                         .then_some(ClassEmbed::Table { classes: m.classes.len() as i64 }),
                     ..UNet2DConfig::default()
@@ -233,38 +170,19 @@ impl Networks {
             scheduler,
             denoiser: Denoiser::Unconditional { unet, classes: !m.classes.is_empty() },
             trained: vec![("unet", vs)],
-            _frozen: Vec::new(),
+            frozen: Vec::new(),
             configs: vec![("unet", config.to_json())],
-            frozen_parameters: 0,
         })
     }
 
     fn text(m: &Making) -> Result<Self> {
         let settings = m.settings;
         let vs = VarStore::new(m.device);
-        let Some(dir) = m.base else {
-            let (extras, space) = new_space(m)?;
-            let (channels, _) = new_latent(m, &space);
-            let config = text_unet(m, &space, channels, channels);
-            let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
-            init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
-            let (texts, text_vs, text_config) = new_texts(m)?;
-            return Ok(Self {
-                image_channels: space.image_channels(channels),
-                latent: latent_of(channels, settings, &space),
-                space,
-                extras,
-                scheduler: new_scheduler(settings)?,
-                denoiser: Denoiser::Text { unet, texts },
-                trained: vec![("unet", vs), ("text_encoder", text_vs)],
-                _frozen: Vec::new(),
-                configs: vec![("unet", config.to_json()), ("text_encoder", text_config)],
-                frozen_parameters: 0,
-            });
-        };
+        let Some(dir) = m.base else { return Self::from_scratch(m, vs, false) };
         let base = TextBase::open(dir, m)?;
         let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &base.unet)?);
         base.folder.part("unet")?.load_weights(&vs, None)?;
+        freeze_pooling(&vs);
         Ok(Self {
             image_channels: base.space.image_channels(base.unet.out_channels),
             latent: latent_of(base.unet.out_channels, settings, &base.space),
@@ -273,9 +191,33 @@ impl Networks {
             scheduler: base.scheduler,
             denoiser: Denoiser::Text { unet, texts: base.texts },
             trained: vec![("unet", vs)],
-            frozen_parameters: count(&base.frozen),
-            _frozen: base.frozen,
+            frozen: base.frozen,
             configs: vec![("unet", base.unet.to_json())],
+        })
+    }
+
+    /// A text model, or one that is given the mask as well.
+    fn from_scratch(m: &Making, vs: VarStore, masked: bool) -> Result<Self> {
+        let (extras, space) = new_space(m)?;
+        let (channels, _) = new_latent(m, &space);
+        let further = if masked { mask_channels(space.factor()) } else { 0 };
+        let config = text_unet(m, &space, channels + further, channels);
+        let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
+        init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
+        let (texts, text_vs, text_config) = Texts::from_scratch(m, &unet, &vs)?;
+        Ok(Self {
+            image_channels: space.image_channels(channels),
+            latent: latent_of(channels, m.settings, &space),
+            space,
+            extras: Extras { mask_channels: masked, ..extras },
+            scheduler: new_scheduler(m.settings)?,
+            denoiser: match masked {
+                true => Denoiser::MaskChannels { unet, texts },
+                false => Denoiser::Text { unet, texts },
+            },
+            trained: vec![("unet", vs), ("text_encoder", text_vs)],
+            frozen: Vec::new(),
+            configs: vec![("unet", config.to_json()), ("text_encoder", text_config)],
         })
     }
 
@@ -306,6 +248,7 @@ impl Networks {
         let controlnet = Box::new(ControlNetModel::new(&vs.root(), &config)?);
         init::fill(&vs, random::seed(m.seed, "controlnet", &[]), None);
         copy_from_unet(&vs, &frozen)?;
+        freeze_pooling(&vs);
         freeze(&mut frozen, m.kind);
         base.frozen.push(frozen);
         Ok(Self {
@@ -316,8 +259,7 @@ impl Networks {
             scheduler: base.scheduler,
             denoiser: Denoiser::ControlNet { controlnet, unet, texts: base.texts },
             trained: vec![("controlnet", vs)],
-            frozen_parameters: count(&base.frozen),
-            _frozen: base.frozen,
+            frozen: base.frozen,
             configs: vec![("controlnet", config.to_json())],
         })
     }
@@ -325,24 +267,7 @@ impl Networks {
     /// From a text model, whose first convolution gets more inputs that start at zero; or from scratch.
     fn mask_channels(m: &Making, vs: VarStore) -> Result<Self> {
         let settings = m.settings;
-        let Some(dir) = m.base else {
-            let mut made = Self::text(m)?;
-            let Denoiser::Text { unet: plain, texts } = made.denoiser else {
-                return Err(Error::failure("a text model was expected"));
-            };
-            let (channels, fold) = (plain.config().out_channels, made.space.factor());
-            let config = UNet2DConditionConfig {
-                in_channels: channels + mask_channels(fold),
-                ..plain.config().clone()
-            };
-            let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
-            init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
-            made.trained[0] = ("unet", vs);
-            made.configs[0] = ("unet", config.to_json());
-            made.extras.mask_channels = true;
-            made.denoiser = Denoiser::MaskChannels { unet, texts };
-            return Ok(made);
-        };
+        let Some(dir) = m.base else { return Self::from_scratch(m, vs, true) };
         let base = TextBase::open(dir, m)?;
         let fold = base.space.factor();
         let config = UNet2DConditionConfig {
@@ -364,6 +289,7 @@ impl Networks {
                 }
             })?;
         }
+        freeze_pooling(&vs);
         Ok(Self {
             image_channels: base.space.image_channels(base.unet.out_channels),
             latent: latent_of(base.unet.out_channels, settings, &base.space),
@@ -373,8 +299,7 @@ impl Networks {
             scheduler: base.scheduler,
             denoiser: Denoiser::MaskChannels { unet, texts: base.texts },
             trained: vec![("unet", vs)],
-            frozen_parameters: count(&base.frozen),
-            _frozen: base.frozen,
+            frozen: base.frozen,
             configs: vec![("unet", config.to_json())],
         })
     }
@@ -386,6 +311,12 @@ impl Networks {
             vs.variables().into_iter().map(move |(name, v)| (format!("{part}/{name}"), v)).collect::<Vec<_>>()
         };
         self.trained.iter().flat_map(of).collect()
+    }
+
+    /// Weights of all networks, trained or not.
+    pub fn parameters(&self) -> u64 {
+        let stores = self.trained.iter().map(|(_, vs)| vs).chain(&self.frozen);
+        stores.flat_map(|vs| vs.variables().into_values()).map(|v| v.numel() as u64).sum()
     }
 
     /// What the networks predict for noisy samples (batch, channels, height, width), f32.
@@ -510,7 +441,7 @@ impl TextBase {
         part.load_weights(&vs, None)?;
         freeze(&mut vs, m.kind);
         let tokenizer = ClipTokenizer::read(folder.part("tokenizer")?.dir())?;
-        let texts = Texts::new(encoder, &tokenizer, m.prompts, false, m.device)?;
+        let texts = Texts::new(&encoder, &tokenizer, m)?;
         let (extras, space) = base_space(&folder, true, m)?;
         if extras.mask_channels {
             return Err(Error::input("the base takes masks already: it is no text model")
@@ -602,6 +533,7 @@ fn text_unet(m: &Making, space: &Space, inputs: i64, outputs: i64) -> UNet2DCond
         block_out_channels: settings.channels.clone(),
         layers_per_block: vec![settings.layers_per_block; levels],
         norm_num_groups: settings.norm_num_groups,
+        resnet_time_scale_shift: settings.resnet_time_scale_shift,
         cross_attention_dim: vec![settings.text_width; levels],
         transformer_layers_per_block: vec![1; levels],
         attention_heads: settings.channels.iter().map(heads).collect(),
@@ -610,31 +542,6 @@ fn text_unet(m: &Making, space: &Space, inputs: i64, outputs: i64) -> UNet2DCond
         text_embed_heads: Some(settings.text_heads),
         ..UNet2DConditionConfig::default()
     }
-}
-
-/// A text encoder from scratch with a vocabulary of the prompts.
-fn new_texts(m: &Making) -> Result<(Texts, VarStore, serde_json::Value)> {
-    let settings = m.settings;
-    let dir = m.work.join("tokenizer");
-    std::fs::create_dir_all(&dir).at_path(&dir, "cannot make the folder")?;
-    tokenizer::learn(m.prompts, settings.text_tokens, &dir)?;
-    let tokenizer = ClipTokenizer::read(&dir)?;
-    let config = ClipTextConfig {
-        vocab_size: tokenizer.vocab_size() as i64,
-        hidden_size: settings.text_width,
-        intermediate_size: 4 * settings.text_width,
-        num_hidden_layers: settings.text_layers,
-        num_attention_heads: settings.text_heads,
-        max_position_embeddings: settings.text_tokens,
-        hidden_act: crate::nn::clip_text::Activation::QuickGelu,
-        layer_norm_eps: 1e-5,
-        eos_token_id: Some(tokenizer.eos().into()),
-    };
-    let vs = VarStore::new(m.device);
-    let encoder = ClipTextModel::new(&vs.root(), &config)?;
-    init::fill(&vs, random::seed(m.seed, "text encoder", &[]), None);
-    let texts = Texts::new(encoder, &tokenizer, m.prompts, true, m.device)?;
-    Ok((texts, vs, config.to_json()))
 }
 
 /// The noise of a model from scratch, as DDIM's configuration: sampling may choose another scheduler.
@@ -682,10 +589,6 @@ fn check_trainable(dropout: f64, time: TimeEmbedding) -> Result<()> {
 fn freeze(vs: &mut VarStore, kind: Kind) {
     vs.set_kind(kind);
     vs.freeze();
-}
-
-fn count(stores: &[VarStore]) -> u64 {
-    stores.iter().flat_map(|vs| vs.variables().into_values()).map(|v| v.numel() as u64).sum()
 }
 
 /// Copies a part's files.

@@ -1,0 +1,234 @@
+//! The prompts of a text model's training, and the text encoder from scratch that learns to tell them apart.
+
+use std::collections::{HashMap, HashSet};
+
+use rand::seq::index;
+use tch::{Kind, Reduction, Tensor, nn::VarStore};
+
+use super::{batches::Batch, networks::Making};
+use crate::{
+    error::{AtPath, Error, Result},
+    nn::{
+        clip_text::{Activation, ClipTextConfig, ClipTextModel},
+        init,
+        tokenizer::{self, ClipTokenizer},
+        unet2d_condition::UNet2DConditionModel,
+    },
+    random,
+    spec::Precision,
+    train::{
+        optimizer::{Optimizer, Rule},
+        parameters::Parameters,
+    },
+};
+
+/// Of a text encoder's own training: steps, prompts in each, and AdamW's first rate.
+const STEPS: u64 = 300;
+const PROMPTS: usize = 64;
+const RATE: f64 = 1e-3;
+
+/// The prompts of the samples, as a text encoder that is not trained on sees them.
+pub(super) struct Texts {
+    /// (prompts, tokens, width), the last one of the empty prompt.
+    encoded: Tensor,
+    /// Which prompt each sample has, for training and validation samples in turn.
+    of: Vec<i64>,
+}
+
+impl Texts {
+    /// # Errors
+    /// A prompt has too many tokens.
+    pub fn new(encoder: &ClipTextModel, tokenizer: &ClipTokenizer, m: &Making) -> Result<Self> {
+        Self::encode(encoder, Prompts::new(tokenizer, m)?)
+    }
+
+    /// With a text encoder from scratch, its vocabulary that of the prompts: its weights and configuration.
+    /// It and what pools its states in `unet`, whose weights `unet_vs` holds, have learned to tell the prompts
+    /// apart; nothing is left to train of them.
+    ///
+    /// # Errors
+    /// A prompt has too many tokens, or the vocabulary cannot be written.
+    pub fn from_scratch(
+        m: &Making,
+        unet: &UNet2DConditionModel,
+        unet_vs: &VarStore,
+    ) -> Result<(Self, VarStore, serde_json::Value)> {
+        let settings = m.settings;
+        let dir = m.work.join("tokenizer");
+        std::fs::create_dir_all(&dir).at_path(&dir, "cannot make the folder")?;
+        tokenizer::learn(m.prompts, settings.text_tokens, &dir)?;
+        let tokenizer = ClipTokenizer::read(&dir)?;
+        let config = ClipTextConfig {
+            vocab_size: tokenizer.vocab_size() as i64,
+            hidden_size: settings.text_width,
+            intermediate_size: 4 * settings.text_width,
+            num_hidden_layers: settings.text_layers,
+            num_attention_heads: settings.text_heads,
+            max_position_embeddings: settings.text_tokens,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            eos_token_id: Some(tokenizer.eos().into()),
+        };
+        let mut vs = VarStore::new(m.device);
+        let encoder = ClipTextModel::new(&vs.root(), &config)?;
+        init::fill(&vs, random::seed(m.seed, "text encoder", &[]), None);
+        let prompts = Prompts::new(&tokenizer, m)?;
+        tell_apart(&prompts, &encoder, unet, [&vs, unet_vs], random::seed(m.seed, "texts", &[]))?;
+        vs.freeze();
+        freeze_pooling(unet_vs);
+        Ok((Self::encode(&encoder, prompts)?, vs, config.to_json()))
+    }
+
+    fn encode(encoder: &ClipTextModel, prompts: Prompts) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        Ok(Self { encoded: encoder.forward(&prompts.ids)?, of: prompts.of })
+    }
+
+    /// (batch, tokens, width) in the type `kind`.
+    pub fn embed(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+        let empty = self.encoded.size()[0] - 1;
+        let rows: Vec<i64> = batch
+            .chosen
+            .iter()
+            .zip(&batch.dropped)
+            .map(|(&i, &dropped)| if dropped { empty } else { self.of[batch.offset + i] })
+            .collect();
+        let rows = Tensor::from_slice(&rows).to_device(self.encoded.device());
+        Ok(self.encoded.f_index_select(0, &rows)?.to_kind(kind))
+    }
+}
+
+/// What pools texts for the time embedding is left as it is: trained with the rest it lets the texts go before
+/// the rest has learned to read them.
+pub(super) fn freeze_pooling(vs: &VarStore) {
+    for (_, variable) in pooling(vs) {
+        let _ = variable.set_requires_grad(false);
+    }
+}
+
+fn pooling(vs: &VarStore) -> impl Iterator<Item = (String, Tensor)> {
+    vs.variables().into_iter().filter(|(name, _)| name.starts_with("add_embedding."))
+}
+
+/// Few prompts of the samples are different ones.
+struct Prompts {
+    different: Vec<String>,
+    /// (different prompts and the empty one, tokens)
+    ids: Tensor,
+    /// Which of them each sample has.
+    of: Vec<i64>,
+}
+
+impl Prompts {
+    fn new(tokenizer: &ClipTokenizer, m: &Making) -> Result<Self> {
+        let mut known: HashMap<&str, i64> = HashMap::new();
+        let (mut ids, mut of, mut different) = (Vec::new(), Vec::new(), Vec::new());
+        for prompt in m.prompts {
+            let next = known.len() as i64;
+            let at = *known.entry(prompt).or_insert(next);
+            if at == next {
+                let encoded = tokenizer.encode(prompt)?;
+                if let Some(cut) = encoded.cut {
+                    return Err(Error::input(format!(
+                        "a prompt is too long, {cut:?} would be cut off: {prompt:?}"
+                    ))
+                    .help("shorten `prompt`, or raise `text_tokens` of a text encoder from scratch"));
+                }
+                ids.extend(encoded.ids);
+                different.push(prompt.clone());
+            }
+            of.push(at);
+        }
+        ids.extend(tokenizer.encode("")?.ids);
+        let ids = Tensor::from_slice(&ids).f_view([known.len() as i64 + 1, -1])?.to_device(m.device);
+        Ok(Self { different, ids, of })
+    }
+}
+
+/// Trains a text encoder from scratch, and the attention that pools its states for the time embedding of
+/// `unet`, until the pooled prompts are as alike as their words ([`alikeness`]); `stores` hold their weights.
+///
+/// Words that mean nothing yet are noise to a U-Net, which learns to ignore them before they could learn to
+/// mean something. Published models start from a text encoder that knows its words (CLIP); this one learns the
+/// few that it will see.
+fn tell_apart(
+    prompts: &Prompts,
+    encoder: &ClipTextModel,
+    unet: &UNet2DConditionModel,
+    [text_vs, unet_vs]: [&VarStore; 2],
+    seed: u64,
+) -> Result<()> {
+    let count = prompts.different.len();
+    let Some(alike) = alikeness(&prompts.different) else { return Ok(()) };
+    let device = prompts.ids.device();
+    let alike = Tensor::f_from_slice(&alike)?.f_view([count as i64, count as i64])?.to_device(device);
+    let variables: HashMap<String, Tensor> =
+        text_vs.variables().into_iter().chain(pooling(unet_vs)).collect();
+    let parameters = Parameters::new(variables, Precision::F32)?;
+    let mut optimizer = Optimizer::new(Rule::AdamW { weight_decay: 0.0 }, &parameters.master);
+    for step in 0..STEPS {
+        let mut rng = random::rng(seed, "prompts told apart", &[step]);
+        let rows: Vec<i64> =
+            index::sample(&mut rng, count, count.min(PROMPTS)).into_iter().map(|row| row as i64).collect();
+        let rows = Tensor::f_from_slice(&rows)?.to_device(device);
+        let target = alike.f_index_select(0, &rows)?.f_index_select(1, &rows)?;
+        let states = encoder.forward(&prompts.ids.f_index_select(0, &rows)?)?;
+        let Some(pooled) = unet.embed_texts(&states)? else { return Ok(()) };
+        // The last norm makes the length of each the root of its channels.
+        let cosines = pooled.f_matmul(&pooled.f_transpose(0, 1)?)? / pooled.size()[1] as f64;
+        let gradient = parameters.gradient(&cosines.f_mse_loss(&target, Reduction::Mean)?)?;
+        optimizer.step(&parameters.master, &gradient, RATE * (1.0 - step as f64 / STEPS as f64));
+    }
+    Ok(())
+}
+
+/// How alike prompts are: cosines between them (prompts, prompts), row by row. Two prompts share the Dice
+/// coefficient of those of their words that not all prompts have; its mean is taken out by rows and columns, so
+/// that what most prompts share does not count. None where nothing tells prompts apart.
+fn alikeness(prompts: &[String]) -> Option<Vec<f32>> {
+    let n = prompts.len();
+    let words: Vec<HashSet<&str>> = prompts
+        .iter()
+        .map(|prompt| prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect())
+        .collect();
+    let varies = |word: &&&str| !words.iter().all(|of| of.contains(**word));
+    let words: Vec<HashSet<&str>> =
+        words.iter().map(|of| of.iter().filter(varies).copied().collect()).collect();
+    let share = |a: &HashSet<&str>, b: &HashSet<&str>| match a.len() + b.len() {
+        0 => 1.0,
+        all => 2.0 * a.intersection(b).count() as f64 / all as f64,
+    };
+    let shares: Vec<f64> = words.iter().flat_map(|a| words.iter().map(move |b| share(a, b))).collect();
+    let means: Vec<f64> = shares.chunks(n.max(1)).map(|row| row.iter().sum::<f64>() / n as f64).collect();
+    let mean = means.iter().sum::<f64>() / n as f64;
+    let centred = |i: usize, j: usize| shares[i * n + j] - means[i] - means[j] + mean;
+    let lengths: Vec<f64> = (0..n).map(|i| centred(i, i).max(0.0).sqrt()).collect();
+    if lengths.iter().all(|&length| length < 1e-6) {
+        return None;
+    }
+    let cosine = |i: usize, j: usize| (centred(i, j) / (lengths[i] * lengths[j]).max(1e-12)) as f32;
+    Some((0..n).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| cosine(i, j)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_as_alike_as_the_words_that_vary() {
+        let prompts = ["two view, ed", "two view, es", "four view, ed", "four view, es"].map(str::to_owned);
+        let alike = alikeness(&prompts).unwrap();
+        // Half of the words shared is no likeness, none shared is the opposite.
+        let expected =
+            [[1.0, 0.0, 0.0, -1.0], [0.0, 1.0, -1.0, 0.0], [0.0, -1.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 1.0]];
+        let difference = |(found, expected): (&f32, &f32)| (found - expected).abs();
+        assert!(alike.iter().zip(expected.as_flattened()).map(difference).all(|d| d < 1e-6), "{alike:?}");
+    }
+
+    #[test]
+    fn prompts_that_nothing_tells_apart_are_left_alone() {
+        assert!(alikeness(&["a view".to_owned()]).is_none());
+        assert!(alikeness(&["a view".to_owned(), "a, view".to_owned()]).is_none());
+        assert!(alikeness(&[]).is_none());
+    }
+}
