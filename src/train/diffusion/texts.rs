@@ -213,6 +213,10 @@ fn alikeness(prompts: &[String]) -> Option<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        nn::{diffusion::config::BlockType, unet2d_condition::UNet2DConditionConfig},
+        spec::{Generator, GeneratorPreset, Mode},
+    };
 
     #[test]
     fn prompts_are_as_alike_as_the_words_that_vary() {
@@ -230,5 +234,65 @@ mod tests {
         assert!(alikeness(&["a view".to_owned()]).is_none());
         assert!(alikeness(&["a view".to_owned(), "a, view".to_owned()]).is_none());
         assert!(alikeness(&[]).is_none());
+    }
+
+    #[test]
+    fn a_text_encoder_from_scratch_tells_its_prompts_apart_and_is_left_alone_then() {
+        let views = ["two", "four"].map(|view| format!("{view}-chamber apical view"));
+        let prompts: Vec<String> = views
+            .iter()
+            .flat_map(|view| ["ed", "es"].map(|phase| format!("{view}, {phase}, good quality")))
+            .chain(views.iter().map(|view| format!("{view}, ed, poor quality")))
+            .collect();
+        let settings = Generator {
+            text_width: 32,
+            text_layers: 1,
+            text_heads: 2,
+            text_tokens: 20,
+            ..Generator::preset(GeneratorPreset::Cpu, Mode::Text)
+        };
+        let work = tempfile::tempdir().unwrap();
+        let making = Making {
+            settings: &settings,
+            base: None,
+            prompts: &prompts,
+            autoencoder: None,
+            classes: &[],
+            work: work.path(),
+            kind: Kind::Float,
+            device: tch::Device::Cpu,
+            seed: 3,
+        };
+        let config = UNet2DConditionConfig {
+            down_block_types: vec![BlockType::CrossAttention],
+            up_block_types: vec![BlockType::CrossAttention],
+            block_out_channels: vec![16],
+            layers_per_block: vec![1],
+            norm_num_groups: 8,
+            cross_attention_dim: vec![32],
+            transformer_layers_per_block: vec![1],
+            attention_heads: vec![2],
+            text_embed_heads: Some(2),
+            ..UNet2DConditionConfig::default()
+        };
+        let cosines = {
+            let vs = VarStore::new(tch::Device::Cpu);
+            let unet = UNet2DConditionModel::new(&vs.root(), &config).unwrap();
+            init::fill(&vs, 3, None);
+            let (texts, text_vs, _) = Texts::from_scratch(&making, &unet, &vs).unwrap();
+            let states = texts.encoded.narrow(0, 0, prompts.len() as i64);
+            let pooled = unet.embed_texts(&states).unwrap().unwrap();
+            for (name, variable) in vs.variables() {
+                assert_eq!(variable.requires_grad(), !name.starts_with("add_embedding."), "{name}");
+            }
+            assert!(text_vs.variables().values().all(|variable| !variable.requires_grad()));
+            let cosines = pooled.matmul(&pooled.transpose(0, 1)) / pooled.size()[1] as f64;
+            Vec::<f32>::try_from(cosines.view(-1)).unwrap()
+        };
+        let alike = alikeness(&prompts).unwrap();
+        let off =
+            cosines.iter().zip(&alike).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
+        println!("off by {off}");
+        assert!(off < 0.1, "{cosines:?}, {alike:?}");
     }
 }
