@@ -315,12 +315,8 @@ impl UNet2DConditionConfig {
         if self.class_embeddings_concat && self.class_embed.is_none() {
             return Err(Error::input("`class_embeddings_concat` needs a class embedding"));
         }
-        if self.text_embed_heads.is_some() {
-            if self.class_embeddings_concat {
-                return Err(Error::input(
-                    "`class_embeddings_concat` leaves no room for `addition_embed_type`",
-                ));
-            }
+        if self.text_embed_heads.is_some() && self.class_embeddings_concat {
+            return Err(Error::input("`class_embeddings_concat` leaves no room for `addition_embed_type`"));
         }
         if let Some(channels) = self.context_channels()? {
             check_text_embed(self.text_embed_heads, channels)?;

@@ -168,7 +168,7 @@ impl Work {
             Self::Phantom(_) => 1,
             Self::Import { .. } => 1,
             Self::Prepare { .. } => 1,
-            Self::TrainGenerator { .. } => 2,
+            Self::TrainGenerator { .. } => 3,
             Self::Generate { .. } => 1,
             Self::ImportSynthetic {} => 1,
             Self::PrepareSynthetic { .. } => 1,

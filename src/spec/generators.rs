@@ -169,7 +169,7 @@ layered! {
         attention_head_dim: i64,
         norm_num_groups: i64,
         /// How blocks take in time, class and text: added before a norm ("default", the paper's), or as scale and
-        /// shift behind it ("scale_shift"), which small networks learn to obey sooner.
+        /// shift behind it ("scale_shift"); diffusers' words.
         resnet_time_scale_shift: TimeScaleShift,
         /// Text encoder from scratch: width, layers, heads, longest prompt in tokens.
         text_width: i64,

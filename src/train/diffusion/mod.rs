@@ -162,6 +162,7 @@ impl Run<'_> {
             settings,
             base: part.base.as_deref(),
             prompts: &texts,
+            train_prompts: data.train.len(),
             autoencoder: autoencoder.as_deref(),
             classes: if told { Label::ViewPhase.classes() } else { &[] },
             work: &checkpoints,

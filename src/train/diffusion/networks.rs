@@ -71,6 +71,8 @@ pub(super) struct Making<'a> {
     pub base: Option<&'a Path>,
     /// Prompts of the training samples, then of the validation samples.
     pub prompts: &'a [String],
+    /// How many of them are training samples'.
+    pub train_prompts: usize,
     /// A trained autoencoder's folder, where one was made from scratch.
     pub autoencoder: Option<&'a Path>,
     /// Classes that one unconditional model is told; empty: none.

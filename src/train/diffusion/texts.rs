@@ -112,7 +112,8 @@ fn pooling(vs: &VarStore) -> impl Iterator<Item = (String, Tensor)> {
 
 /// Few prompts of the samples are different ones.
 struct Prompts {
-    different: Vec<String>,
+    /// Those of the training samples, which alone are learned from; they are the first rows of `ids`.
+    learned: Vec<String>,
     /// (different prompts and the empty one, tokens)
     ids: Tensor,
     /// Which of them each sample has.
@@ -122,8 +123,8 @@ struct Prompts {
 impl Prompts {
     fn new(tokenizer: &ClipTokenizer, m: &Making) -> Result<Self> {
         let mut known: HashMap<&str, i64> = HashMap::new();
-        let (mut ids, mut of, mut different) = (Vec::new(), Vec::new(), Vec::new());
-        for prompt in m.prompts {
+        let (mut ids, mut of, mut learned) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, prompt) in m.prompts.iter().enumerate() {
             let next = known.len() as i64;
             let at = *known.entry(prompt).or_insert(next);
             if at == next {
@@ -135,13 +136,15 @@ impl Prompts {
                     .help("shorten `prompt`, or raise `text_tokens` of a text encoder from scratch"));
                 }
                 ids.extend(encoded.ids);
-                different.push(prompt.clone());
+                if i < m.train_prompts {
+                    learned.push(prompt.clone());
+                }
             }
             of.push(at);
         }
         ids.extend(tokenizer.encode("")?.ids);
         let ids = Tensor::from_slice(&ids).f_view([known.len() as i64 + 1, -1])?.to_device(m.device);
-        Ok(Self { different, ids, of })
+        Ok(Self { learned, ids, of })
     }
 }
 
@@ -158,8 +161,8 @@ fn tell_apart(
     [text_vs, unet_vs]: [&VarStore; 2],
     seed: u64,
 ) -> Result<()> {
-    let count = prompts.different.len();
-    let Some(alike) = alikeness(&prompts.different) else { return Ok(()) };
+    let count = prompts.learned.len();
+    let Some(alike) = alikeness(&prompts.learned) else { return Ok(()) };
     let device = prompts.ids.device();
     let alike = Tensor::f_from_slice(&alike)?.f_view([count as i64, count as i64])?.to_device(device);
     let variables: HashMap<String, Tensor> =
@@ -252,10 +255,13 @@ mod tests {
             ..Generator::preset(GeneratorPreset::Cpu, Mode::Text)
         };
         let work = tempfile::tempdir().unwrap();
+        // The last one is a validation sample's.
+        let train_prompts = prompts.len() - 1;
         let making = Making {
             settings: &settings,
             base: None,
             prompts: &prompts,
+            train_prompts,
             autoencoder: None,
             classes: &[],
             work: work.path(),
@@ -280,7 +286,7 @@ mod tests {
             let unet = UNet2DConditionModel::new(&vs.root(), &config).unwrap();
             init::fill(&vs, 3, None);
             let (texts, text_vs, _) = Texts::from_scratch(&making, &unet, &vs).unwrap();
-            let states = texts.encoded.narrow(0, 0, prompts.len() as i64);
+            let states = texts.encoded.narrow(0, 0, train_prompts as i64);
             let pooled = unet.embed_texts(&states).unwrap().unwrap();
             for (name, variable) in vs.variables() {
                 assert_eq!(variable.requires_grad(), !name.starts_with("add_embedding."), "{name}");
@@ -289,7 +295,8 @@ mod tests {
             let cosines = pooled.matmul(&pooled.transpose(0, 1)) / pooled.size()[1] as f64;
             Vec::<f32>::try_from(cosines.view(-1)).unwrap()
         };
-        let alike = alikeness(&prompts).unwrap();
+        let alike = alikeness(&prompts[..train_prompts]).unwrap();
+        assert_eq!(alike.len(), cosines.len());
         let off =
             cosines.iter().zip(&alike).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max);
         println!("off by {off}");
