@@ -137,9 +137,10 @@ struct SampleArgs {
     /// Denoising steps (default: 50; 1000 for DDPM without a text)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// Guidance scale: how much more the text counts; 1 or less: no guidance
-    #[arg(long, default_value_t = 7.5, value_name = "G")]
-    guidance: f64,
+    /// Guidance scale: how much more the text (or class) counts; 1 or less: no guidance (default: 7.5 with a
+    /// text, else 1)
+    #[arg(long, value_name = "G")]
+    guidance: Option<f64>,
     /// DDIM's eta, 0 to 1: how much noise a step adds
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     eta: f64,

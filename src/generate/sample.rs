@@ -13,7 +13,7 @@ use crate::{
     error::{AtPath, Error, Result},
     nn::tensor_file::TensorFile,
     picture::{self, Picture},
-    pipeline::{Pipeline, Request, Source, noise::ImageNoise},
+    pipeline::{Mode, Pipeline, Request, Source, noise::ImageNoise},
     progress::Progress,
     store::write_atomically,
 };
@@ -53,7 +53,8 @@ pub struct SampleOptions<'a> {
     pub source: Source<'a>,
     pub prompt: Option<String>,
     pub negative_prompt: Option<String>,
-    pub guidance: f64,
+    /// Upstream's where none is given: 7.5 with a text, else none.
+    pub guidance: Option<f64>,
     pub clip_skip: i64,
     pub control: Option<Control>,
     pub conditioning_scale: f64,
@@ -117,10 +118,12 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
         _ => None,
     };
     let steps = options.steps.unwrap_or_else(|| pipeline.default_steps());
+    let text = pipeline.mode() != Mode::Unconditional;
+    let guidance = options.guidance.unwrap_or(if text { Request::default().guidance } else { 1.0 });
     let request = Request {
         prompts: options.prompt.as_deref().into_iter().collect(),
         negative_prompt: options.negative_prompt.as_deref(),
-        guidance: options.guidance,
+        guidance,
         clip_skip: options.clip_skip,
         control: control.as_ref(),
         conditioning_scale: options.conditioning_scale,
@@ -160,14 +163,14 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
         for (i, &seed) in seeds.iter().enumerate() {
             let name = format!("{:06}.png", first + i);
             write_png(&images.get(i as i64), &out.join(&name))?;
-            rows.push(row(name, seed, steps, options, &pipeline));
+            rows.push(row(name, seed, &request, options, &pipeline));
         }
         write_atomically(&out.join(MANIFEST), &to_csv(&rows)?)?;
     }
     Ok(rows.len())
 }
 
-fn row(image: String, seed: u64, steps: usize, options: &SampleOptions, pipeline: &Pipeline) -> Row {
+fn row(image: String, seed: u64, request: &Request, options: &SampleOptions, pipeline: &Pipeline) -> Row {
     let shown = |path: &Path| path.display().to_string();
     let text = options.prompt.is_some();
     Row {
@@ -175,9 +178,9 @@ fn row(image: String, seed: u64, steps: usize, options: &SampleOptions, pipeline
         seed,
         prompt: options.prompt.clone(),
         negative_prompt: text.then(|| options.negative_prompt.clone().unwrap_or_default()),
-        guidance: text.then_some(options.guidance),
+        guidance: (text || request.guidance > 1.0).then_some(request.guidance),
         scheduler: pipeline.scheduler().to_string(),
-        steps,
+        steps: request.steps,
         eta: options.eta,
         control_image: options.control.as_ref().map(|c| shown(c.file())),
         conditioning_scale: options.control.as_ref().map(|_| options.conditioning_scale),

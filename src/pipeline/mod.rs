@@ -72,7 +72,8 @@ pub struct Request<'a> {
     /// One for each image, or one for all; none for a pipeline without text.
     pub prompts: Vec<&'a str>,
     pub negative_prompt: Option<&'a str>,
-    /// Guidance scale; guidance is on above 1.
+    /// Guidance scale; guidance is on above 1. An unconditional model is guided where it was trained for it,
+    /// on images without their class.
     pub guidance: f64,
     /// Layers left out at the text encoder's end.
     pub clip_skip: i64,
@@ -143,6 +144,8 @@ enum Networks {
 struct Unconditional {
     unet: UNet2DModel,
     space: Space,
+    /// The class label that means none.
+    no_class: Option<i64>,
 }
 
 impl Unconditional {
@@ -209,7 +212,8 @@ impl Pipeline {
                     )?)),
                 };
                 check_picture_channels(space.image_channels(unet.config().out_channels), part)?;
-                Networks::Unconditional(Box::new(Unconditional { unet, space }))
+                let no_class = extras.no_class(unet.config().class_embed);
+                Networks::Unconditional(Box::new(Unconditional { unet, space, no_class }))
             }
             true => Networks::Latent(Box::new(latent_networks(&folder, source, controlled, &extras)?)),
         };
@@ -251,7 +255,7 @@ impl Pipeline {
         use crate::nn::diffusion::config::ClassEmbed;
         match &self.networks {
             Networks::Unconditional(networks) => match networks.unet.config().class_embed {
-                Some(ClassEmbed::Table { classes }) => classes,
+                Some(ClassEmbed::Table { classes }) => networks.no_class.unwrap_or(classes),
                 _ => 0,
             },
             Networks::Latent(_) => 0,
@@ -467,7 +471,12 @@ struct Conditioning<'a> {
 impl<'a> Conditioning<'a> {
     fn new(pipeline: &'a Pipeline, prepared: &Prepared, images: i64) -> Result<Self> {
         let request = prepared.request;
-        let guided = prepared.texts.as_ref().is_some_and(|texts| texts.negative.is_some());
+        let no_class = match &pipeline.networks {
+            Networks::Unconditional(networks) => networks.no_class.filter(|_| request.guidance > 1.0),
+            Networks::Latent(_) => None,
+        };
+        let negative_text = prepared.texts.as_ref().is_some_and(|texts| texts.negative.is_some());
+        let guided = negative_text || no_class.is_some();
         let each = |tensor: &Tensor, what: &str| -> Result<Tensor> {
             let (given, mut shape) = (tensor.size()[0], vec![images]);
             if given != 1 && given != images {
@@ -492,7 +501,13 @@ impl<'a> Conditioning<'a> {
         let control = prepared.control.as_ref().map(|c| twice(each(c, "control images")?)).transpose()?;
         let labels = match request.class_labels.as_slice() {
             [] => None,
-            labels => Some(each(&Tensor::from_slice(labels).to_device(pipeline.device), "class labels")?),
+            labels => {
+                let labels = each(&Tensor::from_slice(labels).to_device(pipeline.device), "class labels")?;
+                Some(match no_class {
+                    None => labels,
+                    Some(no_class) => Tensor::f_cat(&[&labels.full_like(no_class), &labels], 0)?,
+                })
+            }
         };
         Ok(Self {
             networks: &pipeline.networks,
@@ -506,6 +521,16 @@ impl<'a> Conditioning<'a> {
 
     /// The networks' prediction for a batch, guided.
     fn predict(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
+        let Some(guidance) = self.guidance else { return self.unguided(input, timestep) };
+        let predicted = self.unguided(&Tensor::f_cat(&[input, input], 0)?, timestep)?;
+        match predicted.f_chunk(2, 0)?.as_slice() {
+            [negative, positive] => Ok(negative + (positive - negative) * guidance),
+            _ => Err(Error::failure("the U-Net gave another batch than it was given")),
+        }
+    }
+
+    /// What the networks predict for each row that they see.
+    fn unguided(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
         let timesteps = Tensor::from_slice(&[timestep]).to_device(input.device());
         let latent = match self.networks {
             Networks::Unconditional(networks) => {
@@ -516,31 +541,17 @@ impl<'a> Conditioning<'a> {
         let Some(texts) = &self.embeddings else {
             return Err(Error::failure("a text pipeline without an encoded text"));
         };
-        let doubled;
-        let input = match self.guidance {
-            Some(_) => {
-                doubled = Tensor::f_cat(&[input, input], 0)?;
-                &doubled
-            }
-            None => input,
-        };
-        let predicted = match (&latent.controlnet, &self.control) {
+        match (&latent.controlnet, &self.control) {
             (Some(controlnet), Some(control)) => {
                 let (down, mid) =
                     controlnet.forward(input, &timesteps, texts, control, self.conditioning_scale)?;
-                latent.unet.forward(input, &timesteps, texts, None, Some(&down), Some(&mid))?
+                latent.unet.forward(input, &timesteps, texts, None, Some(&down), Some(&mid))
             }
             (None, Some(mask)) => {
                 let input = Tensor::f_cat(&[input, mask], 1)?;
-                latent.unet.forward(&input, &timesteps, texts, None, None, None)?
+                latent.unet.forward(&input, &timesteps, texts, None, None, None)
             }
-            _ => latent.unet.forward(input, &timesteps, texts, None, None, None)?,
-        };
-        let Some(guidance) = self.guidance else { return Ok(predicted) };
-        let halves = predicted.f_chunk(2, 0)?;
-        match halves.as_slice() {
-            [negative, positive] => Ok(negative + (positive - negative) * guidance),
-            _ => Err(Error::failure("the U-Net gave another batch than it was given")),
+            _ => latent.unet.forward(input, &timesteps, texts, None, None, None),
         }
     }
 }

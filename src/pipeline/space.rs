@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use crate::{
     error::{AtPath, Error, Result},
     manifest::CLASSES,
-    nn::autoencoder_kl::AutoencoderKL,
+    nn::{autoencoder_kl::AutoencoderKL, diffusion::config::ClassEmbed},
     store::write_atomically,
 };
 
@@ -73,6 +73,15 @@ impl Extras {
     /// unconditional one's do not.
     pub fn latent(&self, text: bool) -> bool {
         self.space_to_depth.is_none() && (text || self.unconditional_latent)
+    }
+
+    /// The label of images whose class was left out in training: the one behind all that have a meaning.
+    pub fn no_class(&self, embedding: Option<ClassEmbed>) -> Option<i64> {
+        let meant = self.classes.len() as i64;
+        match embedding {
+            Some(ClassEmbed::Table { classes }) if meant > 0 && classes == meant + 1 => Some(meant),
+            _ => None,
+        }
     }
 
     /// The space where it is not latent.

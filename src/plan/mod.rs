@@ -168,6 +168,7 @@ impl Work {
             Self::Phantom(_) => 1,
             Self::Import { .. } => 1,
             Self::Prepare { .. } => 1,
+            Self::TrainGenerator { settings, .. } if settings.mode == Mode::Unconditional => 4,
             Self::TrainGenerator { .. } => 3,
             Self::Generate { .. } => 1,
             Self::ImportSynthetic {} => 1,

@@ -205,7 +205,8 @@ layered! {
         clip: f64,
         /// Decay of the averaged weights, which make the images; 0: no averaging.
         ema: f64,
-        /// Share of the prompts that are empty in training, for guidance.
+        /// Share of the images whose prompt (class, for an unconditional model that is told it) is left out in
+        /// training, for guidance.
         prompt_dropout: f64,
         /// Min-SNR loss weighting (Hang et al. 2023, gamma 5); 0: none.
         min_snr_gamma: f64,

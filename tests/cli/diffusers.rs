@@ -26,7 +26,11 @@ const PIECES: [(&str, &str, &[&str]); 7] = [
         "control-latent",
         &[PROMPT, "50", "guidance_scale=2.0"],
     ),
-    ("Unconditional, told the class, space-to-depth", "told", &["50", "[0, 3]"]),
+    (
+        "Unconditional, told the class, space-to-depth",
+        "told",
+        &["50", "[0, 3]", "guidance = torch.full_like(labels, 4), 2.0"],
+    ),
     ("Text, space-to-depth", "text", &[PROMPT, "50", "guidance_scale=2.0"]),
     ("Text + segmentation, a ControlNet on space-to-depth", "control", &[PROMPT, "50", "guidance_scale=2.0"]),
     ("Text + segmentation, mask channels on space-to-depth", "channels", &[PROMPT, "50"]),

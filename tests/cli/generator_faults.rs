@@ -65,6 +65,16 @@ fn wrong_specs_are_refused_before_any_work() {
             "generators.a.image_size=16",
             ["image_size=16", "16 is out of range", "from 32 to 1024"],
         ),
+        (
+            "mode = \"unconditional\"\nper_class = true\n",
+            "generators.a.guidance=2",
+            ["guidance=2", "a model of one class has nothing to be guided by", "remove it"],
+        ),
+        (
+            "mode = \"unconditional\"\nprompt_dropout = 0.0\n",
+            "generators.a.guidance=2",
+            ["guidance=2", "always sees the class cannot be guided", "prompt_dropout = 0.1"],
+        ),
         (UNCONDITIONAL, "generators.a.learning_rate=1e3", ["learning_rate=1e3", "out of range", "to 1"]),
         (
             UNCONDITIONAL,

@@ -194,7 +194,7 @@ fn sampling(settings: &spec::Generator) -> String {
         return String::new();
     }
     let mut words = format!("{}, {} steps", settings.scheduler.name(), settings.sampling_steps);
-    if settings.mode != Mode::Unconditional {
+    if settings.mode != Mode::Unconditional || settings.guidance > 1.0 {
         words += &format!(", guidance {}", settings.guidance);
         words += if settings.guidance == 1.0 { " (none)" } else { "" };
     }

@@ -121,6 +121,16 @@ fn checked(g: &Generator, key: &dyn Fn(&str) -> String, check: &Check) -> Result
     if !g.is_trained() {
         return Ok(());
     }
+    if g.guidance > 1.0 && g.mode == Mode::Unconditional {
+        let help = "remove it: guidance 1 is none";
+        if g.per_class {
+            return fault("guidance", "a model of one class has nothing to be guided by", help);
+        }
+        if g.prompt_dropout == 0.0 {
+            let help = "set prompt_dropout = 0.1, or remove `guidance`";
+            return fault("guidance", "a model that always sees the class cannot be guided", help);
+        }
+    }
     // From here on: what only training needs.
     if g.channels.is_empty() || g.channels.iter().any(|c| !(1..=8192).contains(c)) {
         return fault("channels", "at least one level of 1 to 8192 channels is needed", "[64, 96, 160]");

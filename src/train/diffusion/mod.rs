@@ -4,6 +4,7 @@
 mod autoencoder;
 mod batches;
 mod fit;
+mod folder;
 mod networks;
 mod texts;
 

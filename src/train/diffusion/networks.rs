@@ -8,7 +8,6 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::{
     batches::Batch,
-    fit::Named,
     texts::{Texts, freeze_pooling},
 };
 use crate::{
@@ -27,7 +26,6 @@ use crate::{
     },
     pipeline::{
         folder::{Part, PipelineFolder},
-        folder_write::{write_model_index, write_part, write_scheduler},
         space::{Extras, Space, mask_channels, mask_to_channels, mask_to_control},
     },
     random,
@@ -36,7 +34,7 @@ use crate::{
 };
 
 /// Parts of a text pipeline, in the order in which they are written.
-const TEXT_PARTS: [&str; 3] = ["tokenizer", "text_encoder", "vae"];
+pub(super) const TEXT_PARTS: [&str; 3] = ["tokenizer", "text_encoder", "vae"];
 
 /// A generator's networks in training.
 pub(super) struct Networks {
@@ -54,11 +52,11 @@ pub(super) struct Networks {
     /// Frozen ones: they own the weights of networks above.
     frozen: Vec<VarStore>,
     /// Configurations by part, of the trained networks.
-    configs: Vec<(&'static str, serde_json::Value)>,
+    pub configs: Vec<(&'static str, serde_json::Value)>,
 }
 
 enum Denoiser {
-    Unconditional { unet: Box<UNet2DModel>, classes: bool },
+    Unconditional { unet: Box<UNet2DModel>, classes: bool, no_class: Option<i64> },
     Text { unet: Box<UNet2DConditionModel>, texts: Texts },
     ControlNet { controlnet: Box<ControlNetModel>, unet: Box<UNet2DConditionModel>, texts: Texts },
     MaskChannels { unet: Box<UNet2DConditionModel>, texts: Texts },
@@ -133,8 +131,9 @@ impl Networks {
                     attention_head_dim: Some(settings.attention_head_dim),
                     norm_num_groups: settings.norm_num_groups,
                     resnet_time_scale_shift: settings.resnet_time_scale_shift,
-                    class_embed: (!m.classes.is_empty())
-                        .then_some(ClassEmbed::Table { classes: m.classes.len() as i64 }),
+                    class_embed: (!m.classes.is_empty()).then_some(ClassEmbed::Table {
+                        classes: m.classes.len() as i64 + i64::from(settings.prompt_dropout > 0.0),
+                    }),
                     ..UNet2DConfig::default()
                 };
                 (config, extras, space, new_scheduler(settings)?)
@@ -154,6 +153,16 @@ impl Networks {
             }
         };
         check_trainable(config.dropout, config.time_embedding_type)?;
+        let extras = Extras {
+            classes: m.classes.iter().map(|c| (*c).to_owned()).collect(),
+            stock: extras.stock && m.classes.is_empty(),
+            ..extras
+        };
+        let no_class = extras.no_class(config.class_embed);
+        if settings.prompt_dropout > 0.0 && no_class.is_none() && !m.classes.is_empty() {
+            return Err(Error::input("the base has no label for images whose class is left out")
+                .help("set prompt_dropout = 0"));
+        }
         let vs = VarStore::new(m.device);
         let unet = Box::new(UNet2DModel::new(&vs.root(), &config)?);
         init::fill(&vs, random::seed(m.seed, "unet", &[]), None);
@@ -164,13 +173,9 @@ impl Networks {
             image_channels: space.image_channels(config.out_channels),
             latent: latent_of(config.out_channels, settings, &space),
             space,
-            extras: Extras {
-                classes: m.classes.iter().map(|c| (*c).to_owned()).collect(),
-                stock: extras.stock && m.classes.is_empty(),
-                ..extras
-            },
+            extras,
             scheduler,
-            denoiser: Denoiser::Unconditional { unet, classes: !m.classes.is_empty() },
+            denoiser: Denoiser::Unconditional { unet, classes: !m.classes.is_empty(), no_class },
             trained: vec![("unet", vs)],
             frozen: Vec::new(),
             configs: vec![("unet", config.to_json())],
@@ -328,8 +333,10 @@ impl Networks {
         let noisy = laid_out(&noisy.to_kind(kind));
         let masks = || batch.masks.as_ref().ok_or_else(|| Error::failure("a batch without masks"));
         let predicted = match &self.denoiser {
-            Denoiser::Unconditional { unet, classes } => {
-                let labels = classes.then(|| Tensor::from_slice(&batch.labels).to_device(device));
+            Denoiser::Unconditional { unet, classes, no_class } => {
+                let told = |(&label, &dropped): (&i64, &bool)| no_class.filter(|_| dropped).unwrap_or(label);
+                let labels: Vec<i64> = batch.labels.iter().zip(&batch.dropped).map(told).collect();
+                let labels = classes.then(|| Tensor::from_slice(&labels).to_device(device));
                 unet.forward(&noisy, &timesteps, labels.as_ref())?
             }
             Denoiser::Text { unet, texts } => {
@@ -349,69 +356,6 @@ impl Networks {
             }
         };
         Ok(predicted.to_kind(Kind::Float))
-    }
-
-    /// Writes the folder `dir`, with `weights` (by part and name) for what is trained; the other parts
-    /// are `making`'s base's.
-    pub fn write(&self, making: &Making, weights: &Named, dir: &Path) -> Result<()> {
-        std::fs::create_dir_all(dir).at_path(dir, "cannot make the folder")?;
-        let text = making.settings.mode != Mode::Unconditional;
-        for (part, config) in &self.configs {
-            let start = format!("{part}/");
-            let of_part: Named = weights
-                .iter()
-                .filter_map(|(name, w)| Some((name.strip_prefix(&start)?.to_owned(), w.shallow_clone())))
-                .collect();
-            write_part(&dir.join(part), config, &of_part)?;
-        }
-        write_scheduler(&dir.join("scheduler"), &self.scheduler.to_json())?;
-        // What is not trained comes from where it was.
-        let mut from: Vec<(&str, std::path::PathBuf)> = Vec::new();
-        match making.base {
-            Some(base) if text => {
-                from.extend(TEXT_PARTS.map(|part| (part, base.join(part))));
-                from.push(("unet", base.join("unet")));
-            }
-            Some(base) => from.push(("vae", base.join("vae"))),
-            None => {
-                from.push(("tokenizer", making.work.join("tokenizer")));
-                from.extend(making.autoencoder.map(|vae| ("vae", vae.to_owned())));
-            }
-        }
-        for (part, place) in from {
-            if place.is_dir() && !dir.join(part).exists() {
-                copy_folder(&place, &dir.join(part))?;
-            }
-        }
-        if !self.extras.stock {
-            let prompt = text.then(|| making.settings.prompt.clone());
-            Extras { prompt, ..self.extras.clone() }.write(dir)?;
-        }
-        if !text {
-            let scheduler = ("diffusers", self.scheduler.class().class_name());
-            let parts = [("unet", Some(("diffusers", "UNet2DModel"))), ("scheduler", Some(scheduler))];
-            return write_model_index(dir, "DDIMPipeline", &parts);
-        }
-        let controlnet = dir.join("controlnet").is_dir().then_some(("diffusers", "ControlNetModel"));
-        let vae = dir.join("vae").is_dir().then_some(("diffusers", "AutoencoderKL"));
-        let class = match controlnet {
-            Some(_) => "StableDiffusionControlNetPipeline",
-            None => "StableDiffusionPipeline",
-        };
-        let mut parts = vec![
-            ("vae", vae),
-            ("text_encoder", Some(("transformers", "CLIPTextModel"))),
-            ("tokenizer", Some(("transformers", "CLIPTokenizer"))),
-            ("unet", Some(("diffusers", "UNet2DConditionModel"))),
-            ("scheduler", Some(("diffusers", self.scheduler.class().class_name()))),
-            ("safety_checker", None),
-            ("feature_extractor", None),
-            ("image_encoder", None),
-        ];
-        if controlnet.is_some() {
-            parts.push(("controlnet", controlnet));
-        }
-        write_model_index(dir, class, &parts)
     }
 }
 
@@ -593,15 +537,68 @@ fn freeze(vs: &mut VarStore, kind: Kind) {
     vs.freeze();
 }
 
-/// Copies a part's files.
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).at_path(to, "cannot make the folder")?;
-    let entries = std::fs::read_dir(from).at_path(from, "cannot read the folder")?;
-    for entry in entries {
-        let file = entry.at_path(from, "cannot read the folder")?.path();
-        let Some(name) = file.file_name().filter(|_| file.is_file()) else { continue };
-        let place = to.join(name);
-        std::fs::copy(&file, &place).at_path(&place, "cannot copy the file")?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{GeneratorPreset, Label};
+
+    fn batch(labels: [i64; 2], dropped: [bool; 2]) -> Batch {
+        Batch {
+            images: Tensor::zeros([2, 1, 16, 16], (Kind::Float, Device::Cpu)),
+            masks: None,
+            chosen: vec![0, 1],
+            dropped: dropped.to_vec(),
+            labels: labels.to_vec(),
+            offset: 0,
+            timesteps: vec![500, 900],
+            noise: Tensor::zeros([2, 4, 8, 8], (Kind::Float, Device::Cpu)),
+            posterior_noise: None,
+        }
     }
-    Ok(())
+
+    #[test]
+    fn an_image_whose_class_is_left_out_is_told_none() {
+        let settings = Generator {
+            image_size: 16,
+            patch: 2,
+            channels: vec![16],
+            attention_levels: vec![],
+            attention_head_dim: 8,
+            ..Generator::preset(GeneratorPreset::Cpu, Mode::Unconditional)
+        };
+        let work = tempfile::tempdir().unwrap();
+        let of = |prompt_dropout: f64| {
+            let settings = Generator { prompt_dropout, ..settings.clone() };
+            let making = Making {
+                settings: &settings,
+                base: None,
+                prompts: &[],
+                train_prompts: 0,
+                autoencoder: None,
+                classes: Label::ViewPhase.classes(),
+                work: work.path(),
+                kind: Kind::Float,
+                device: Device::Cpu,
+                seed: 1,
+            };
+            Networks::new(&making).unwrap()
+        };
+        let noisy = Tensor::randn([2, 4, 8, 8], (Kind::Float, Device::Cpu));
+        let apart = |networks: &Networks, a: Batch, b: Batch| {
+            let predict = |batch| networks.predict(&noisy, &batch, Kind::Float).unwrap();
+            let apart: Tensor = predict(a) - predict(b);
+            [0, 1].map(|i| apart.get(i).abs().max().double_value(&[]))
+        };
+        let networks = of(0.1);
+        let [first, second] = apart(&networks, batch([0, 3], [true, false]), batch([2, 1], [true, false]));
+        assert!(first == 0.0 && second > 1e-4, "{first} {second}");
+        // No class is none of the classes.
+        for label in 0..4 {
+            let [first, _] =
+                apart(&networks, batch([label, 3], [false, false]), batch([label, 3], [true, false]));
+            assert!(first > 1e-4, "{label}: {first}");
+        }
+        // A model that is always told it has no such label.
+        assert_eq!(of(0.0).extras.no_class(Some(ClassEmbed::Table { classes: 4 })), None);
+    }
 }
