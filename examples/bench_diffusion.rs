@@ -109,6 +109,7 @@ fn main() -> Result<()> {
         progress: &Progress::new(true),
         label: "bench",
         checkpoint_every: f64::INFINITY,
+        start: None,
         lap: &|| laps.borrow_mut().push(Instant::now()),
     };
     let pipeline = |base: &PathBuf| base.join(train::diffusion::PIPELINE);

@@ -75,6 +75,7 @@ fn main() -> Result<()> {
         progress: &Progress::new(true),
         label: "bench",
         checkpoint_every: f64::INFINITY,
+        start: None,
         lap: &|| ends.borrow_mut().push(Instant::now()),
     };
     if segments {

@@ -95,6 +95,7 @@ fn main() -> Result<()> {
             progress: &Progress::new(false),
             label: precision.name(),
             checkpoint_every: f64::INFINITY,
+            start: None,
             lap: &|| {},
         };
         train::diffusion::diffusion(&settings(precision), None, &data, &|_, _, _| Ok(()), &setting)?;

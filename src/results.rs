@@ -61,6 +61,9 @@ pub struct TrainSummary {
     pub parameters: u64,
     pub trainable: u64,
     pub train_images: u64,
+    /// How many of them are synthetic.
+    #[serde(default)]
+    pub synthetic_images: u64,
     pub train_patients: u64,
     pub val_images: u64,
     pub val_patients: u64,

@@ -142,6 +142,11 @@ impl Samples {
         Ok(self)
     }
 
+    /// Those at `indices` as images of their own, which nothing that is drawn treats like the first ones.
+    pub fn copies(&self, indices: &[usize]) -> Self {
+        Self { ids: (0..indices.len() as u64).collect(), ..self.chosen(indices) }
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -163,6 +168,11 @@ impl Samples {
     pub fn patients(&self) -> usize {
         let real = self.rows.iter().filter(|row| row.generator.is_none());
         real.map(|row| &row.patient).collect::<std::collections::HashSet<_>>().len()
+    }
+
+    /// Images that a generator made.
+    pub fn synthetic(&self) -> usize {
+        self.rows.iter().filter(|row| row.generator.is_some()).count()
     }
 
     /// Class index of each image.

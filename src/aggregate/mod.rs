@@ -18,7 +18,9 @@ pub(crate) use rows::is_image;
 pub use rows::{Estimate, Means, estimate, measurements_table, overall_mean, reported_split, sorted_curves};
 pub use stats::{BoxStats, RESAMPLES, box_stats};
 pub use table::{Cell, Table, number};
-pub use tables::{classification_tables, failures_table, segmentation_tables, training_table};
+pub use tables::{
+    classification_tables, failures_table, segmentation_tables, training_images, training_table,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,9 @@ pub struct TrainedModel {
     pub parameters: u64,
     pub trainable: u64,
     pub train_images: u64,
+    /// How many of them are synthetic.
+    #[serde(default)]
+    pub synthetic_images: u64,
     pub train_patients: u64,
     pub val_images: u64,
     pub val_patients: u64,

@@ -217,6 +217,20 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
     }]
 }
 
+/// `40 patients, 320 images, 160 of them synthetic`
+pub fn training_images(m: &TrainedModel) -> String {
+    let real = format!(
+        "{}, {}",
+        plural(m.train_patients, "patient", "patients"),
+        plural(m.train_images, "image", "images")
+    );
+    match m.synthetic_images {
+        0 => real,
+        all if all == m.train_images => format!("{}, all synthetic", plural(all, "image", "images")),
+        some => format!("{real}, {some} of them synthetic"),
+    }
+}
+
 /// What was trained on what, and how its checkpoint was chosen: a row a network.
 pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
     let mut models: Vec<&TrainedModel> = models.iter().collect();
@@ -243,7 +257,7 @@ pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
                 m.arm.as_str().into(),
                 m.model.as_str().into(),
                 Cell::Count(m.seed),
-                size(m.train_patients, m.train_images).into(),
+                training_images(m).into(),
                 size(m.val_patients, m.val_images).into(),
                 size(m.test_patients, m.test_images).into(),
                 format!("{} ({})", plural(m.epochs, "epoch", "epochs"), plural(m.steps, "step", "steps"))

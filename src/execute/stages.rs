@@ -2,13 +2,13 @@
 
 mod distances;
 mod generators;
+mod mixing;
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
 };
 
-use rand::seq::SliceRandom;
 use tch::Device;
 
 use super::is_manifest_folder;
@@ -23,7 +23,6 @@ use crate::{
     picture::Picture,
     plan::{Fraction, Stage, Work},
     progress::Progress,
-    random,
     report::{PanelItem, ReportInput, ReportMeta},
     results::{self, CurvePoint, Measurement, TrainSummary},
     samples::{MaskReading, Samples},
@@ -97,14 +96,16 @@ pub(super) fn perform(place: &Place) -> Result<()> {
             std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
             with_bar(place, "images", |p| data::prepare::prepare(&source, *image_size, &to, p).map(|_| ()))
         }
-        Work::TrainSegmentation { settings, real_fraction, ratio, seed } => {
+        Work::TrainSegmentation { settings, mixture } => {
             let masks = MaskReading { pairing: settings.pairing, decoding: settings.mask_decoding };
-            let data = task_data(place, *real_fraction, *ratio, *seed, Some(masks))?;
-            train::segmentation(settings, &data, *seed, &setting(place))
+            let data = mixing::task_data(place, mixture, Some(masks), None)?;
+            train::segmentation(settings, &data, mixture.seed, &setting(place))
         }
-        Work::TrainClassification { settings, real_fraction, ratio, seed, .. } => {
-            let data = task_data(place, *real_fraction, *ratio, *seed, None)?;
-            train::classification(settings, place.outside("weights"), &data, *seed, &setting(place))
+        Work::TrainClassification { settings, mixture, .. } => {
+            let most = (settings.synthetic_per_class > 0)
+                .then_some(mixing::Most { per_class: settings.synthetic_per_class, label: settings.label });
+            let data = mixing::task_data(place, mixture, None, most)?;
+            train::classification(settings, place.outside("weights"), &data, mixture.seed, &setting(place))
         }
         Work::PseudoMasks { settings } => pseudo_masks(place, settings),
         Work::MeasureTexture {} => {
@@ -198,61 +199,16 @@ fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
         out: &place.out,
         checkpoints: &place.checkpoints,
         checkpoint_every: place.checkpoint_every,
+        start: place.artifacts.get("start").map(PathBuf::as_path),
         progress: place.progress,
         label: &place.stage.label,
         lap: &|| {},
     }
 }
 
-fn task_data(
-    place: &Place,
-    fraction: f64,
-    ratio: Option<f64>,
-    seed: u64,
-    masks: Option<MaskReading>,
-) -> Result<train::TaskData> {
-    let manifest = place.manifest()?;
-    let patients = (fraction < 1.0).then(|| data::split::fraction(&manifest, fraction, seed));
-    let mut train = Samples::read(&manifest, Split::Train, patients.as_deref(), masks)?;
-    if let Some(ratio) = ratio {
-        train = with_synthetic(train, place.artifact("synthetic")?, ratio, seed, masks)?;
-    }
-    Ok(train::TaskData { train, val: Samples::read(&manifest, Split::Val, None, masks)? })
-}
-
-/// `ratio` synthetic images for each real one, chosen at random by the seed.
-fn with_synthetic(
-    real: Samples,
-    artifact: &Path,
-    ratio: f64,
-    seed: u64,
-    masks: Option<MaskReading>,
-) -> Result<Samples> {
-    let synthetic = Samples::read(&Manifest::read(artifact.join(DATA))?, Split::Train, None, masks)?;
-    let count = (real.len() as f64 * ratio).round() as usize;
-    if count > synthetic.len() {
-        return Err(Error::input(format!(
-            "a ratio of {ratio} asks for {count} synthetic images beside {} real ones: there are {}",
-            real.len(),
-            synthetic.len()
-        ))
-        .help("lower the ratio, or raise the generator's per_class_images"));
-    }
-    let mut order: Vec<usize> = (0..synthetic.len()).collect();
-    order.shuffle(&mut random::rng(seed, "synthetic images", &[]));
-    order.truncate(count);
-    order.sort_unstable();
-    real.followed_by(&synthetic.chosen(&order))
-}
-
-/// The arm's training patients, where they are not all.
-fn arm_patients(manifest: &Manifest, patients: Option<Fraction>) -> Option<Vec<String>> {
-    patients.map(|p| data::split::fraction(manifest, p.fraction, p.seed))
-}
-
 fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<Fraction>) -> Result<()> {
     let manifest = place.manifest()?;
-    let chosen = arm_patients(&manifest, patients);
+    let chosen = mixing::arm_patients(&manifest, patients);
     let masks = match settings.mode == spec::Mode::TextSegmentation {
         true => Some(MaskReading::RIGHT),
         false => None,
@@ -267,17 +223,21 @@ fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<F
         Some(artifact) => Some(artifact.join(train::diffusion::PIPELINE)),
         None => place.outside("base").map(Path::to_owned),
     };
+    if let Some(base) = &base {
+        mixing::check_seen(base, &manifest, chosen.as_deref())?;
+    }
     generate::dataset::check(&making(place, settings, Path::new(""), &manifest, chosen.as_deref()))?;
     let grid = |pipeline: &Path, class: Option<usize>, file: &Path| {
         let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&making, class, file)
     };
-    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))
+    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))?;
+    mixing::note_seen(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), &data.train)
 }
 
 fn generate_images(place: &Place, settings: &spec::Generator, patients: Option<Fraction>) -> Result<()> {
     let manifest = place.manifest()?;
-    let chosen = arm_patients(&manifest, patients);
+    let chosen = mixing::arm_patients(&manifest, patients);
     let pipeline = match place.artifacts.get("generator") {
         Some(artifact) => artifact.join(train::diffusion::PIPELINE),
         None => place
@@ -285,6 +245,7 @@ fn generate_images(place: &Place, settings: &spec::Generator, patients: Option<F
             .map(Path::to_owned)
             .ok_or_else(|| Error::failure("the stage has no generator"))?,
     };
+    mixing::check_seen(&pipeline, &manifest, chosen.as_deref())?;
     let to = place.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     let making = making(place, settings, &pipeline, &manifest, chosen.as_deref());
@@ -463,6 +424,7 @@ fn model_of(
         parameters: s.parameters,
         trainable: s.trainable,
         train_images: s.train_images,
+        synthetic_images: s.synthetic_images,
         train_patients: s.train_patients,
         val_images: s.val_images,
         val_patients: s.val_patients,

@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Cell, Fraction, GeneratorCell, Input, Outside, OutsideDigests, Plan, Stage, Work, key::key};
-use crate::spec::{Generator, Mode, ResolvedSpec, Source, Space};
+use super::{
+    Cell, Fraction, Further, GeneratorCell, Input, Mixture, Outside, OutsideDigests, Plan, Stage, Work,
+    key::key,
+};
+use crate::spec::{Arm, Budget, Control, Generator, Mix, Mode, ResolvedSpec, Source, Space};
 
 struct Builder {
     plan: Plan,
@@ -76,13 +79,15 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
             if let (Some(task), Some(data), true) = (&spec.tasks.segmentation, &seg_data, masked) {
                 let synthetic = at_size(&mut b, task.image_size);
                 let label = format!("segmentation {}, {}, seed {seed}", task.model, arm.name);
-                let work = Work::TrainSegmentation {
-                    settings: task.clone(),
-                    real_fraction: arm.real_fraction,
-                    ratio: arm.ratio,
-                    seed,
-                };
-                let train = b.add(format!("train {label}"), work, mixed(data, synthetic), vec![]);
+                let mut train = None;
+                for phase in phases(arm, seed, task.budget, task.epochs) {
+                    let mut settings = task.clone();
+                    (settings.budget, settings.epochs) = (phase.budget, phase.epochs);
+                    let work = Work::TrainSegmentation { settings, mixture: phase.mixture };
+                    let inputs = phase.inputs(data, synthetic.as_deref(), train.as_deref());
+                    train = Some(b.add(format!("{} {label}", phase.verb), work, inputs, vec![]));
+                }
+                let train = train.unwrap_or_default();
                 let work = Work::MeasureSegmentation { settings: task.clone(), on: task.report_on };
                 let inputs = vec![input("network", &train), input("data", data)];
                 let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
@@ -93,21 +98,25 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                 let synthetic = at_size(&mut b, task.image_size);
                 for model in &task.models {
                     let label = format!("classification {model}, {}, seed {seed}", arm.name);
-                    let work = Work::TrainClassification {
-                        settings: task.clone(),
-                        model: model.clone(),
-                        real_fraction: arm.real_fraction,
-                        ratio: arm.ratio,
-                        seed,
-                    };
-                    let weights = digests.classification_weights.as_ref().map(|digest| Outside {
-                        role: "weights".into(),
-                        path: task.weights.clone(),
-                        digest: digest.clone(),
-                    });
-                    let outside = weights.into_iter().collect();
-                    let inputs = mixed(data, synthetic.clone());
-                    let train = b.add(format!("train {label}"), work, inputs, outside);
+                    let mut train = None;
+                    for phase in phases(arm, seed, task.budget, task.epochs) {
+                        let mut settings = task.clone();
+                        (settings.budget, settings.epochs) = (phase.budget, phase.epochs);
+                        let work = Work::TrainClassification {
+                            settings,
+                            model: model.clone(),
+                            mixture: phase.mixture,
+                        };
+                        let weights = digests.classification_weights.as_ref().map(|digest| Outside {
+                            role: "weights".into(),
+                            path: task.weights.clone(),
+                            digest: digest.clone(),
+                        });
+                        let outside = weights.into_iter().filter(|_| train.is_none()).collect();
+                        let inputs = phase.inputs(data, synthetic.as_deref(), train.as_deref());
+                        train = Some(b.add(format!("{} {label}", phase.verb), work, inputs, outside));
+                    }
+                    let train = train.unwrap_or_default();
                     let work = Work::MeasureClassification {
                         settings: task.clone(),
                         model: model.clone(),
@@ -158,9 +167,51 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     b.plan
 }
 
-fn mixed(data: &str, synthetic: Option<String>) -> Vec<Input> {
-    let real = input("data", data);
-    std::iter::once(real).chain(synthetic.map(|key| input("synthetic", &key))).collect()
+/// One training stage of an arm; of an arm that trains on synthetic images first there are two.
+struct Phase {
+    verb: &'static str,
+    mixture: Mixture,
+    budget: Option<Budget>,
+    epochs: usize,
+}
+
+impl Phase {
+    fn inputs(&self, data: &str, synthetic: Option<&str>, before: Option<&str>) -> Vec<Input> {
+        let synthetic = synthetic
+            .filter(|_| self.mixture.ratio.is_some() && self.mixture.further != Further::DuplicateReal);
+        let mut inputs = vec![input("data", data)];
+        inputs.extend(synthetic.map(|key| input("synthetic", key)));
+        inputs.extend(before.map(|key| input("start", key)));
+        inputs
+    }
+}
+
+/// How an arm's training is laid out: `budget` or `epochs` in all, shared out where there are two phases.
+fn phases(arm: &Arm, seed: u64, budget: Option<Budget>, epochs: usize) -> Vec<Phase> {
+    let real = Mixture::real(arm.real_fraction, seed);
+    let further = match (arm.control, arm.mix) {
+        (Some(Control::DuplicateReal), _) => Further::DuplicateReal,
+        (None, Mix::Together) => Further::Synthetic,
+        (None, Mix::SyntheticOnly | Mix::Pretrain) => Further::SyntheticOnly,
+    };
+    let mixture = Mixture { ratio: arm.ratio, further, ..real };
+    let Some(share) = arm.pretrain_share else {
+        return vec![Phase { verb: "train", mixture, budget, epochs }];
+    };
+    let first = |whole: usize| ((whole as f64 * share).round() as usize).clamp(1, whole.max(2) - 1);
+    let parts = |whole: usize| [first(whole), whole.saturating_sub(first(whole)).max(1)];
+    let steps = budget.map(|budget| parts(budget.steps));
+    let epochs = if budget.is_some() { [0, 0] } else { parts(epochs) };
+    [("pretrain", mixture), ("fine-tune", real)]
+        .into_iter()
+        .enumerate()
+        .map(|(i, (verb, mixture))| Phase {
+            verb,
+            mixture,
+            budget: budget.zip(steps).map(|(budget, steps)| Budget { steps: steps[i], ..budget }),
+            epochs: epochs[i],
+        })
+        .collect()
 }
 
 /// Synthetic images at a task's size.
@@ -251,8 +302,7 @@ impl Generators<'_> {
         };
         let first = spec.experiment.seeds.first().copied().unwrap_or_default();
         let Fraction { fraction, seed } = patients.unwrap_or(Fraction { fraction: 1.0, seed: first });
-        let work =
-            Work::TrainSegmentation { settings: task.clone(), real_fraction: fraction, ratio: None, seed };
+        let work = Work::TrainSegmentation { settings: task.clone(), mixture: Mixture::real(fraction, seed) };
         let label = format!("train segmentation {}, real alone{}, seed {seed}", task.model, of(patients));
         let network = b.add(label, work, vec![input("data", data)], vec![]);
         let images = at_size(b, images, task.image_size);
@@ -340,7 +390,7 @@ fn distances(
         let data = prepare(b, task.image_size);
         let model = "resnet18".to_owned();
         let seed = spec.experiment.seeds.first().copied().unwrap_or_default();
-        let work = Work::TrainClassification { settings: task, model, real_fraction: 1.0, ratio: None, seed };
+        let work = Work::TrainClassification { settings: task, model, mixture: Mixture::real(1.0, seed) };
         let label = format!("train the domain extractor: resnet18 on view and phase, seed {seed}");
         let network = b.add(label, work, vec![input("data", &data)], vec![]);
         inputs.push(input("network", &network));

@@ -72,10 +72,11 @@ fn canonical(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Mixture;
     use crate::spec::{Preset, ReportOn, Segmentation};
 
     fn train(settings: Segmentation) -> Work {
-        Work::TrainSegmentation { settings, real_fraction: 1.0, ratio: None, seed: 0 }
+        Work::TrainSegmentation { settings, mixture: Mixture::real(1.0, 0) }
     }
 
     #[test]

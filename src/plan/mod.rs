@@ -18,7 +18,8 @@ pub use build::build;
 pub use key::params;
 
 use crate::spec::{
-    Classification, Generator, Measure, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source, Split,
+    Budget, Classification, Generator, Measure, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source,
+    Split,
 };
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
@@ -90,19 +91,14 @@ pub enum Work {
     },
     TrainSegmentation {
         settings: Segmentation,
-        real_fraction: f64,
-        /// Synthetic images per real one.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ratio: Option<f64>,
-        seed: u64,
+        #[serde(flatten)]
+        mixture: Mixture,
     },
     TrainClassification {
         settings: Classification,
         model: String,
-        real_fraction: f64,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ratio: Option<f64>,
-        seed: u64,
+        #[serde(flatten)]
+        mixture: Mixture,
     },
     /// Synthetic images, seen by a network that was trained on real ones: do they show what their masks
     /// (or their labels) say?
@@ -212,20 +208,35 @@ impl Work {
             Self::MeasureReference { measure: m, .. } => {
                 (format!("reference distances {:?}", m.extractor.name), 1.0)
             }
-            Self::TrainSegmentation { settings: s, real_fraction, ratio, .. } => (
-                format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision),
-                s.epochs as f64 * real_fraction * (1.0 + ratio.unwrap_or(0.0)),
-            ),
-            Self::TrainClassification { settings: s, model, real_fraction, ratio, .. } => (
-                format!("classification {model} {} {:?}", s.image_size, s.precision),
-                s.epochs as f64 * real_fraction * (1.0 + ratio.unwrap_or(0.0)),
-            ),
+            Self::TrainSegmentation { settings: s, mixture } => {
+                let network =
+                    format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision);
+                training_cost(network, s.budget, s.epochs, s.batch_size, mixture)
+            }
+            Self::TrainClassification { settings: s, model, mixture } => {
+                let network = format!("classification {model} {} {:?}", s.image_size, s.precision);
+                training_cost(network, s.budget, s.epochs, s.batch_size, mixture)
+            }
             Self::MeasureSegmentation { settings: s, .. } => {
                 (format!("measure segmentation {}", s.image_size), 1.0)
             }
             Self::MeasureClassification { model, .. } => (format!("measure {model}"), 1.0),
             Self::Report { .. } => ("report".into(), 1.0),
         }
+    }
+}
+
+/// Images seen: by number where steps are given, else in units of all real ones, whose number is not known here.
+fn training_cost(
+    network: String,
+    budget: Option<Budget>,
+    epochs: usize,
+    batch_size: usize,
+    mixture: &Mixture,
+) -> (String, f64) {
+    match budget {
+        Some(budget) => (format!("{network}, by steps"), (budget.steps * batch_size) as f64),
+        None => (network, epochs as f64 * mixture.size()),
     }
 }
 
@@ -242,6 +253,50 @@ fn network_of(s: &Generator) -> String {
 pub struct Fraction {
     pub fraction: f64,
     pub seed: u64,
+}
+
+/// The images that a task's network is trained on, and the seed of all that is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Mixture {
+    /// Fraction of the training patients.
+    pub real_fraction: f64,
+    /// Further images per real one; None: there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Further::is_synthetic")]
+    pub further: Further,
+    pub seed: u64,
+}
+
+impl Mixture {
+    /// Each real image of the patients once.
+    pub fn real(real_fraction: f64, seed: u64) -> Self {
+        Self { real_fraction, ratio: None, further: Further::Synthetic, seed }
+    }
+
+    /// Images in all, in units of all real training images.
+    fn size(&self) -> f64 {
+        let real = if self.further == Further::SyntheticOnly { 0.0 } else { 1.0 };
+        self.real_fraction * (real + self.ratio.unwrap_or(0.0))
+    }
+}
+
+/// What `ratio` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Further {
+    /// Synthetic images beside the real ones.
+    Synthetic,
+    /// Synthetic images in place of the real ones.
+    SyntheticOnly,
+    /// The real ones once more.
+    DuplicateReal,
+}
+
+impl Further {
+    fn is_synthetic(&self) -> bool {
+        *self == Self::Synthetic
+    }
 }
 
 /// An earlier stage's artifact, and what it is for.

@@ -97,6 +97,7 @@ fn model(
         parameters: if segmentation { 664_282 } else { 11_177_538 },
         trainable: if segmentation { 664_282 } else { 11_177_538 },
         train_images: arm.2,
+        synthetic_images: 0,
         train_patients: arm.2 / 4,
         val_images: 80,
         val_patients: 20,

@@ -1,7 +1,7 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
 use super::{Figure, PHANTOM, ReportInput};
-use crate::aggregate::{Cell, Table};
+use crate::aggregate::{Cell, Table, training_images};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -118,7 +118,7 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
     let arms: Vec<String> = super::arms(input)
         .iter()
         .map(|arm| match input.models.iter().find(|m| m.arm == *arm) {
-            Some(m) => format!("{arm}: {} patients, {} images", m.train_patients, m.train_images),
+            Some(m) => format!("{arm}: {}", training_images(m)),
             None => arm.clone(),
         })
         .collect();

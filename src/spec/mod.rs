@@ -19,8 +19,8 @@ pub use measure::{Convention, Extractor, ExtractorSpec, GeneratorMeasure, Measur
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
-    Augment, AugmentSpec, Classification, ClassificationSpec, Label, MaskDecoding, Pairing, Precision,
-    Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
+    Augment, AugmentSpec, Budget, Classification, ClassificationSpec, Label, MaskDecoding, Pairing,
+    Precision, Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
 };
 
 /// What the user typed. Every field may be missing; what is needed is said by [`resolve`].
@@ -84,6 +84,36 @@ pub struct ArmSection {
     /// A generator's name.
     pub synthetic: Option<String>,
     pub ratio: Option<OneOrMany<f64>>,
+    pub control: Option<Control>,
+    pub mix: Option<Mix>,
+    pub pretrain_share: Option<f64>,
+}
+
+/// An arm without synthetic images that tells what they have to beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// Real images once more, `ratio` of them for each real one: as many images, nothing new in them.
+    DuplicateReal,
+}
+
+/// How an arm's synthetic images are trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mix {
+    /// Together with the real ones.
+    #[default]
+    Together,
+    /// Alone: `ratio` counts them per real image that the arm would have.
+    SyntheticOnly,
+    /// First, and the real ones after them.
+    Pretrain,
+}
+
+impl Mix {
+    fn is_together(&self) -> bool {
+        *self == Self::Together
+    }
 }
 
 /// A number, or a list of them: a list is a sweep.
@@ -251,9 +281,23 @@ pub struct Arm {
     /// A generator's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<String>,
-    /// Synthetic images per real one.
+    /// Synthetic (or duplicate) images per real one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    #[serde(skip_serializing_if = "Mix::is_together")]
+    pub mix: Mix,
+    /// With `mix = "pretrain"`: which part of the training (steps or epochs) goes to the synthetic images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrain_share: Option<f64>,
+}
+
+impl Arm {
+    /// Whether it is trained on real images alone, each of them once.
+    pub fn is_real(&self) -> bool {
+        self.synthetic.is_none() && self.control.is_none()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -272,7 +316,7 @@ pub struct Report {
 impl ResolvedSpec {
     /// The arm whose networks judge synthetic images: all real images and nothing else.
     pub fn judge(&self) -> Option<&Arm> {
-        self.arms.iter().find(|arm| arm.synthetic.is_none() && arm.real_fraction == 1.0)
+        self.arms.iter().find(|arm| arm.is_real() && arm.real_fraction == 1.0)
     }
 
     /// The resolved spec as TOML.

@@ -1,17 +1,14 @@
 //! Fills in every default and refuses what cannot be meant.
 
+mod arms;
 mod generators;
 mod measure;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-};
+use std::{collections::HashSet, path::Path};
 
 use super::{
-    Arm, ArmSection, Classification, Data, DataSection, Experiment, ExperimentSpec, Generator, HeldOut,
-    OneOrMany, Phantom, Precision, Report, ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme,
-    Tasks, TranslateUnit, read::Origin,
+    Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, Phantom, Precision, Report,
+    ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit, read::Origin,
 };
 use crate::error::{Error, Result};
 
@@ -24,7 +21,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
     let check = Check { origin };
     let experiment = experiment(spec.experiment, file_stem, &check)?;
     let generators = generators::resolve(spec.generators, &check)?;
-    let arms = arms(&spec.arms, &generators, &check)?;
+    let arms = arms::resolve(&spec.arms, &generators, &check)?;
     let mut segmentation = spec.tasks.segmentation;
     let mut classification = spec.tasks.classification;
     if segmentation.is_none() && classification.is_none() && generators.is_empty() {
@@ -49,13 +46,13 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
         segmentation: segmentation
             .map(|typed| {
                 let preset = Segmentation::preset(typed.preset.unwrap_or_default());
-                check_segmentation(typed.over(preset), &check)
+                check_segmentation(budgeted!(typed.over(preset)), &check)
             })
             .transpose()?,
         classification: classification
             .map(|typed| {
                 let preset = Classification::preset(typed.preset.unwrap_or_default());
-                check_classification(typed.over(preset), &check)
+                check_classification(budgeted!(typed.over(preset)), &check)
             })
             .transpose()?,
     };
@@ -279,95 +276,18 @@ fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Spli
     })
 }
 
-fn arms(typed: &[ArmSection], generators: &BTreeMap<String, Generator>, check: &Check) -> Result<Vec<Arm>> {
-    if typed.is_empty() {
-        return Ok(vec![Arm { name: "real".into(), real_fraction: 1.0, synthetic: None, ratio: None }]);
-    }
-    let mut arms: Vec<Arm> = Vec::new();
-    for (i, section) in typed.iter().enumerate() {
-        let field = |name: &str| format!("arms.{i}.{name}");
-        let (fractions, fraction_sweep) = sweep(section.real_fraction.as_ref(), &[1.0]);
-        let (ratios, ratio_sweep) = sweep(section.ratio.as_ref(), &[1.0]);
-        for (key, list) in [("real_fraction", &fractions), ("ratio", &ratios)] {
-            if list.is_empty() {
-                let help = format!("write {key} = [0.25, 0.5, 1.0]");
-                return Err(check.fault(&field(key), "the list is empty", &help));
-            }
+/// Steps take the place of epochs.
+macro_rules! budgeted {
+    ($task:expr) => {{
+        let mut task = $task;
+        if let Some(budget) = task.budget {
+            task.budget = Some(budget.resolved());
+            task.epochs = 0;
         }
-        match &section.synthetic {
-            None if section.ratio.is_some() => {
-                let help = "name the generator: synthetic = \"NAME\"";
-                return Err(check.fault(&field("ratio"), "an arm without synthetic images", help));
-            }
-            Some(name) if !generators.contains_key(name) => {
-                let known: Vec<&str> = generators.keys().map(String::as_str).collect();
-                let help = match super::read::nearest(name, known.iter().copied()) {
-                    Some(near) => format!("did you mean {near:?}?"),
-                    None if known.is_empty() => format!("add [generators.{name}]"),
-                    None => format!("there are {}", known.join(", ")),
-                };
-                let problem = format!("there is no generator {name:?}");
-                return Err(check.fault(&field("synthetic"), &problem, &help));
-            }
-            _ => {}
-        }
-        for &fraction in &fractions {
-            if !(fraction > 0.0 && fraction <= 1.0) {
-                return Err(check.fault(
-                    &field("real_fraction"),
-                    &format!("{fraction} is out of range"),
-                    "choose a fraction of the training patients above 0, at most 1",
-                ));
-            }
-            for &ratio in &ratios {
-                if section.synthetic.is_some() {
-                    check.range(&field("ratio"), ratio, 0.001, 1000.0)?;
-                }
-                let percent = |v: f64| format!("{}%", (v * 1e4).round() / 100.0);
-                let mut name = section.name.clone().unwrap_or_else(|| {
-                    let mut name = "real".to_owned();
-                    if fraction < 1.0 || fraction_sweep {
-                        name += " {real_fraction}";
-                    }
-                    if let Some(synthetic) = &section.synthetic {
-                        name += &format!(" + {{ratio}} {synthetic}");
-                    }
-                    name
-                });
-                for (is_sweep, place) in [(fraction_sweep, "{real_fraction}"), (ratio_sweep, "{ratio}")] {
-                    if is_sweep && !name.contains(place) {
-                        name += &format!(" {place}");
-                    }
-                }
-                let name =
-                    name.replace("{real_fraction}", &percent(fraction)).replace("{ratio}", &percent(ratio));
-                if name.trim().is_empty() {
-                    return Err(check.fault(&field("name"), "is empty", "name the arm"));
-                }
-                if arms.iter().any(|arm| arm.name == name) {
-                    return Err(check.fault(
-                        &format!("arms.{i}"),
-                        &format!("there are two arms named {name:?}"),
-                        "give every arm a name of its own",
-                    ));
-                }
-                let synthetic = section.synthetic.clone();
-                let ratio = synthetic.is_some().then_some(ratio);
-                arms.push(Arm { name, real_fraction: fraction, synthetic, ratio });
-            }
-        }
-    }
-    Ok(arms)
+        task
+    }};
 }
-
-/// The values of a field, and whether they were typed as a list.
-fn sweep(typed: Option<&OneOrMany<f64>>, default: &[f64]) -> (Vec<f64>, bool) {
-    match typed {
-        None => (default.to_vec(), false),
-        Some(OneOrMany::One(value)) => (vec![*value], false),
-        Some(OneOrMany::Many(list)) => (list.clone(), true),
-    }
-}
+use budgeted;
 
 /// What both tasks have.
 macro_rules! check_common {
@@ -380,7 +300,13 @@ macro_rules! check_common {
             let key = format!("tasks.{}.precision", $task);
             return Err($check.fault(&key, "tasks are not trained in f16", "use \"f32\" or \"bf16\""));
         }
-        range("epochs", $t.epochs as f64, 1.0, 1e6)?;
+        match $t.budget {
+            None => range("epochs", $t.epochs as f64, 1.0, 1e6)?,
+            Some(budget) => {
+                range("budget.steps", budget.steps as f64, 1.0, 1e8)?;
+                range("budget.validate_every", budget.validate_every as f64, 1.0, 1e8)?;
+            }
+        }
         range("batch_size", $t.batch_size as f64, 1.0, 4096.0)?;
         range("learning_rate", $t.learning_rate, 1e-9, 10.0)?;
         range("final_learning_rate", $t.final_learning_rate, 0.0, 10.0)?;

@@ -40,6 +40,11 @@ macro_rules! layered {
 
 pub(super) use layered;
 
+/// Settings that were added later are not written where they are off: keys stay as they were.
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
 /// Where the settings that are not typed come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +55,24 @@ pub enum Preset {
     /// The paper's recipe as its code runs. The classifier's partial freezing is not there yet: every
     /// layer trains. The paper's own split is `split = "diffecho"` with `test_from = "none"`.
     PaperCode,
+}
+
+/// Training by optimizer steps in place of epochs, so that every arm gets as many, however many images it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    pub steps: usize,
+    /// Steps between two validations; 0, the default: a twentieth of `steps`.
+    #[serde(default)]
+    pub validate_every: usize,
+}
+
+impl Budget {
+    /// Validations have a number of their own from here on.
+    pub(super) fn resolved(self) -> Self {
+        let every = if self.validate_every == 0 { self.steps.div_ceil(20) } else { self.validate_every };
+        Self { validate_every: every, ..self }
+    }
 }
 
 /// Numeric type of activations and working weights. Master weights, norms and losses are f32.
@@ -190,7 +213,11 @@ layered! {
         model: String,
         /// Pixels; images are resized to a square of this side.
         image_size: usize,
+        /// 0 where there is a `budget`.
         epochs: usize,
+        /// `{ steps = N }` in place of `epochs`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        budget: Option<Budget>,
         batch_size: usize,
         /// Adam's rate at the start.
         learning_rate: f64,
@@ -231,7 +258,14 @@ layered! {
         /// A torchvision checkpoint as safetensors; empty: from scratch.
         weights: PathBuf,
         image_size: usize,
+        /// 0 where there is a `budget`.
         epochs: usize,
+        /// `{ steps = N }` in place of `epochs`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        budget: Option<Budget>,
+        /// Greatest number of synthetic images of each class (the paper's: 800); 0: as many as `ratio` says.
+        #[serde(skip_serializing_if = "is_zero")]
+        synthetic_per_class: usize,
         batch_size: usize,
         /// SGD's rate.
         learning_rate: f64,
@@ -278,6 +312,7 @@ impl Segmentation {
             model: "monai-unet".into(),
             image_size: 256,
             epochs: 300,
+            budget: None,
             batch_size: 4,
             learning_rate: 1e-3,
             final_learning_rate: 1e-4,
@@ -321,6 +356,8 @@ impl Classification {
             weights: PathBuf::new(),
             image_size: 224,
             epochs: 30,
+            budget: None,
+            synthetic_per_class: 0,
             batch_size: 32,
             learning_rate: 1e-3,
             final_learning_rate: 1e-3,
@@ -341,6 +378,7 @@ impl Classification {
             Preset::PaperCode => Self {
                 shuffle: false,
                 imagenet_normalise: false,
+                synthetic_per_class: 800,
                 val_loss_starts_from_train: true,
                 report_on: ReportOn::Val,
                 ..corrected

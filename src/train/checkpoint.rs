@@ -15,11 +15,11 @@ use crate::{
 
 const FILE: &str = "last.safetensors";
 
-/// Where a task's training stands between two epochs.
+/// Where a task's training stands between two rounds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
-    /// Epochs and optimizer steps done.
-    pub epoch: usize,
+    /// Rounds and optimizer steps done.
+    pub round: u64,
     pub step: u64,
     pub best: Option<Best>,
 }
@@ -27,7 +27,7 @@ pub struct Standing {
 /// The checkpoint that was chosen so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    pub epoch: usize,
+    pub epoch: u64,
     pub step: u64,
     pub value: f64,
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate};
+use super::{
+    Length, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate,
+};
 use crate::{
     augment::{self, AugmentRange},
     error::Result,
@@ -70,21 +72,21 @@ pub fn classification(
     let (train, val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
     let task = ClassificationTask { net, val_labels: &val_labels };
     let s = settings;
+    let length = Length::of(s.budget, s.epochs, s.validate_every, train.steps());
     let recipe = Recipe {
-        epochs: s.epochs,
+        length,
         rate: LearningRate {
             schedule: s.schedule,
             start: s.learning_rate,
             end: s.final_learning_rate,
             warmup_steps: s.warmup_steps,
-            epochs: s.epochs,
+            steps: length.steps as usize,
             steps_per_epoch: train.steps(),
         },
         rule: Rule::Sgd { momentum: s.momentum, weight_decay: s.weight_decay },
         precision: s.precision,
         shuffle: s.shuffle,
         augment: AugmentRange::of(&s.augment),
-        validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };
     fit(&vs, &task, &recipe, &train, &val, setting)

@@ -1,7 +1,7 @@
 //! Batches, made ahead of the training step: augmentation runs on rayon while libtorch computes.
 //! What is drawn for an image comes from (seed, epoch, image), so it does not depend on the batch.
 
-use std::sync::mpsc::sync_channel;
+use std::{ops::Range, sync::mpsc::sync_channel};
 
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -63,45 +63,32 @@ impl Loader<'_> {
         order
     }
 
-    /// Hands every batch of a training epoch to `step`.
-    pub fn train_epoch(
+    /// Hands the batches of the optimizer steps `steps` (counted over all epochs) to `step`.
+    pub fn train(
         &self,
-        epoch: usize,
+        steps: Range<u64>,
         shuffle: bool,
         range: Option<&AugmentRange>,
         step: impl FnMut(Batch) -> Result<()>,
     ) -> Result<()> {
-        self.each(&self.order(epoch, shuffle), range.map(|range| (epoch, range)), step)
+        let of_epoch = self.steps() as u64;
+        let mut order = (None, Vec::new());
+        let batches = steps.map(move |step| {
+            let epoch = (step / of_epoch) as usize;
+            if order.0 != Some(epoch) {
+                order = (Some(epoch), self.order(epoch, shuffle));
+            }
+            let first = (step % of_epoch) as usize * self.batch_size;
+            let images = &order.1[first..order.1.len().min(first + self.batch_size)];
+            self.batch(images, range.map(|range| (epoch, range)))
+        });
+        ahead(batches, step)
     }
 
     /// Hands every batch, in the manifest's order and without augmentation, to `step`.
     pub fn in_order(&self, step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
-        self.each(&(0..self.samples.len()).collect::<Vec<_>>(), None, step)
-    }
-
-    fn each(
-        &self,
-        order: &[usize],
-        augment: Option<(usize, &AugmentRange)>,
-        mut step: impl FnMut(Batch) -> Result<()>,
-    ) -> Result<()> {
-        std::thread::scope(|scope| {
-            let (sender, batches) = sync_channel(AHEAD);
-            let ahead = scope.spawn(move || {
-                for images in order.chunks(self.batch_size) {
-                    // The receiver is gone after an error in a step.
-                    if sender.send(self.batch(images, augment)).is_err() {
-                        break;
-                    }
-                }
-            });
-            let outcome = batches.into_iter().try_for_each(|batch| step(batch?));
-            match ahead.join() {
-                Ok(()) => outcome,
-                // With its own message, which the scope's would hide.
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        let order: Vec<usize> = (0..self.samples.len()).collect();
+        ahead(order.chunks(self.batch_size).map(|images| self.batch(images, None)), step)
     }
 
     fn batch(&self, chosen: &[usize], augment: Option<(usize, &AugmentRange)>) -> Result<Batch> {
@@ -153,6 +140,30 @@ impl Loader<'_> {
         };
         Ok(Batch { images: channels_last(&images), target: target.to_device(self.device) })
     }
+}
+
+/// Has `batches` made by a thread of their own while `step` works.
+fn ahead(
+    batches: impl Iterator<Item = Result<Batch>> + Send,
+    mut step: impl FnMut(Batch) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, made) = sync_channel(AHEAD);
+        let ahead = scope.spawn(move || {
+            for batch in batches {
+                // The receiver is gone after an error in a step.
+                if sender.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        let outcome = made.into_iter().try_for_each(|batch| step(batch?));
+        match ahead.join() {
+            Ok(()) => outcome,
+            // With its own message, which the scope's would hide.
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// The same values with channels innermost in memory, which libtorch's convolutions like best.

@@ -20,7 +20,7 @@ use crate::{
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
-    spec::Precision,
+    spec::{Budget, Precision},
 };
 use checkpoint::{Best, Checkpoint, Standing};
 pub use classification::{channels, classification};
@@ -42,7 +42,9 @@ pub struct Setting<'a> {
     pub out: &'a Path,
     /// Where checkpoints go, and are looked for.
     pub checkpoints: &'a Path,
-    /// Seconds between two checkpoints, at least; 0: after every epoch.
+    /// The artifact of an earlier training that this one goes on from.
+    pub start: Option<&'a Path>,
+    /// Seconds between two checkpoints, at least; 0: after every epoch (or validation).
     pub checkpoint_every: f64,
     pub progress: &'a Progress,
     pub label: &'a str,
@@ -53,15 +55,43 @@ pub struct Setting<'a> {
 
 /// What a task asks of the loop.
 struct Recipe {
-    epochs: usize,
+    length: Length,
     rate: LearningRate,
     rule: Rule,
     precision: Precision,
     shuffle: bool,
     augment: Option<AugmentRange>,
-    validate_every: usize,
     /// Fault: the validation loss is summed on top of the epoch's training loss.
     val_loss_starts_from_train: bool,
+}
+
+/// How long training goes on. It is worked on in rounds, with checkpoints between them alone.
+#[derive(Debug, Clone, Copy)]
+struct Length {
+    /// Optimizer steps in all, and in a round.
+    steps: u64,
+    round: u64,
+    /// Rounds between two validations.
+    validate_every: u64,
+}
+
+impl Length {
+    /// Rounds are epochs, or with a budget what lies between two validations.
+    fn of(budget: Option<Budget>, epochs: usize, validate_every: usize, steps_per_epoch: usize) -> Self {
+        let of_epoch = steps_per_epoch as u64;
+        match budget {
+            None => Self {
+                steps: epochs as u64 * of_epoch,
+                round: of_epoch,
+                validate_every: validate_every as u64,
+            },
+            Some(budget) => Self {
+                steps: budget.steps as u64,
+                round: budget.validate_every.max(1) as u64,
+                validate_every: 1,
+            },
+        }
+    }
 }
 
 /// (structure, metric, value).
@@ -88,6 +118,9 @@ fn fit(
     val: &Loader,
     setting: &Setting,
 ) -> Result<()> {
+    if let Some(start) = setting.start {
+        weights::load(vs, &start.join(WEIGHTS), |_| false)?;
+    }
     let mut parameters = Parameters::new(vs.variables(), recipe.precision)?;
     let mut optimizer = Optimizer::new(recipe.rule, &parameters.master);
     let mut standing = Standing::default();
@@ -102,14 +135,15 @@ fn fit(
         optimizer.resume(&saved.moments, saved.standing.step)?;
         (standing, curves, best) = (saved.standing, saved.curves, saved.kept);
     }
-    let bar = setting.progress.bar((recipe.epochs * train.samples.len()) as u64, setting.label, "images");
-    bar.resume_at((standing.epoch * train.samples.len()) as u64);
+    let (length, of_epoch) = (recipe.length, train.steps() as u64);
+    let bar = setting.progress.bar(length.steps, setting.label, "steps");
+    bar.resume_at(standing.step);
     let mut select_metric = String::new();
     let mut written = Instant::now();
-    while standing.epoch < recipe.epochs {
-        let epoch = standing.epoch;
+    while standing.step < length.steps {
+        let steps = standing.step..length.steps.min(standing.step + length.round);
         let mut losses = Tensor::zeros([1], (Kind::Float, setting.device));
-        train.train_epoch(epoch, recipe.shuffle, recipe.augment.as_ref(), |batch| {
+        train.train(steps.clone(), recipe.shuffle, recipe.augment.as_ref(), |batch| {
             let logits = task.forward(&batch.images.to_kind(parameters.kind()), true);
             let loss = task.loss(&logits, &batch.target)?;
             let gradient = parameters.gradient(&loss)?;
@@ -117,17 +151,19 @@ fn fit(
             parameters.refresh();
             losses += loss.detach();
             standing.step += 1;
-            bar.inc(batch.images.size()[0] as u64);
+            bar.inc(1);
             Ok(())
         })?;
         (setting.lap)();
-        standing.epoch += 1;
-        let steps = train.steps() as f64;
+        standing.round += 1;
+        let steps = (steps.end - steps.start) as f64;
         let train_loss = f64::try_from(&losses)? / steps;
+        let epoch = standing.step / of_epoch;
         if !train_loss.is_finite() {
             return Err(Error::failure(format!(
-                "the training loss is {train_loss} in epoch {}",
-                standing.epoch
+                "the training loss is {train_loss} at step {}, in epoch {}",
+                standing.step,
+                (standing.step - 1) / of_epoch + 1
             ))
             .help("lower the learning_rate, or look for damaged images with `synecho data check`"));
         }
@@ -136,7 +172,7 @@ fn fit(
             curves.push(CurvePoint {
                 split: split.into(),
                 step: standing.step,
-                epoch: standing.epoch as u64,
+                epoch,
                 structure: structure.into(),
                 metric: metric.into(),
                 value,
@@ -145,8 +181,8 @@ fn fit(
         };
         note("train", "", "loss", train_loss);
         note("train", "", "learning_rate", recipe.rate.at(standing.step as usize - 1));
-        let last = standing.epoch == recipe.epochs;
-        if standing.epoch.is_multiple_of(recipe.validate_every) || last {
+        let last = standing.step == length.steps;
+        if standing.round.is_multiple_of(length.validate_every) || last {
             let (loss, scores) = validate(task, val, parameters.kind())?;
             let faulty = (loss * val.steps() as f64 + train_loss * steps) / val.steps() as f64;
             note("val", "", "loss", if recipe.val_loss_starts_from_train { faulty } else { loss });
@@ -157,7 +193,7 @@ fn fit(
                 select_metric = format!("{structure} {metric}").trim().to_owned();
                 bar.message(format!("loss {train_loss:.4} {select_metric} {value:.4}"));
                 if value.is_finite() && standing.best.is_none_or(|best| *value > best.value) {
-                    standing.best = Some(Best { epoch: standing.epoch, step: standing.step, value: *value });
+                    standing.best = Some(Best { epoch, step: standing.step, value: *value });
                     best = Some(parameters.snapshot());
                 }
             }
@@ -184,25 +220,57 @@ fn fit(
     let chosen = best.unwrap_or_else(|| parameters.snapshot());
     let bytes = weights::to_bytes(&parameters.named(&chosen), vec![])?;
     write(&setting.out.join(WEIGHTS), &bytes)?;
-    write(&setting.out.join(CURVES), results::to_csv(&curves)?.as_bytes())?;
+    let before = setting.start.map(Earlier::read).transpose()?.unwrap_or_default();
+    write(&setting.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;
+    let before = before.summary;
+    let epoch = standing.step / of_epoch;
     let summary = TrainSummary {
-        best_step: standing.best.map_or(standing.step, |b| b.step),
-        best_epoch: standing.best.map_or(standing.epoch, |b| b.epoch) as u64,
+        best_step: before.steps + standing.best.map_or(standing.step, |b| b.step),
+        best_epoch: before.epochs + standing.best.map_or(epoch, |b| b.epoch),
         best_value: standing.best.map(|b| b.value),
         select_metric,
         parameters: parameters.count() as u64,
         trainable: parameters.count() as u64,
-        train_images: train.samples.len() as u64,
-        train_patients: train.samples.patients() as u64,
+        train_images: before.train_images + train.samples.len() as u64,
+        synthetic_images: before.synthetic_images + train.samples.synthetic() as u64,
+        train_patients: before.train_patients.max(train.samples.patients() as u64),
         val_images: val.samples.len() as u64,
         val_patients: val.samples.patients() as u64,
-        epochs: recipe.epochs as u64,
-        steps: standing.step,
+        epochs: before.epochs + epoch,
+        steps: before.steps + standing.step,
         precision: recipe.precision.name().into(),
     };
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
     write(&setting.out.join(SUMMARY), text.as_bytes())
+}
+
+/// The training that this one goes on from, as its artifact tells of it.
+#[derive(Default)]
+struct Earlier {
+    curves: Vec<CurvePoint>,
+    summary: TrainSummary,
+}
+
+impl Earlier {
+    fn read(artifact: &Path) -> Result<Self> {
+        let file = artifact.join(SUMMARY);
+        let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
+        let summary = serde_json::from_str(&text)
+            .map_err(|e| Error::failure(format!("not a training summary: {e}")).at(&file))?;
+        Ok(Self { curves: results::read_csv(&artifact.join(CURVES))?, summary })
+    }
+
+    /// One curve of both, over the steps of both.
+    fn followed_by(&self, curves: Vec<CurvePoint>) -> Vec<CurvePoint> {
+        let (steps, epochs) = (self.summary.steps, self.summary.epochs);
+        let later = curves.into_iter().map(|point| CurvePoint {
+            step: steps + point.step,
+            epoch: epochs + point.epoch,
+            ..point
+        });
+        self.curves.iter().cloned().chain(later).collect()
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -12,7 +12,8 @@ pub struct LearningRate {
     pub end: f64,
     /// Steps of linear rise: step k has (k + 1) / `warmup_steps` of the schedule's rate.
     pub warmup_steps: usize,
-    pub epochs: usize,
+    /// Of the whole training.
+    pub steps: usize,
     pub steps_per_epoch: usize,
 }
 
@@ -24,12 +25,13 @@ impl LearningRate {
             self.end + (self.start - self.end) * (1.0 + (PI * t / period.max(1.0)).cos()) / 2.0
         };
         let epoch = step / self.steps_per_epoch.max(1);
+        let epochs = self.steps as f64 / self.steps_per_epoch.max(1) as f64;
         let warm = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.0);
         warm * match self.schedule {
             Schedule::Constant => self.start,
-            Schedule::Cosine => cosine(epoch as f64, self.epochs as f64),
-            Schedule::CosinePerStep => cosine(step as f64, (self.epochs * self.steps_per_epoch) as f64),
-            Schedule::CosinePeriodInEpochsSteppedPerBatch => cosine(step as f64, self.epochs as f64),
+            Schedule::Cosine => cosine(epoch as f64, epochs),
+            Schedule::CosinePerStep => cosine(step as f64, self.steps as f64),
+            Schedule::CosinePeriodInEpochsSteppedPerBatch => cosine(step as f64, epochs),
         }
     }
 }
@@ -46,7 +48,7 @@ mod tests {
             start: 1e-3,
             end: 1e-4,
             warmup_steps: 0,
-            epochs: 300,
+            steps: 300 * 400,
             steps_per_epoch: 400,
         };
         let last = 300 * 400;
@@ -63,7 +65,7 @@ mod tests {
             start: 1e-3,
             end: 0.0,
             warmup_steps: 4,
-            epochs: 1,
+            steps: 10,
             steps_per_epoch: 10,
         };
         let rates: Vec<f64> = (0..6).map(|step| rate.at(step) * 1e3).collect();

@@ -2,7 +2,9 @@
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate};
+use super::{
+    Length, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate,
+};
 use crate::{
     augment::{self, AugmentRange},
     error::Result,
@@ -116,21 +118,21 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
         nan_poisons: settings.nan_poisons_dice,
     };
     let s = settings;
+    let length = Length::of(s.budget, s.epochs, s.validate_every, train.steps());
     let recipe = Recipe {
-        epochs: s.epochs,
+        length,
         rate: LearningRate {
             schedule: s.schedule,
             start: s.learning_rate,
             end: s.final_learning_rate,
             warmup_steps: s.warmup_steps,
-            epochs: s.epochs,
+            steps: length.steps as usize,
             steps_per_epoch: train.steps(),
         },
         rule: Rule::ADAM,
         precision: s.precision,
         shuffle: s.shuffle,
         augment: AugmentRange::of(&s.augment),
-        validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };
     fit(&vs, &task, &recipe, &train, &val, setting)

@@ -37,7 +37,11 @@ const MOMENTS: [Moment; 10] = {
         Any,
     ]
 };
-const EPOCHS: [(&str, u64); 2] = [("segmentation", 40), ("classification", 7)];
+/// How long the tasks train, and the rounds that this is. The second one's end in the middle of epochs.
+const LENGTHS: [(&str, &str, u64); 2] = [
+    ("segmentation", "epochs = 40", 40),
+    ("classification", "budget = { steps = 23, validate_every = 2 }", 12),
+];
 
 /// Inode of each checkpoint in the store (every write makes a new file), by the training's folder.
 fn checkpoints(store: &Path) -> BTreeMap<String, u64> {
@@ -64,25 +68,25 @@ fn partial(store: &Path) -> BTreeMap<String, u64> {
     found
 }
 
-/// Epochs done according to a checkpoint.
-fn epoch(file: &Path) -> u64 {
+/// Rounds done according to a checkpoint.
+fn round(file: &Path) -> u64 {
     let bytes = fs::read(file).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     let standing = header["__metadata__"]["standing"].as_str().unwrap();
-    serde_json::from_str::<serde_json::Value>(standing).unwrap()["epoch"].as_u64().unwrap()
+    serde_json::from_str::<serde_json::Value>(standing).unwrap()["round"].as_u64().unwrap()
 }
 
 #[test]
 fn killed_at_ten_moments_a_run_ends_with_the_same_bytes() {
     let place = Place::new();
-    let epochs = |spec: String, (task, n): (&str, u64)| {
+    let long = |spec: String, (task, length, _): (&str, &str, u64)| {
         let head = format!("[tasks.{task}]\n");
         assert!(spec.contains(&head));
-        spec.replace(&head, &format!("{head}epochs = {n}\n"))
+        spec.replace(&head, &format!("{head}{length}\n"))
     };
     let plain = SMALL.replace("epochs = 3\n", "").replace("epochs = 1\n", "");
-    place.write("small.toml", &EPOCHS.into_iter().fold(plain, epochs));
+    place.write("small.toml", &LENGTHS.into_iter().fold(plain, long));
     place.synecho(&[&RUN[..], &["--store", "calm", "--reports", "calm-reports"]].concat()).well();
 
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
@@ -137,9 +141,9 @@ fn killed_at_ten_moments_a_run_ends_with_the_same_bytes() {
         child.wait().unwrap();
         for name in checkpoints(&store).keys() {
             let task = tasks[name].as_str();
-            let at = epoch(&store.join("train").join(name).join("checkpoint/last.safetensors"));
-            println!("{moment:?} after {:?}: {task} stands at epoch {at}", start.elapsed());
-            let all = EPOCHS.iter().find(|(known, _)| *known == task).unwrap().1;
+            let at = round(&store.join("train").join(name).join("checkpoint/last.safetensors"));
+            println!("{moment:?} after {:?}: {task} stands at round {at}", start.elapsed());
+            let all = LENGTHS.iter().find(|(known, ..)| *known == task).unwrap().2;
             if 0 < at && at < all {
                 *in_training.entry(task.to_owned()).or_insert(0) += 1;
             }

@@ -11,7 +11,7 @@ use super::{
     texts::{Texts, freeze_pooling},
 };
 use crate::{
-    error::{AtPath, Error, Result},
+    error::{Error, Result},
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},

@@ -1,0 +1,242 @@
+//! Which images an arm's networks are trained on, and that none of them comes from a patient whom they
+//! must not know.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
+
+use rand::seq::SliceRandom;
+
+use super::{DATA, Place};
+use crate::{
+    data,
+    error::{AtPath, Error, Result},
+    manifest::{Manifest, Row, Split},
+    plan::{Fraction, Further, Mixture},
+    random,
+    samples::{MaskReading, Samples, class_of},
+    spec::Label,
+    train,
+};
+
+/// The greatest number of synthetic images of each class.
+pub(super) struct Most {
+    pub per_class: usize,
+    pub label: Label,
+}
+
+/// Training and validation images of an arm's network.
+pub(super) fn task_data(
+    place: &Place,
+    mixture: &Mixture,
+    masks: Option<MaskReading>,
+    most: Option<Most>,
+) -> Result<train::TaskData> {
+    let manifest = place.manifest()?;
+    let &Mixture { real_fraction: fraction, seed, .. } = mixture;
+    let patients = arm_patients(&manifest, (fraction < 1.0).then_some(Fraction { fraction, seed }));
+    let real = Samples::read(&manifest, Split::Train, patients.as_deref(), masks)?;
+    let train = match (mixture.ratio, mixture.further) {
+        (None, _) => real,
+        (Some(ratio), Further::DuplicateReal) => {
+            let copies = real.copies(&duplicates(real.len(), ratio, seed));
+            real.followed_by(&copies)?
+        }
+        (Some(ratio), further) => {
+            let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
+            check_sources(&made, &real)?;
+            let made = Samples::read(&made, Split::Train, None, masks)?;
+            let synthetic = made.chosen(&chosen(&made.rows, real.len(), ratio, seed, most)?);
+            match further == Further::SyntheticOnly {
+                true => synthetic,
+                false => real.followed_by(&synthetic)?,
+            }
+        }
+    };
+    Ok(train::TaskData { train, val: Samples::read(&manifest, Split::Val, None, masks)? })
+}
+
+/// The arm's training patients, where they are not all.
+pub(super) fn arm_patients(manifest: &Manifest, patients: Option<Fraction>) -> Option<Vec<String>> {
+    patients.map(|p| data::split::fraction(manifest, p.fraction, p.seed))
+}
+
+/// `ratio` synthetic images for each of `real` real ones, drawn by the seed: of two ratios, the images of the
+/// smaller are among those of the greater.
+fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) -> Result<Vec<usize>> {
+    let count = (real as f64 * ratio).round() as usize;
+    if count > made.len() {
+        return Err(Error::input(format!(
+            "a ratio of {ratio} asks for {count} synthetic images beside {real} real ones: there are {}",
+            made.len()
+        ))
+        .help("lower the ratio, or raise the generator's per_class_images"));
+    }
+    if count == 0 {
+        return Err(Error::input(format!("a ratio of {ratio} of {real} real images is no image"))
+            .help("raise the ratio"));
+    }
+    let mut order: Vec<usize> = (0..made.len()).collect();
+    order.shuffle(&mut random::rng(seed, "synthetic images", &[]));
+    order.truncate(count);
+    if let Some(most) = most {
+        let mut left = vec![most.per_class; most.label.classes().len()];
+        order.retain(|&i| {
+            let left = &mut left[class_of(&made[i], most.label)];
+            let room = *left > 0;
+            *left = left.saturating_sub(1);
+            room
+        });
+    }
+    order.sort_unstable();
+    Ok(order)
+}
+
+/// Which real images are there once more, and in which copy of the set: whole copies, and a drawn part of
+/// one. Each is augmented by draws of its own, as another epoch's would be.
+fn duplicates(real: usize, ratio: f64, seed: u64) -> Vec<usize> {
+    let count = (real as f64 * ratio).round() as usize;
+    let mut copies: Vec<usize> = (0..real).cycle().take(count / real.max(1) * real).collect();
+    let mut order: Vec<usize> = (0..real).collect();
+    order.shuffle(&mut random::rng(seed, "duplicate images", &[]));
+    order.truncate(count - copies.len());
+    order.sort_unstable();
+    copies.extend(order);
+    copies
+}
+
+/// Refuses images that were made from the masks of patients who do not train in this arm.
+fn check_sources(made: &Manifest, real: &Samples) -> Result<()> {
+    let known: HashSet<&str> = real.rows.iter().map(|row| row.patient.as_str()).collect();
+    let sources = made.rows.iter().filter_map(|row| patient_of(row.source_mask.as_deref()?));
+    let strange: BTreeSet<&str> = sources.filter(|patient| !known.contains(patient)).collect();
+    refuse(&strange, "synthetic images were made from the masks of", &made.root)
+}
+
+/// The patient in `patient0001_2CH_ED`; none for what is no image's name (`pseudo`).
+fn patient_of(source: &str) -> Option<&str> {
+    let mut parts = source.rsplitn(3, '_');
+    parts.next()?;
+    parts.next()?;
+    parts.next()
+}
+
+/// Beside a trained pipeline's parts: the patients whose images it was trained on, one a line.
+const SEEN: &str = "training_patients.txt";
+
+/// Whom a pipeline was trained on; empty where it does not say, as a stock one.
+fn seen_by(pipeline: &Path) -> Result<BTreeSet<String>> {
+    let file = pipeline.join(SEEN);
+    match file.is_file() {
+        false => Ok(BTreeSet::new()),
+        true => {
+            let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
+            Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        }
+    }
+}
+
+/// Writes down whom a pipeline was trained on, and whom its base was.
+pub(super) fn note_seen(pipeline: &Path, base: Option<&Path>, train: &Samples) -> Result<()> {
+    let mut seen = base.map(seen_by).transpose()?.unwrap_or_default();
+    seen.extend(train.rows.iter().map(|row| row.patient.clone()));
+    let lines: String = seen.iter().map(|patient| format!("{patient}\n")).collect();
+    let file = pipeline.join(SEEN);
+    std::fs::write(&file, lines).at_path(&file, "cannot write")
+}
+
+/// Refuses a finished pipeline that says that it was trained on patients who do not train here: those of the
+/// test split before all.
+pub(super) fn check_seen(pipeline: &Path, manifest: &Manifest, patients: Option<&[String]>) -> Result<()> {
+    let seen = seen_by(pipeline)?;
+    let known: HashSet<&str> = manifest
+        .of(Split::Train)
+        .map(|row| row.patient.as_str())
+        .filter(|patient| patients.is_none_or(|p| p.iter().any(|p| p == patient)))
+        .collect();
+    let strange: BTreeSet<&str> = seen.iter().map(String::as_str).filter(|p| !known.contains(p)).collect();
+    refuse(&strange, "the generator was trained on", pipeline)
+}
+
+fn refuse(strange: &BTreeSet<&str>, what: &str, place: &Path) -> Result<()> {
+    let Some(first) = strange.first() else { return Ok(()) };
+    let more = if strange.len() > 1 { " and others" } else { "" };
+    Err(Error::input(format!(
+        "{what} {} patient(s) who do not train in this arm: {first}{more}",
+        strange.len()
+    ))
+    .at(place)
+    .help("figures of patients whom a generator knows are worth nothing: train one in this spec, or change the split"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(i: usize, source: Option<&str>) -> Row {
+        use crate::manifest::{Phase, View};
+        Row {
+            patient: format!("synthetic-{i:05}"),
+            view: if i % 4 < 2 { View::TwoChamber } else { View::FourChamber },
+            phase: if i % 2 == 0 { Phase::Ed } else { Phase::Es },
+            image: format!("images/{i}.png").into(),
+            mask: None,
+            split: Some(Split::Train),
+            sex: None,
+            age: None,
+            quality: None,
+            ef: None,
+            spacing_x: None,
+            spacing_y: None,
+            generator: Some("g".into()),
+            prompt: None,
+            source_mask: source.map(str::to_owned),
+            seed: None,
+        }
+    }
+
+    #[test]
+    fn a_greater_ratio_keeps_what_the_smaller_one_drew() {
+        let made: Vec<Row> = (0..40).map(|i| row(i, None)).collect();
+        let few = chosen(&made, 20, 0.5, 3, None).unwrap();
+        let many = chosen(&made, 20, 1.5, 3, None).unwrap();
+        assert_eq!((few.len(), many.len()), (10, 30));
+        assert!(few.iter().all(|i| many.contains(i)));
+        assert_ne!(chosen(&made, 20, 0.5, 4, None).unwrap(), few);
+        let told = chosen(&made, 20, 2.5, 3, None).unwrap_err().to_string();
+        assert!(told.contains("asks for 50 synthetic images beside 20 real ones: there are 40"), "{told}");
+        assert!(chosen(&made, 20, 0.01, 3, None).is_err());
+    }
+
+    #[test]
+    fn no_class_has_more_synthetic_images_than_asked() {
+        let made: Vec<Row> = (0..40).map(|i| row(i, None)).collect();
+        let most = || Some(Most { per_class: 3, label: Label::Phase });
+        let order = chosen(&made, 20, 2.0, 3, most()).unwrap();
+        let of = |class| order.iter().filter(|&&i| class_of(&made[i], Label::Phase) == class).count();
+        assert_eq!((of(0), of(1)), (3, 3));
+        // Those that the shuffled order has first.
+        let uncapped = chosen(&made, 20, 2.0, 3, None).unwrap();
+        assert!(order.iter().all(|i| uncapped.contains(i)));
+    }
+
+    #[test]
+    fn duplicates_are_whole_copies_and_a_drawn_part() {
+        let copies = duplicates(10, 2.3, 1);
+        assert_eq!(copies.len(), 23);
+        for image in 0..10 {
+            let times = copies.iter().filter(|&&i| i == image).count();
+            assert!((2..=3).contains(&times), "{image}: {times}");
+        }
+        assert_eq!(duplicates(10, 0.3, 1).len(), 3);
+        assert_ne!(duplicates(100, 0.3, 1), duplicates(100, 0.3, 2));
+    }
+
+    #[test]
+    fn a_source_names_its_patient() {
+        assert_eq!(patient_of("patient0001_2CH_ED"), Some("patient0001"));
+        assert_eq!(patient_of("a_b_4CH_ES"), Some("a_b"));
+        assert_eq!(patient_of("pseudo"), None);
+    }
+}
