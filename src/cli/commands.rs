@@ -32,6 +32,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         }
         Command::Plan { spec, json } => show_plan(&spec, json),
         Command::Status { spec, set, store, json } => status(spec.as_deref(), &set.sets, &store.store, json),
+        Command::Explain { report, cell } => print(&report::lineage::explain(&report, cell.as_deref())?),
         Command::Report { spec, out } => draw_again(&spec, out),
         Command::Doctor { store, json } => {
             let found = doctor::inspect(&store.store);
@@ -98,7 +99,7 @@ struct Run {
 fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     let device = doctor::choose_device(&how.device)?;
     // The spec before the store: a spec that is wrong leaves nothing behind.
-    spec::load(&args.spec, &args.set.sets)?;
+    execute::preflight(&spec::load(&args.spec, &args.set.sets)?).map_err(|e| e.at(&args.spec))?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
     let threads = share_cores(how.jobs, how.threads);
@@ -237,6 +238,7 @@ fn duration(seconds: f64) -> String {
 
 fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
     let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
+    execute::preflight(&asked.spec).map_err(|e| e.at(&args.spec))?;
     let store = Store::look(&args.store.store);
     let rates = store.rates();
     let rows: Vec<_> = asked

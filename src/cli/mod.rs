@@ -76,6 +76,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell where a report's numbers come from: spec, seeds, n, and the stages behind them
+    #[command(
+        after_help = "Examples:\n  synecho explain reports/camus-real\n  synecho explain reports/camus-real \"segmentation/all patients\"\n  synecho explain reports/camus-real \"segmentation/all patients/monai-unet/0\"\n\nIt reads the report alone (stages.json, measurements.csv): no store is needed."
+    )]
+    Explain {
+        /// A report's folder
+        report: PathBuf,
+        /// TASK/ARM, with /MODEL and /SEED if you like; of generators generation/NAME. Left out: what there is
+        cell: Option<String>,
+    },
     /// Draw the report again from what the store holds; trains nothing
     Report {
         #[command(flatten)]

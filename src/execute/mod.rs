@@ -3,6 +3,7 @@
 //! is taken as it is.
 
 mod outside;
+mod preflight;
 mod stages;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use tch::Device;
 
 pub use outside::{is_manifest_folder, outside_digests};
+pub use preflight::preflight;
 
 use crate::{
     error::{Error, Result},

@@ -2,6 +2,7 @@
 
 mod distances;
 mod generators;
+mod lineage;
 mod mixing;
 
 use std::{
@@ -169,6 +170,14 @@ fn prepare(place: &Place, image_size: usize, split: &spec::Split) -> Result<()> 
         None => place.artifact("source")?.join(DATA),
     };
     let mut source = Manifest::read(&root)?;
+    assign_split(&mut source, split)?;
+    let to = place.out.join(DATA);
+    std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
+    with_bar(place, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
+}
+
+/// Says who trains, validates and tests.
+pub(super) fn assign_split(manifest: &mut Manifest, split: &spec::Split) -> Result<()> {
     let assigned = data::split::SplitSpec {
         scheme: match split.scheme {
             SplitScheme::Official => data::split::Scheme::Official,
@@ -187,10 +196,7 @@ fn prepare(place: &Place, image_size: usize, split: &spec::Split) -> Result<()> 
         without_test: split.test_from == HeldOut::None,
         seed: split.seed,
     };
-    data::split::assign(&mut source, &assigned)?;
-    let to = place.out.join(DATA);
-    std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
-    with_bar(place, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
+    data::split::assign(manifest, &assigned)
 }
 
 fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
@@ -373,6 +379,7 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
         }
     }
     generators::gather(place, spec, &mut input)?;
+    input.lineage = lineage::lineage(place);
     Ok(input)
 }
 

@@ -62,7 +62,7 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
 
     let mut generators = Generators { spec, digests, prepare: &prepare, seg_data: seg_data.as_deref() };
     let whole: Vec<(&String, Made)> =
-        spec.generators.keys().map(|name| (name, generators.made(&mut b, name, None))).collect();
+        of_all_patients(spec).map(|name| (name, generators.made(&mut b, name, None))).collect();
 
     for arm in &spec.arms {
         for &seed in &spec.experiment.seeds {
@@ -149,7 +149,7 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
         }
     }
     inputs.extend(b.plan.references.iter().map(|(size, key)| input(format!("reference/{size}"), key)));
-    for name in spec.generators.keys() {
+    for name in of_all_patients(spec) {
         let data = prepare(&mut b, spec.generators[name].image_size);
         inputs.push(input(format!("data/generator {name}"), &data));
     }
@@ -165,6 +165,14 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     }
     b.add("report".into(), Work::Report { spec: Box::new(spec.clone()) }, inputs, vec![]);
     b.plan
+}
+
+/// Generators to be trained on all training patients: not those that arms with fewer alone ask for.
+fn of_all_patients(spec: &ResolvedSpec) -> impl Iterator<Item = &String> {
+    spec.generators.keys().filter(|name| {
+        let mut users = spec.arms.iter().filter(|arm| arm.synthetic.as_ref() == Some(name)).peekable();
+        users.peek().is_none() || users.any(|arm| arm.real_fraction == 1.0)
+    })
 }
 
 /// One training stage of an arm; of an arm that trains on synthetic images first there are two.

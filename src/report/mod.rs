@@ -10,6 +10,7 @@ mod convergence;
 pub(crate) mod fake;
 pub mod generators;
 mod html;
+pub mod lineage;
 mod picture_data;
 mod publish;
 mod render;
@@ -88,6 +89,8 @@ pub struct ReportInput {
     pub judges: Vec<generators::Judge>,
     /// Where distances from real images were measured.
     pub distances: Option<generators::distances::Distances>,
+    /// What every number comes from.
+    pub lineage: lineage::Lineage,
 }
 
 /// A figure with its words; `name` is the file's stem.
@@ -227,7 +230,7 @@ fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
 const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
 
 /// Writes the whole report into the folder `to` (made where it is missing): `index.html`, `figures/`
-/// (SVG, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `measurements.csv`, `curves.csv`.
+/// (SVG, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `stages.json`, `measurements.csv`, `curves.csv`.
 ///
 /// Figures and tables of an earlier report that this one does not have are removed. The page is written last.
 ///
@@ -259,6 +262,7 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
         save(table_folder.join(format!("{}.csv", table.name)), table.to_csv()?.as_bytes())?;
         save(table_folder.join(format!("{}.tex", table.name)), table.to_latex().as_bytes())?;
     }
+    save(to.join(lineage::STAGES), input.lineage.to_json()?.as_bytes())?;
     save(to.join("resolved.toml"), input.meta.resolved_toml.as_bytes())?;
     save(to.join("measurements.csv"), results::to_csv(&rows)?.as_bytes())?;
     save(to.join("curves.csv"), results::to_csv(&aggregate::sorted_curves(&input.curves))?.as_bytes())?;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::Value;
 
 use crate::{
-    generators::{RUN, only, section},
+    generators::{RUN, only, pipeline, section},
     support::{Place, folder},
 };
 
@@ -91,6 +91,20 @@ fn every_arm_has_its_images_and_all_have_the_same_steps() {
 }
 
 #[test]
+fn a_generator_of_few_patients_alone_is_not_trained_on_all() {
+    let place = Place::new();
+    let arm = "\n[[arms]]\nsynthetic = \"ts\"\nreal_fraction = 0.5\n\n[tasks.segmentation]\n";
+    let spec = only("ts", CHANNELS).replace("[data]", "seeds = [0, 1]\n\n[data]");
+    place.write("made.toml", &(spec + arm));
+    let told = place.synecho(&["plan", "made.toml"]).well().out;
+    let trained: Vec<&str> = told.lines().filter(|line| line.contains("train ts")).collect();
+    assert_eq!(trained.len(), 2, "{told}");
+    for (line, seed) in trained.iter().zip(0..) {
+        assert!(line.contains(&format!("50% of the patients, seed {seed}")), "{line}");
+    }
+}
+
+#[test]
 fn arms_that_cannot_be_meant_are_refused() {
     let place = Place::new();
     let head = section("ts", CHANNELS);
@@ -167,4 +181,31 @@ fn images_made_from_masks_of_patients_who_do_not_train_are_refused() {
     // p1 to p4 train, p7 is a test patient.
     external("p1").synecho(&run).well();
     external("p7").synecho(&run).refused(&["the masks of 1 patient(s) who do not train in this arm: p7"]);
+}
+
+#[test]
+fn a_ratio_of_more_images_than_there_are_is_refused_before_any_work() {
+    let place = external("p1");
+    // 8 images train, and 8 were made.
+    let set = ["--set", "arms.0.ratio=1.5"];
+    for command in ["plan", "run"] {
+        place.synecho(&[&[command, "small.toml"][..], &set].concat()).refused(&[
+            "small.toml: the arm \"real + 150% other\"",
+            "asks for 12 synthetic images beside 8 real ones: other makes 8",
+            "lower its ratio",
+        ]);
+    }
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn a_finished_generator_that_knows_test_patients_is_refused() {
+    let place = Place::new();
+    // What it was trained on by another split of the same phantom.
+    let lines = format!("{CHANNELS}pipeline = {:?}\n", pipeline("channels"));
+    let other = "split = \"random\"\ntest_fraction = 0.4\n";
+    place.write("made.toml", &only("ts", &lines).replace("[data]\n", &format!("[data]\n{other}")));
+    place.synecho(&RUN).refused(&["the generator was trained on", "who do not train in this arm"]);
+    place.write("made.toml", &only("ts", &lines));
+    place.synecho(&RUN).well();
 }

@@ -29,6 +29,10 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
         return Ok(());
     }
     for (name, settings) in &spec.generators {
+        if !place.artifacts.contains_key(format!("generator/images/{name}").as_str()) {
+            // Arms with few patients have one of their own for each seed.
+            continue;
+        }
         let artifact = |what: &str| place.artifacts.get(format!("generator/{what}/{name}").as_str());
         let mode = word(&settings.mode);
         let real = Manifest::read(place.artifact(&format!("data/generator {name}"))?.join(DATA))?;

@@ -1,0 +1,244 @@
+//! `stages.json` of a report: from every cell of its tables back to the stages that made it, down to the
+//! user's files. A report can be traced by it without the store.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Write,
+    fs,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    aggregate::{Means, is_image, metric_label, number, structure_label},
+    error::{AtPath, Error, Result},
+    results::{self, Measurement},
+};
+
+/// The file, beside the page.
+pub const STAGES: &str = "stages.json";
+
+/// A finished stage, as its record tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageLine {
+    pub key: String,
+    pub kind: String,
+    pub label: String,
+    /// (role, key).
+    pub inputs: Vec<(String, String)>,
+    /// (role, BLAKE3 digest) of the user's files.
+    pub outside: Vec<(String, String)>,
+}
+
+/// A trained and measured network, or a generator (task `generation`), and the stages it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellLine {
+    pub task: String,
+    pub arm: String,
+    pub model: String,
+    pub seed: Option<u64>,
+    /// Keys of the stages that its numbers come from.
+    pub stages: Vec<String>,
+}
+
+impl CellLine {
+    /// `segmentation/real/monai-unet/0`, `generation/text`.
+    pub fn name(&self) -> String {
+        let seed = self.seed.map(|seed| seed.to_string()).unwrap_or_default();
+        let parts = [&self.task, &self.arm, &self.model, &seed].map(String::as_str);
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+
+    /// Whether `asked` names it, or what it is one of.
+    fn is(&self, asked: &str) -> bool {
+        let name = self.name();
+        name == asked || name.strip_prefix(asked).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    pub cells: Vec<CellLine>,
+    pub stages: Vec<StageLine>,
+}
+
+impl Lineage {
+    pub(super) fn to_json(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::failure(format!("cannot write {STAGES}: {e}")))?;
+        Ok(format!("{text}\n"))
+    }
+
+    /// All stages behind `first`, nearest first, each once.
+    fn behind<'a>(&'a self, first: &'a [String]) -> Vec<&'a StageLine> {
+        let by_key: BTreeMap<&str, &StageLine> = self.stages.iter().map(|s| (s.key.as_str(), s)).collect();
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        let mut next: VecDeque<&str> = first.iter().map(String::as_str).collect();
+        while let Some(key) = next.pop_front() {
+            let Some(stage) = by_key.get(key).filter(|_| seen.insert(key)) else { continue };
+            found.push(*stage);
+            next.extend(stage.inputs.iter().map(|(_, key)| key.as_str()));
+        }
+        found
+    }
+}
+
+/// Tells where the numbers of the report in `folder` come from: those of the cells that `asked` names
+/// (`segmentation/real + 100% text-seg`, or with model and seed), or which cells there are.
+///
+/// # Errors
+/// The folder holds no report, an older one, or no such cell.
+pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
+    let file = folder.join(STAGES);
+    let text = fs::read_to_string(&file).at_path(&file, "cannot read").map_err(|e| {
+        e.help("name a report's folder, such as reports/quickstart; `synecho report SPEC` draws one again")
+    })?;
+    let lineage: Lineage =
+        serde_json::from_str(&text).map_err(|e| Error::input(format!("damaged: {e}")).at(&file))?;
+    let Some(asked) = asked.map(|asked| asked.trim_matches('/')) else {
+        let names: BTreeSet<String> =
+            lineage.cells.iter().map(|cell| CellLine { seed: None, ..cell.clone() }.name()).collect();
+        return Ok(names.into_iter().map(|name| name + "\n").collect());
+    };
+    let cells: Vec<&CellLine> = lineage.cells.iter().filter(|cell| cell.is(asked)).collect();
+    if cells.is_empty() {
+        let names: BTreeSet<String> =
+            lineage.cells.iter().map(|cell| format!("{}/{}", cell.task, cell.arm)).collect();
+        let help = names.into_iter().collect::<Vec<_>>().join("\n        ");
+        return Err(Error::input(format!("the report has no cell {asked:?}"))
+            .at(&file)
+            .help(format!("there are\n        {help}")));
+    }
+    let rows: Vec<Measurement> = results::read_csv(&folder.join("measurements.csv"))?;
+    let mut told = format!("spec: {}\n", folder.join("resolved.toml").display());
+    let mut last = None;
+    for cell in &cells {
+        let of_arm = CellLine { seed: None, stages: Vec::new(), ..(*cell).clone() };
+        if last.as_ref() != Some(&of_arm) {
+            told += &format!("\n{}\n{}", of_arm.name(), values(&rows, &of_arm));
+            last = Some(of_arm);
+        }
+        if let Some(seed) = cell.seed {
+            let _ = writeln!(told, "  seed {seed}\n{}", indented(&values(&rows, cell)));
+        }
+        for stage in lineage.behind(&cell.stages) {
+            let _ = writeln!(
+                told,
+                "    {}  {:<10} {}",
+                &stage.key[..12.min(stage.key.len())],
+                stage.kind,
+                stage.label
+            );
+            for (role, digest) in &stage.outside {
+                let _ = writeln!(
+                    told,
+                    "                  from {role}, BLAKE3 {}",
+                    &digest[..16.min(digest.len())]
+                );
+            }
+        }
+    }
+    Ok(told)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The figures of a cell with what they are of; over its seeds where it names none.
+fn values(rows: &[Measurement], cell: &CellLine) -> String {
+    let of_cell: Vec<Measurement> = rows
+        .iter()
+        .filter(|r| r.task == cell.task && r.arm == cell.arm && r.model == cell.model)
+        .filter(|r| cell.seed.is_none() || r.seed == cell.seed)
+        .cloned()
+        .collect();
+    let mut told = String::new();
+    let means = Means::new(&of_cell);
+    let mut seen = BTreeSet::new();
+    for row in of_cell.iter().filter(|row| is_image(row)) {
+        if !seen.insert((&row.metric, &row.structure)) {
+            continue;
+        }
+        let key = [&row.task, &row.arm, &row.model, &row.split, &row.structure, &row.metric];
+        let Some(e) = means.estimate(key.map(String::as_str)) else { continue };
+        let sd = e.sd.map(|sd| format!(" ± {}", number(sd, 4))).unwrap_or_default();
+        let (low, high) = e.interval.unwrap_or((f64::NAN, f64::NAN));
+        let _ = writeln!(
+            told,
+            "  {} {}: {}{sd} [{}, {}], n = {} images of {} {} patients{}",
+            structure_label(&row.structure),
+            metric_label(&row.metric),
+            number(e.mean, 4),
+            number(low, 4),
+            number(high, 4),
+            e.images,
+            e.patients,
+            row.split,
+            if cell.seed.is_none() { format!(", {} seed(s)", e.seeds) } else { String::new() },
+        );
+    }
+    let over_all = of_cell.iter().filter(|r| r.patient.is_empty() && r.view.is_empty() && r.phase.is_empty());
+    for row in over_all.filter(|r| cell.seed.is_some() || r.seed.is_none()) {
+        let n = row.n.map(|n| format!(", n = {n}")).unwrap_or_default();
+        let _ = writeln!(told, "  {} {}: {}{n}", row.structure, row.metric, number(row.value, 4));
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{self, fake};
+
+    #[test]
+    fn every_cell_of_a_report_is_explained_down_to_the_users_files() {
+        let mut input = fake::input(&fake::Shape { seeds: 2, arms: 2, patients: 4, epochs: 3 });
+        let line = |key: &str, label: &str, inputs: &[&str], outside: &[&str]| StageLine {
+            key: key.repeat(32),
+            kind: "train".into(),
+            label: label.into(),
+            inputs: inputs.iter().map(|key| ("data".to_owned(), key.repeat(32))).collect(),
+            outside: outside.iter().map(|digest| ("source".to_owned(), (*digest).to_owned())).collect(),
+        };
+        let models = input.models.clone();
+        input.lineage = Lineage {
+            cells: models
+                .iter()
+                .map(|m| CellLine {
+                    task: m.task.clone(),
+                    arm: m.arm.clone(),
+                    model: m.model.clone(),
+                    seed: Some(m.seed),
+                    stages: vec!["b".repeat(32)],
+                })
+                .collect(),
+            stages: vec![
+                line("b", "measure it", &["a", "c"], &[]),
+                line("c", "train it", &["a"], &[]),
+                line("a", "prepare it", &[], &["0123456789abcdef0123"]),
+            ],
+        };
+        let dir = tempfile::tempdir().unwrap();
+        report::write(&input, dir.path()).unwrap();
+        for model in &models {
+            let told = explain(dir.path(), Some(&format!("{}/{}", model.task, model.arm))).unwrap();
+            for part in
+                ["resolved.toml", "2 seed(s)", "seed 0", "seed 1", "measure it", "BLAKE3 0123456789abcdef\n"]
+            {
+                assert!(told.contains(part), "no {part} in {told}");
+            }
+            assert_eq!(told.matches("prepare it").count(), 2, "{told}");
+        }
+        let cells = explain(dir.path(), None).unwrap();
+        assert_eq!(cells.lines().count(), 4, "{cells}");
+        let error = explain(dir.path(), Some("segmentation/nobody")).unwrap_err().to_string();
+        assert!(
+            error.contains("no cell \"segmentation/nobody\"") && error.contains(&models[0].arm),
+            "{error}"
+        );
+        let nothing = tempfile::tempdir().unwrap();
+        assert!(explain(nothing.path(), None).unwrap_err().to_string().contains("synecho report SPEC"));
+    }
+}
