@@ -100,12 +100,7 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                         ratio: arm.ratio,
                         seed,
                     };
-                    let weights = digests.classification_weights.as_ref().map(|digest| Outside {
-                        role: "weights".into(),
-                        path: task.weights.clone(),
-                        digest: digest.clone(),
-                    });
-                    let outside = weights.into_iter().collect();
+                    let outside = digests.classification_weights.get(model).cloned().into_iter().collect();
                     let inputs = mixed(data, synthetic.clone());
                     let train = b.add(format!("train {label}"), work, inputs, outside);
                     let work = Work::MeasureClassification {

@@ -222,13 +222,14 @@ layered! {
 }
 
 layered! {
-    /// Classification: torchvision's ResNet-18.
+    /// Classification: torchvision's networks.
     ClassificationSpec => Classification {
         preset: Preset,
         label: Label,
-        /// `resnet18`.
+        /// `resnet18`, `resnet50`, `vgg16`, `vgg19`, `efficientnet_b0`: each is trained and measured.
         models: Vec<String>,
-        /// A torchvision checkpoint as safetensors; empty: from scratch.
+        /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
+        /// empty: from scratch.
         weights: PathBuf,
         image_size: usize,
         epochs: usize,
@@ -313,6 +314,14 @@ impl Segmentation {
 }
 
 impl Classification {
+    /// The file of this model's weights; None: from scratch.
+    pub fn weights_of(&self, model: &str) -> Option<PathBuf> {
+        let weights = &self.weights;
+        let file =
+            if weights.is_dir() { weights.join(format!("{model}.safetensors")) } else { weights.clone() };
+        (!weights.as_os_str().is_empty()).then_some(file)
+    }
+
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
             preset,

@@ -1,26 +1,38 @@
-//! Classification: a ResNet with cross-entropy.
+//! Classification: one of torchvision's networks with cross-entropy.
 
 use std::path::Path;
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate};
+use super::{
+    Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate,
+};
 use crate::{
     augment::{self, AugmentRange},
     error::Result,
-    nn::{init, resnet::ResNet, weights},
+    nn::{
+        backbone::Backbone,
+        classifier::Classifier,
+        init,
+        mode::{Mode, Step},
+    },
     random,
     spec::{Classification, Label},
 };
 
 struct ClassificationTask<'a> {
-    net: ResNet,
+    net: Classifier,
+    seed: u64,
     val_labels: &'a [usize],
 }
 
 impl Task for ClassificationTask<'_> {
-    fn forward(&self, images: &Tensor, train: bool) -> Tensor {
-        self.net.forward_t(images, train)
+    fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor {
+        let mode = match step {
+            Some(step) => Mode::Train(Step { seed: self.seed, step, hold_frozen_norms: false }),
+            None => Mode::Eval,
+        };
+        self.net.forward_t(images, mode)
     }
 
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
@@ -41,22 +53,34 @@ pub fn channels(settings: &Classification) -> [augment::Normalise; 3] {
     if settings.imagenet_normalise { augment::IMAGENET } else { [augment::HALF[0]; 3] }
 }
 
-/// Trains a ResNet-18 to tell `label`'s classes apart, from `weights` (a torchvision checkpoint; its
+/// The weights that training begins with. From a checkpoint, a last layer of other classes is a new
+/// `torch.nn.Linear`, as who fine-tunes in PyTorch puts one there; from scratch it is as torchvision draws it.
+fn start(vs: &VarStore, backbone: Backbone, checkpoint: Option<&Path>, seed: u64) -> Result<()> {
+    match checkpoint {
+        Some(file) => {
+            init::fill(vs, seed, None);
+            backbone.load(vs, file)
+        }
+        None => {
+            backbone.init(vs, seed);
+            Ok(())
+        }
+    }
+}
+
+/// Trains `backbone` to tell `label`'s classes apart, from `weights` (a torchvision checkpoint; its
 /// last layer is taken only where it has as many classes) or from scratch.
 pub fn classification(
     settings: &Classification,
+    backbone: Backbone,
     checkpoint: Option<&Path>,
     data: &TaskData,
     seed: u64,
     setting: &Setting,
 ) -> Result<()> {
     let vs = VarStore::new(setting.device);
-    let net = ResNet::resnet18(&vs.root(), Label::classes(settings.label).len() as i64)?;
-    let init_seed = random::seed(seed, "classification weights", &[]);
-    init::fill(&vs, init_seed, Some(init::kaiming_normal_fan_out));
-    if let Some(file) = checkpoint {
-        weights::load(&vs, file, |name| name.starts_with("fc."))?;
-    }
+    let net = backbone.build(&vs.root(), Label::classes(settings.label).len())?;
+    start(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))?;
     let channels = channels(settings);
     let (train_labels, val_labels) = (data.train.labels(settings.label), data.val.labels(settings.label));
     let loader = |samples, labels| Loader {
@@ -68,8 +92,8 @@ pub fn classification(
         device: setting.device,
     };
     let (train, val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
-    let task = ClassificationTask { net, val_labels: &val_labels };
     let s = settings;
+    let task = ClassificationTask { net, seed, val_labels: &val_labels };
     let recipe = Recipe {
         epochs: s.epochs,
         rate: LearningRate {

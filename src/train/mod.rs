@@ -69,8 +69,8 @@ type Score = (String, String, f64);
 
 /// A task's network and what is asked of it.
 trait Task {
-    /// Logits of a batch, in the numeric type of the images.
-    fn forward(&self, images: &Tensor, train: bool) -> Tensor;
+    /// Logits of a batch, in the numeric type of the images; in training, of optimizer step `step`.
+    fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor;
     /// The loss, f32, a mean over the batch.
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor>;
     /// Figures of the validation images from their logits: (structure, metric, value); the first is
@@ -110,7 +110,7 @@ fn fit(
         let epoch = standing.epoch;
         let mut losses = Tensor::zeros([1], (Kind::Float, setting.device));
         train.train_epoch(epoch, recipe.shuffle, recipe.augment.as_ref(), |batch| {
-            let logits = task.forward(&batch.images.to_kind(parameters.kind()), true);
+            let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(standing.step));
             let loss = task.loss(&logits, &batch.target)?;
             let gradient = parameters.gradient(&loss)?;
             optimizer.step(&parameters.master, &gradient, recipe.rate.at(standing.step as usize));
@@ -215,7 +215,7 @@ fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score
     let mut loss = 0.0;
     let mut logits = Vec::new();
     val.in_order(|batch| {
-        let out = task.forward(&batch.images.to_kind(kind), false).to_kind(Kind::Float);
+        let out = task.forward(&batch.images.to_kind(kind), None).to_kind(Kind::Float);
         loss += f64::try_from(task.loss(&out, &batch.target)?)?;
         logits.push(out);
         Ok(())

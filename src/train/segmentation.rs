@@ -26,7 +26,7 @@ struct SegmentationTask<'a> {
 }
 
 impl Task for SegmentationTask<'_> {
-    fn forward(&self, images: &Tensor, _train: bool) -> Tensor {
+    fn forward(&self, images: &Tensor, _step: Option<u64>) -> Tensor {
         self.net.forward(images)
     }
 

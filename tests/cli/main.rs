@@ -1,5 +1,6 @@
 //! The program as a user runs it: the built binary, in folders of its own.
 
+mod classifiers;
 mod continuation;
 mod damage;
 mod data_faults;
