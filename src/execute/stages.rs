@@ -567,6 +567,9 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         if t.report_on == ReportOn::Val {
             warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
+        if t.trainable_parameters > 0 && t.weights.as_os_str().is_empty() {
+            warnings.push("The frozen layers of the classifiers hold random weights: trainable_parameters is set, and weights is not.".into());
+        }
     }
     let tasks = spec.tasks.segmentation.is_some() || spec.tasks.classification.is_some();
     if tasks && spec.experiment.seeds.len() < 3 {

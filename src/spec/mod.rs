@@ -19,8 +19,8 @@ pub use measure::{Convention, Extractor, ExtractorSpec, GeneratorMeasure, Measur
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
-    Augment, AugmentSpec, Classification, ClassificationSpec, Label, MaskDecoding, Pairing, Precision,
-    Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
+    Augment, AugmentSpec, Classification, ClassificationSpec, Freeze, Label, MaskDecoding, Pairing,
+    Precision, Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
 };
 
 /// What the user typed. Every field may be missing; what is needed is said by [`resolve`].

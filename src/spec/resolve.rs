@@ -518,10 +518,14 @@ mod tests {
         for extra in ["", "split = \"folds\"\n", "test_from = \"val\"\n", "split = \"random\"\n"] {
             let text =
                 SMALL.replace("\n\n[[arms]]", &format!("\n{extra}\n[[arms]]\nreal_fraction = [0.1, 1.0]"));
-            let text = format!("{text}[tasks.classification]\n");
-            let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
-            let again = resolve(parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
-            assert_eq!(again, spec);
+            for task in
+                ["", "preset = \"paper-code\"\n", "preset = \"paper-code\"\ntrainable_parameters = 0\n"]
+            {
+                let text = format!("{text}[tasks.classification]\n{task}");
+                let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
+                let again = resolve(parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
+                assert_eq!(again, spec);
+            }
         }
     }
 

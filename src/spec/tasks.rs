@@ -47,8 +47,8 @@ pub enum Preset {
     /// The paper's recipe with its faults mended.
     #[default]
     Corrected,
-    /// The paper's recipe as its code runs. The classifier's partial freezing is not there yet: every
-    /// layer trains. The paper's own split is `split = "diffecho"` with `test_from = "none"`.
+    /// The paper's recipe as its code runs. It starts classifiers from ImageNet's weights, which `weights`
+    /// has to name, and its own split is `split = "diffecho"` with `test_from = "none"`.
     PaperCode,
 }
 
@@ -134,6 +134,19 @@ pub enum ReportOn {
     Test,
     /// Fault: the patients that the checkpoint was chosen on.
     Val,
+}
+
+/// How the trained parameters of a classifier are kept to a budget: whole tensors are trained from the last
+/// one backwards, the others are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Freeze {
+    /// As the paper's code does it: until the budget is reached, so that the tensor that crosses it is trained
+    /// too. Frozen batch norms go on normalising by the batch and moving their running statistics.
+    Reference,
+    /// Never above the budget (but the last layer is always trained). What is frozen is run as in
+    /// evaluation: batch norms by their running statistics, nothing dropped below the first trained tensor.
+    Exact,
 }
 
 /// What a classifier tells apart.
@@ -231,6 +244,9 @@ layered! {
         /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
         /// empty: from scratch.
         weights: PathBuf,
+        /// How many parameters are trained, in tensors from the last one backwards; 0: all.
+        trainable_parameters: usize,
+        freeze: Freeze,
         image_size: usize,
         epochs: usize,
         batch_size: usize,
@@ -328,6 +344,8 @@ impl Classification {
             label: Label::Phase,
             models: vec!["resnet18".into()],
             weights: PathBuf::new(),
+            trainable_parameters: 0,
+            freeze: Freeze::Reference,
             image_size: 224,
             epochs: 30,
             batch_size: 32,
@@ -348,6 +366,7 @@ impl Classification {
         match preset {
             Preset::Corrected => corrected,
             Preset::PaperCode => Self {
+                trainable_parameters: 2_000_000,
                 shuffle: false,
                 imagenet_normalise: false,
                 val_loss_starts_from_train: true,

@@ -5,7 +5,8 @@ use std::path::Path;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate,
+    Features, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, freeze::freeze,
+    schedule::LearningRate,
 };
 use crate::{
     augment::{self, AugmentRange},
@@ -17,22 +18,33 @@ use crate::{
         mode::{Mode, Step},
     },
     random,
-    spec::{Classification, Label},
+    spec::{Classification, Freeze, Label},
 };
 
 struct ClassificationTask<'a> {
     net: Classifier,
     seed: u64,
+    hold_frozen_norms: bool,
+    /// How many layers the loaders' features have behind them.
+    done: Done,
     val_labels: &'a [usize],
+}
+
+struct Done {
+    train: usize,
+    val: usize,
 }
 
 impl Task for ClassificationTask<'_> {
     fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor {
-        let mode = match step {
-            Some(step) => Mode::Train(Step { seed: self.seed, step, hold_frozen_norms: false }),
-            None => Mode::Eval,
+        let (done, mode) = match step {
+            Some(step) => {
+                let (seed, hold_frozen_norms) = (self.seed, self.hold_frozen_norms);
+                (self.done.train, Mode::Train(Step { seed, step, hold_frozen_norms }))
+            }
+            None => (self.done.val, Mode::Eval),
         };
-        self.net.forward_t(images, mode)
+        self.net.forward_from(done, images, mode)
     }
 
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
@@ -79,8 +91,14 @@ pub fn classification(
     setting: &Setting,
 ) -> Result<()> {
     let vs = VarStore::new(setting.device);
-    let net = backbone.build(&vs.root(), Label::classes(settings.label).len())?;
+    let mut net = backbone.build(&vs.root(), Label::classes(settings.label).len())?;
     start(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))?;
+    let freezes = settings.trainable_parameters > 0;
+    if freezes {
+        freeze(&vs, settings.trainable_parameters, settings.freeze);
+    }
+    let holds = freezes && settings.freeze == Freeze::Exact;
+    let held = if holds { net.hold_frozen_layers() } else { 0 };
     let channels = channels(settings);
     let (train_labels, val_labels) = (data.train.labels(settings.label), data.val.labels(settings.label));
     let loader = |samples, labels| Loader {
@@ -90,10 +108,23 @@ pub fn classification(
         channels: &channels,
         seed,
         device: setting.device,
+        features: None,
     };
-    let (train, val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
+    let (mut train, mut val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
     let s = settings;
-    let task = ClassificationTask { net, seed, val_labels: &val_labels };
+    let augment = AugmentRange::of(&s.augment);
+    // What held layers give for an image that is not augmented is computed once.
+    let once = |loader: &Loader, always_the_same: bool| match held > 0 && always_the_same {
+        true => Features::of(loader, |images| net.held_features(images)),
+        false => Ok(None),
+    };
+    let (train_features, val_features) = (once(&train, augment.is_none())?, once(&val, true)?);
+    (train.features, val.features) = (train_features.as_ref(), val_features.as_ref());
+    let done = Done {
+        train: if train.features.is_some() { held } else { 0 },
+        val: if val.features.is_some() { held } else { 0 },
+    };
+    let task = ClassificationTask { net, seed, hold_frozen_norms: holds, done, val_labels: &val_labels };
     let recipe = Recipe {
         epochs: s.epochs,
         rate: LearningRate {
@@ -107,9 +138,12 @@ pub fn classification(
         rule: Rule::Sgd { momentum: s.momentum, weight_decay: s.weight_decay },
         precision: s.precision,
         shuffle: s.shuffle,
-        augment: AugmentRange::of(&s.augment),
+        augment,
         validate_every: s.validate_every,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };
     fit(&vs, &task, &recipe, &train, &val, setting)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod classification;
 pub mod diffusion;
+mod freeze;
 mod loader;
 mod optimizer;
 mod parameters;
@@ -24,7 +25,7 @@ use crate::{
 };
 use checkpoint::{Best, Checkpoint, Standing};
 pub use classification::{channels, classification};
-pub use loader::{Batch, Loader, Target, channels_last};
+pub use loader::{Batch, Features, Loader, Target, channels_last};
 use optimizer::{Optimizer, Rule};
 use parameters::{Parameters, Snapshot};
 use schedule::LearningRate;
@@ -88,7 +89,9 @@ fn fit(
     val: &Loader,
     setting: &Setting,
 ) -> Result<()> {
-    let mut parameters = Parameters::new(vs.variables(), recipe.precision)?;
+    // Of what is not trained only the norms' statistics change.
+    let frozen = |name: &str| !name.contains(".running_");
+    let mut parameters = Parameters::with_frozen(vs.variables(), recipe.precision, frozen)?;
     let mut optimizer = Optimizer::new(recipe.rule, &parameters.master);
     let mut standing = Standing::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
@@ -190,7 +193,7 @@ fn fit(
         best_epoch: standing.best.map_or(standing.epoch, |b| b.epoch) as u64,
         best_value: standing.best.map(|b| b.value),
         select_metric,
-        parameters: parameters.count() as u64,
+        parameters: parameters.count_all() as u64,
         trainable: parameters.count() as u64,
         train_images: train.samples.len() as u64,
         train_patients: train.samples.patients() as u64,

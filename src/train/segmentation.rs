@@ -104,6 +104,7 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
         channels: &augment::HALF,
         seed,
         device: setting.device,
+        features: None,
     };
     let (train, val) = (loader(&data.train), loader(&data.val));
     let weights: Vec<f32> = settings.class_weights.iter().map(|&w| w as f32).collect();

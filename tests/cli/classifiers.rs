@@ -1,4 +1,4 @@
-//! Several classification networks in one spec, from weights of their own.
+//! Several classification networks in one spec, from weights of their own, parts of them frozen.
 
 use std::fs;
 
@@ -23,14 +23,14 @@ fn place() -> Place {
     }
     let spec = SMALL.replace(
         "label = \"view\"",
-        "label = \"view\"\nmodels = [\"resnet18\", \"efficientnet_b0\"]\nweights = \"nets\"",
+        "label = \"view\"\nmodels = [\"resnet18\", \"efficientnet_b0\"]\nweights = \"nets\"\ntrainable_parameters = 2_000_000",
     );
     place.write("small.toml", &spec);
     place
 }
 
 #[test]
-fn each_is_trained_and_measured_and_the_report_counts_their_parameters() {
+fn each_is_trained_and_measured_and_the_report_counts_what_was_trained() {
     let place = place();
     assert_eq!(place.synecho(&RUN).well().stages_done(), (10, 10));
     let measurements = place.read("reports/small/measurements.csv");
@@ -40,8 +40,8 @@ fn each_is_trained_and_measured_and_the_report_counts_their_parameters() {
     }
     let page = place.read("reports/small/index.html").replace('\u{a0}', ",");
     for words in [
-        "resnet18, 11,177,538 parameters",
-        "efficientnet_b0, 4,010,110 parameters",
+        "resnet18, 11,177,538 parameters (2,361,346 trained)",
+        "efficientnet_b0, 4,010,110 parameters (2,053,266 trained)",
     ] {
         assert!(page.contains(words), "{words}");
     }

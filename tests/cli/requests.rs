@@ -69,6 +69,11 @@ fn models_that_cannot_be_meant_name_the_model() {
             "choose a value from 40 to 1024",
         ],
     );
+    spec_fault(
+        "label = \"view\"",
+        "label = \"view\"\nfreeze = \"exactly\"",
+        &["small.toml:18: unknown variant `exactly`", "did you mean `exact`?"],
+    );
 }
 
 #[test]
