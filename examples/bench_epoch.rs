@@ -12,6 +12,7 @@ use serde_json::json;
 use synecho::{
     Error, Result, data,
     manifest::{Manifest, Split},
+    nn::backbone::Backbone,
     progress::Progress,
     samples::{MaskReading, Samples},
     spec::{Classification, Precision, Preset, Segmentation},
@@ -81,7 +82,7 @@ fn main() -> Result<()> {
     if segments {
         train::segmentation(&segmentation, &task, 0, &setting)?;
     } else {
-        train::classification(&classification, None, &task, 0, &setting)?;
+        train::classification(&classification, Backbone::Resnet18, None, &task, 0, &setting)?;
     }
     let ends = ends.borrow();
     let mut seconds: Vec<f64> =

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     error::Result,
     manifest,
-    plan::OutsideDigests,
+    plan::{Outside, OutsideDigests},
     spec::{ResolvedSpec, Source},
     store::Digests,
 };
@@ -41,10 +41,12 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
         }
         found.data = Some(digest);
     }
-    if let Some(task) = &spec.tasks.classification
-        && !task.weights.as_os_str().is_empty()
-    {
-        found.classification_weights = Some(digests.outside(&task.weights)?);
+    if let Some(task) = &spec.tasks.classification {
+        for model in &task.models {
+            let Some(path) = task.weights_of(model) else { continue };
+            let weights = Outside { role: "weights".into(), digest: digests.outside(&path)?, path };
+            found.classification_weights.insert(model.clone(), weights);
+        }
     }
     if let Some(measure) = &spec.measure
         && !measure.extractor.weights.as_os_str().is_empty()

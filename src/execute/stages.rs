@@ -21,6 +21,7 @@ use crate::{
     generate,
     manifest::{self, Manifest, Split},
     measure::{networks, texture},
+    nn::backbone::Backbone,
     picture::Picture,
     plan::{Fraction, Stage, Work},
     progress::Progress,
@@ -102,11 +103,12 @@ pub(super) fn perform(place: &Place) -> Result<()> {
             let data = mixing::task_data(place, mixture, Some(masks), None)?;
             train::segmentation(settings, &data, mixture.seed, &setting(place))
         }
-        Work::TrainClassification { settings, mixture, .. } => {
+        Work::TrainClassification { settings, model, mixture } => {
             let most = (settings.synthetic_per_class > 0)
                 .then_some(mixing::Most { per_class: settings.synthetic_per_class, label: settings.label });
             let data = mixing::task_data(place, mixture, None, most)?;
-            train::classification(settings, place.outside("weights"), &data, mixture.seed, &setting(place))
+            let (backbone, weights) = (Backbone::named(model)?, place.outside("weights"));
+            train::classification(settings, backbone, weights, &data, mixture.seed, &setting(place))
         }
         Work::PseudoMasks { settings } => pseudo_masks(place, settings),
         Work::MeasureTexture {} => {
@@ -121,10 +123,12 @@ pub(super) fn perform(place: &Place) -> Result<()> {
         Work::MeasureGenerator { measure } => distances::generator(place, measure),
         Work::MeasureReference { measure, per_class } => distances::references(place, measure, *per_class),
         Work::JudgeSegmentation { settings } => measure_segmentation(place, settings, Split::Train),
-        Work::JudgeClassification { settings, .. } => measure_classification(place, settings, Split::Train),
+        Work::JudgeClassification { settings, model } => {
+            measure_classification(place, settings, model, Split::Train)
+        }
         Work::MeasureSegmentation { settings, on } => measure_segmentation(place, settings, split_of(*on)),
-        Work::MeasureClassification { settings, on, .. } => {
-            measure_classification(place, settings, split_of(*on))
+        Work::MeasureClassification { settings, model, on } => {
+            measure_classification(place, settings, model, split_of(*on))
         }
         Work::Report { spec } => crate::report::write(&report_input(place, spec)?, &place.out),
     }
@@ -137,12 +141,18 @@ fn measure_segmentation(place: &Place, settings: &spec::Segmentation, split: Spl
     networks::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
 }
 
-fn measure_classification(place: &Place, settings: &spec::Classification, split: Split) -> Result<()> {
+fn measure_classification(
+    place: &Place,
+    settings: &spec::Classification,
+    model: &str,
+    split: Split,
+) -> Result<()> {
     let samples = Samples::read(&place.manifest()?, split, None, None)?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
     let channels = train::channels(settings).map(|c| (c.mean, c.std));
-    networks::classification(settings, channels, &network, &samples, place.device, &place.out, &bar)
+    let network = (Backbone::named(model)?, network.as_path());
+    networks::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
 }
 
 fn with_bar<T>(place: &Place, things: &str, work: impl FnOnce(data::Progress) -> Result<T>) -> Result<T> {
@@ -525,6 +535,9 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         settings.extend(described("classification", t));
         if t.report_on == ReportOn::Val {
             warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
+        }
+        if t.trainable_parameters > 0 && t.weights.as_os_str().is_empty() {
+            warnings.push("The frozen layers of the classifiers hold random weights: trainable_parameters is set, and weights is not.".into());
         }
     }
     let tasks = spec.tasks.segmentation.is_some() || spec.tasks.classification.is_some();

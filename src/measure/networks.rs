@@ -11,7 +11,8 @@ use crate::{
     error::{AtPath, Error, Result},
     manifest::Row,
     nn::{
-        resnet::ResNet,
+        backbone::Backbone,
+        mode::Mode,
         unet::{UNet, UNetConfig},
         weights,
     },
@@ -157,11 +158,11 @@ fn image_rows(row: &Row, truth: &[u8], prediction: &[u8], size: usize) -> Result
 
 /// Classifies every sample; writes the probability of each class and whether it was right per image,
 /// and accuracy (with Wilson's interval), macro precision, recall and F1, AUC and the confusion
-/// matrix over all.
+/// matrix over all. `network`: which it is, and its weights.
 pub fn classification(
     settings: &Classification,
+    network: (Backbone, &Path),
     channels: [(f32, f32); 3],
-    network: &Path,
     samples: &Samples,
     device: Device,
     out: &Path,
@@ -170,13 +171,13 @@ pub fn classification(
     let _guard = tch::no_grad_guard();
     let classes = Label::classes(settings.label);
     let vs = VarStore::new(device);
-    let net = ResNet::resnet18(&vs.root(), classes.len() as i64)?;
-    weights::load(&vs, network, |_| false)?;
+    let net = network.0.build(&vs.root(), classes.len())?;
+    weights::load(&vs, network.1, |_| false)?;
     let (mean, std): (Vec<f32>, Vec<f32>) = channels.into_iter().unzip();
     let mut probabilities: Vec<f64> = Vec::new();
     for from in (0..samples.len()).step_by(BATCH) {
         let to = (from + BATCH).min(samples.len());
-        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, false);
+        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, Mode::Eval);
         let p: Vec<f64> = logits.softmax(1, Kind::Double).flatten(0, -1).try_into()?;
         probabilities.extend(p);
         bar.inc((to - from) as u64);

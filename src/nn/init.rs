@@ -13,12 +13,28 @@ pub type Draw = fn(&[i64], &mut dyn rand::RngCore, &mut [f32]);
 /// Variables that are looked up in, one row for each class, token or position.
 const TABLES: [&str; 3] = ["class_embedding", "token_embedding", "position_embedding"];
 
+/// What a network draws otherwise than `torch.nn` does.
+#[derive(Clone, Copy, Default)]
+pub struct Draws {
+    /// Weights of convolutions.
+    pub convolution: Option<Draw>,
+    /// Weights of linear layers.
+    pub linear: Option<Draw>,
+    /// All biases are 0.
+    pub zero_biases: bool,
+}
+
 /// Fills every variable: convolutions and linear layers uniformly within 1/sqrt(fan in) (the default
 /// of `torch.nn`), tables of embeddings from the standard normal (`torch.nn.Embedding`), norms with scale
 /// 1, shift 0, mean 0, variance 1.
 ///
 /// `convolution` may draw convolution weights otherwise (torchvision's ResNet does).
 pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
+    fill_with(vs, seed, Draws { convolution, ..Draws::default() });
+}
+
+/// [`fill`], drawing otherwise where `draws` says so.
+pub fn fill_with(vs: &VarStore, seed: u64, draws: Draws) {
     let variables = vs.variables();
     let mut names: Vec<_> = variables.keys().cloned().collect();
     names.sort();
@@ -33,9 +49,14 @@ pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
             "running_var" => values.fill(1.0),
             "running_mean" => {}
             "weight" if shape.len() < 2 => values.fill(1.0),
-            "bias" if weight_shape.len() < 2 => {}
-            "weight" if shape.len() == 4 && convolution.is_some() => {
-                if let Some(draw) = convolution {
+            "bias" if weight_shape.len() < 2 || draws.zero_biases => {}
+            "weight" if shape.len() == 4 && draws.convolution.is_some() => {
+                if let Some(draw) = draws.convolution {
+                    draw(&shape, &mut rng, &mut values);
+                }
+            }
+            "weight" if shape.len() == 2 && draws.linear.is_some() => {
+                if let Some(draw) = draws.linear {
                     draw(&shape, &mut rng, &mut values);
                 }
             }
@@ -58,11 +79,22 @@ pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
     }
 }
 
-/// He initialisation by fan out, normal, gain of ReLU (torchvision's ResNet).
+/// He initialisation by fan out, normal, gain of ReLU (torchvision's networks).
 pub fn kaiming_normal_fan_out(shape: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
     let fan_out = shape[0] * shape.iter().skip(2).product::<i64>();
     let sd = (2.0 / fan_out as f32).sqrt();
     values.iter_mut().for_each(|v| *v = sd * normal(rng));
+}
+
+/// Normal with a standard deviation of 0.01 (torchvision's VGG).
+pub fn normal_hundredth(_: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
+    values.iter_mut().for_each(|v| *v = 0.01 * normal(rng));
+}
+
+/// Uniform within 1/sqrt(outputs) (torchvision's EfficientNet).
+pub fn uniform_by_outputs(shape: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
+    let bound = 1.0 / (shape[0] as f32).sqrt();
+    values.iter_mut().for_each(|v| *v = rng.random_range(-bound..=bound));
 }
 
 fn normal(rng: &mut dyn rand::RngCore) -> f32 {

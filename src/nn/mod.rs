@@ -2,12 +2,17 @@
 //! and randomness.
 
 pub mod autoencoder_kl;
+pub mod backbone;
+pub mod classifier;
 pub mod clip_text;
 pub mod config;
 pub mod controlnet;
+mod conv_norm;
 pub mod diffusion;
+pub mod efficientnet;
 pub mod inception;
 pub mod init;
+pub mod mode;
 pub mod resnet;
 pub mod schedulers;
 pub mod tensor_file;
@@ -15,4 +20,5 @@ pub mod tokenizer;
 pub mod unet;
 pub mod unet2d;
 pub mod unet2d_condition;
+pub mod vgg;
 pub mod weights;

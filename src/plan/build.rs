@@ -107,11 +107,7 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                             model: model.clone(),
                             mixture: phase.mixture,
                         };
-                        let weights = digests.classification_weights.as_ref().map(|digest| Outside {
-                            role: "weights".into(),
-                            path: task.weights.clone(),
-                            digest: digest.clone(),
-                        });
+                        let weights = digests.classification_weights.get(model).cloned();
                         let outside = weights.into_iter().filter(|_| train.is_none()).collect();
                         let inputs = phase.inputs(data, synthetic.as_deref(), train.as_deref());
                         train = Some(b.add(format!("{} {label}", phase.verb), work, inputs, outside));

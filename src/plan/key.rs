@@ -34,6 +34,10 @@ pub fn params(work: &Work) -> Value {
         // Weights are known by their digest.
         Work::TrainSegmentation { .. } | Work::TrainClassification { .. } => {
             settings.retain(|name, _| !["preset", "report_on", "models", "weights"].contains(&name.as_str()));
+            // As before there was freezing, so that what was trained without stays known.
+            if settings.get("trainable_parameters") == Some(&json!(0)) {
+                settings.retain(|name, _| !["trainable_parameters", "freeze"].contains(&name.as_str()));
+            }
         }
         // The base is an input. How images are sampled decides nothing of the training.
         Work::TrainGenerator { .. } => settings.retain(|name, _| {
@@ -73,7 +77,7 @@ fn canonical(value: &Value) -> String {
 mod tests {
     use super::*;
     use crate::plan::Mixture;
-    use crate::spec::{Preset, ReportOn, Segmentation};
+    use crate::spec::{Classification, Freeze, Preset, ReportOn, Segmentation};
 
     fn train(settings: Segmentation) -> Work {
         Work::TrainSegmentation { settings, mixture: Mixture::real(1.0, 0) }
@@ -85,6 +89,22 @@ mod tests {
         // letting this happen by accident.
         let work = Work::Phantom(crate::spec::Phantom { patients: 10, size: 128, seed: 0 });
         assert_eq!(key(&work, &[], &[]), "37c3477a053b5059c92950b052e488a7");
+    }
+
+    #[test]
+    fn freezing_is_in_the_key_where_something_is_frozen() {
+        let of = |trainable_parameters, freeze| {
+            let base = Classification::preset(Preset::Corrected);
+            let settings = Classification { trainable_parameters, freeze, ..base };
+            let model = "resnet18".into();
+            let work = Work::TrainClassification { settings, model, mixture: Mixture::real(1.0, 0) };
+            (key(&work, &[], &[]), params(&work))
+        };
+        let (all, params) = of(0, Freeze::Reference);
+        assert!(params.pointer("/settings/freeze").is_none(), "{params}");
+        assert_eq!(of(0, Freeze::Exact).0, all);
+        let keys = [all, of(9, Freeze::Reference).0, of(9, Freeze::Exact).0, of(8, Freeze::Exact).0];
+        assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), 4);
     }
 
     #[test]

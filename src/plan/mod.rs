@@ -379,7 +379,8 @@ pub struct OutsideDigests {
     pub data: Option<String>,
     /// Whether the data root already is a manifest folder.
     pub data_is_manifest: bool,
-    pub classification_weights: Option<String>,
+    /// By model.
+    pub classification_weights: HashMap<String, Outside>,
     pub extractor_weights: Option<String>,
     /// Of folders that generators name.
     pub folders: HashMap<PathBuf, String>,

@@ -99,11 +99,16 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
     for task in ["segmentation", "classification"] {
         let models: Vec<_> = input.models.iter().filter(|m| m.task == task).collect();
         let Some(first) = models.first() else { continue };
-        let names = super::distinct(models.iter().map(|m| m.model.as_str())).join(", ");
-        let mut text = format!("{names}, {} parameters", grouped(first.parameters));
-        if first.trainable != first.parameters {
-            text += &format!(" ({} trained)", grouped(first.trainable));
-        }
+        let counted = |name: &String| {
+            let model = models.iter().find(|m| m.model == *name)?;
+            let trained = match model.trainable == model.parameters {
+                true => String::new(),
+                false => format!(" ({} trained)", grouped(model.trainable)),
+            };
+            Some(format!("{name}, {} parameters{trained}", grouped(model.parameters)))
+        };
+        let names = super::distinct(models.iter().map(|m| m.model.as_str()));
+        let mut text = names.iter().filter_map(counted).collect::<Vec<_>>().join("; ");
         text += &format!(
             "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested on {} test patients ({} images)",
             first.preset,

@@ -19,7 +19,7 @@ pub use measure::{Convention, Extractor, ExtractorSpec, GeneratorMeasure, Measur
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
-    Augment, AugmentSpec, Budget, Classification, ClassificationSpec, Label, MaskDecoding, Pairing,
+    Augment, AugmentSpec, Budget, Classification, ClassificationSpec, Freeze, Label, MaskDecoding, Pairing,
     Precision, Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
 };
 

@@ -10,7 +10,10 @@ use super::{
     Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, Phantom, Precision, Report,
     ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit, read::Origin,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    nn::backbone::Backbone,
+};
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
 pub fn resolve(spec: ExperimentSpec) -> Result<ResolvedSpec> {
@@ -371,22 +374,36 @@ fn check_classification(task: Classification, check: &Check) -> Result<Classific
     if task.models.is_empty() {
         return fault("models", "the list is empty", "write models = [\"resnet18\"]");
     }
-    for model in &task.models {
-        if model != "resnet18" {
-            return fault("models", &format!("there is no model {model:?}"), "use [\"resnet18\"]");
+    for (i, model) in task.models.iter().enumerate() {
+        let field = format!("models.{i}");
+        let Ok(backbone) = Backbone::named(model) else {
+            let known = Backbone::ALL.map(Backbone::name);
+            let help = match super::read::nearest(model, known) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("there are {}", known.join(", ")),
+            };
+            return fault(&field, &format!("there is no model {model:?}"), &help);
+        };
+        if task.models[..i].contains(model) {
+            return fault(&field, &format!("{model} is listed twice"), "list each model once");
+        }
+        let least = backbone.smallest_side();
+        if task.image_size < least {
+            let problem = format!("{} is too small for {model}", task.image_size);
+            return fault("image_size", &problem, &format!("choose a value from {least} to 1024"));
         }
     }
-    if task.models.len() > 1 {
-        return fault("models", "a model is listed twice", "list each model once");
-    }
-    // At 32 px one pixel is left for the last batch norms: a batch of one image has no variance.
-    check.range("tasks.classification.image_size", task.image_size as f64, 40.0, 1024.0)?;
     check.range("tasks.classification.momentum", task.momentum, 0.0, 0.9999)?;
     check.range("tasks.classification.weight_decay", task.weight_decay, 0.0, 1.0)?;
-    if !task.weights.as_os_str().is_empty() && !task.weights.is_file() {
+    if task.weights.is_file() && task.models.len() > 1 {
+        let files: Vec<String> = task.models.iter().map(|model| format!("{model}.safetensors")).collect();
+        let problem = format!("{} is one file for {} models", task.weights.display(), task.models.len());
+        return fault("weights", &problem, &format!("name a folder that holds {}", files.join(", ")));
+    }
+    for file in task.models.iter().filter_map(|model| task.weights_of(model)).filter(|file| !file.is_file()) {
         return fault(
             "weights",
-            &format!("there is no file {}", task.weights.display()),
+            &format!("there is no file {}", file.display()),
             "a torchvision state_dict as safetensors; leave it out to train from scratch",
         );
     }
@@ -427,10 +444,14 @@ mod tests {
         for extra in ["", "split = \"folds\"\n", "test_from = \"val\"\n", "split = \"random\"\n"] {
             let text =
                 SMALL.replace("\n\n[[arms]]", &format!("\n{extra}\n[[arms]]\nreal_fraction = [0.1, 1.0]"));
-            let text = format!("{text}[tasks.classification]\n");
-            let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
-            let again = resolve(parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
-            assert_eq!(again, spec);
+            for task in
+                ["", "preset = \"paper-code\"\n", "preset = \"paper-code\"\ntrainable_parameters = 0\n"]
+            {
+                let text = format!("{text}[tasks.classification]\n{task}");
+                let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
+                let again = resolve(parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
+                assert_eq!(again, spec);
+            }
         }
     }
 

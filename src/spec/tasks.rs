@@ -52,8 +52,8 @@ pub enum Preset {
     /// The paper's recipe with its faults mended.
     #[default]
     Corrected,
-    /// The paper's recipe as its code runs. The classifier's partial freezing is not there yet: every
-    /// layer trains. The paper's own split is `split = "diffecho"` with `test_from = "none"`.
+    /// The paper's recipe as its code runs. It starts classifiers from ImageNet's weights, which `weights`
+    /// has to name, and its own split is `split = "diffecho"` with `test_from = "none"`.
     PaperCode,
 }
 
@@ -159,6 +159,19 @@ pub enum ReportOn {
     Val,
 }
 
+/// How the trained parameters of a classifier are kept to a budget: whole tensors are trained from the last
+/// one backwards, the others are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Freeze {
+    /// As the paper's code does it: until the budget is reached, so that the tensor that crosses it is trained
+    /// too. Frozen batch norms go on normalising by the batch and moving their running statistics.
+    Reference,
+    /// Never above the budget (but the last layer is always trained). What is frozen is run as in
+    /// evaluation: batch norms by their running statistics, nothing dropped below the first trained tensor.
+    Exact,
+}
+
 /// What a classifier tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -249,14 +262,18 @@ layered! {
 }
 
 layered! {
-    /// Classification: torchvision's ResNet-18.
+    /// Classification: torchvision's networks.
     ClassificationSpec => Classification {
         preset: Preset,
         label: Label,
-        /// `resnet18`.
+        /// `resnet18`, `resnet50`, `vgg16`, `vgg19`, `efficientnet_b0`: each is trained and measured.
         models: Vec<String>,
-        /// A torchvision checkpoint as safetensors; empty: from scratch.
+        /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
+        /// empty: from scratch.
         weights: PathBuf,
+        /// How many parameters are trained, in tensors from the last one backwards; 0: all.
+        trainable_parameters: usize,
+        freeze: Freeze,
         image_size: usize,
         /// 0 where there is a `budget`.
         epochs: usize,
@@ -348,12 +365,22 @@ impl Segmentation {
 }
 
 impl Classification {
+    /// The file of this model's weights; None: from scratch.
+    pub fn weights_of(&self, model: &str) -> Option<PathBuf> {
+        let weights = &self.weights;
+        let file =
+            if weights.is_dir() { weights.join(format!("{model}.safetensors")) } else { weights.clone() };
+        (!weights.as_os_str().is_empty()).then_some(file)
+    }
+
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
             preset,
             label: Label::Phase,
             models: vec!["resnet18".into()],
             weights: PathBuf::new(),
+            trainable_parameters: 0,
+            freeze: Freeze::Reference,
             image_size: 224,
             epochs: 30,
             budget: None,
@@ -376,6 +403,7 @@ impl Classification {
         match preset {
             Preset::Corrected => corrected,
             Preset::PaperCode => Self {
+                trainable_parameters: 2_000_000,
                 shuffle: false,
                 imagenet_normalise: false,
                 synthetic_per_class: 800,

@@ -32,6 +32,41 @@ pub struct Loader<'a> {
     pub channels: &'a [Normalise],
     pub seed: u64,
     pub device: Device,
+    /// Batches are of these in place of the images, which are then not augmented.
+    pub features: Option<&'a Features>,
+}
+
+/// What a network's frozen layers make of each sample.
+#[derive(Debug)]
+pub struct Features {
+    values: Vec<f32>,
+    /// Of one sample's.
+    shape: Vec<i64>,
+}
+
+impl Features {
+    /// What `frozen` makes of each image as it is, without augmentation; None where that is more than a
+    /// number a pixel.
+    pub fn of(loader: &Loader, frozen: impl Fn(&Tensor) -> Tensor) -> Result<Option<Self>> {
+        let one = frozen(&loader.batch(&[0], None)?.images);
+        if one.numel() > loader.samples.size * loader.samples.size {
+            return Ok(None);
+        }
+        let mut values = Vec::with_capacity(one.numel() * loader.samples.len());
+        loader.in_order(|batch| {
+            values.extend(Vec::<f32>::try_from(frozen(&batch.images).contiguous().flatten(0, -1))?);
+            Ok(())
+        })?;
+        Ok(Some(Self { values, shape: one.size()[1..].to_vec() }))
+    }
+
+    /// (`chosen`, channels, height, width) or (`chosen`, features).
+    fn rows(&self, chosen: &[usize]) -> Tensor {
+        let count = self.shape.iter().product::<i64>() as usize;
+        let values: Vec<f32> =
+            chosen.iter().flat_map(|i| &self.values[i * count..(i + 1) * count]).copied().collect();
+        Tensor::from_slice(&values).view([&[chosen.len() as i64], &self.shape[..]].concat().as_slice())
+    }
 }
 
 /// Images (batch, channels, height, width), f32, channels last; targets (batch, height, width) or
@@ -92,6 +127,11 @@ impl Loader<'_> {
     }
 
     fn batch(&self, chosen: &[usize], augment: Option<(usize, &AugmentRange)>) -> Result<Batch> {
+        if let (Some(features), Target::Labels(labels)) = (self.features, self.target) {
+            let images = features.rows(chosen).to_device(self.device);
+            let images = if images.dim() == 4 { channels_last(&images) } else { images };
+            return Ok(Batch { images, target: classes(labels, chosen)?.to_device(self.device) });
+        }
         let size = self.samples.size;
         let (pixels, planes) = (size * size, self.channels.len());
         let mut images = vec![0f32; chosen.len() * planes * pixels];
@@ -132,11 +172,7 @@ impl Loader<'_> {
         let images = Tensor::from_slice(&images).view([n, c, s, s]).to_device(self.device);
         let target = match self.target {
             Target::Masks => Tensor::from_slice(&masks).view([n, s, s]),
-            Target::Labels(labels) => {
-                let labels: Option<Vec<i64>> =
-                    chosen.iter().map(|&i| labels.get(i).map(|&l| l as i64)).collect();
-                Tensor::from_slice(&labels.ok_or_else(|| Error::failure("an image has no label"))?)
-            }
+            Target::Labels(labels) => classes(labels, chosen)?,
         };
         Ok(Batch { images: channels_last(&images), target: target.to_device(self.device) })
     }
@@ -164,6 +200,12 @@ fn ahead(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// The labels of the chosen images.
+fn classes(labels: &[usize], chosen: &[usize]) -> Result<Tensor> {
+    let labels: Option<Vec<i64>> = chosen.iter().map(|&i| labels.get(i).map(|&l| l as i64)).collect();
+    Ok(Tensor::from_slice(&labels.ok_or_else(|| Error::failure("an image has no label"))?))
 }
 
 /// The same values with channels innermost in memory, which libtorch's convolutions like best.

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod classification;
 pub mod diffusion;
+mod freeze;
 mod loader;
 mod optimizer;
 mod parameters;
@@ -24,7 +25,7 @@ use crate::{
 };
 use checkpoint::{Best, Checkpoint, Standing};
 pub use classification::{channels, classification};
-pub use loader::{Batch, Loader, Target, channels_last};
+pub use loader::{Batch, Features, Loader, Target, channels_last};
 use optimizer::{Optimizer, Rule};
 use parameters::{Parameters, Snapshot};
 use schedule::LearningRate;
@@ -51,6 +52,16 @@ pub struct Setting<'a> {
     /// For a stopwatch: called after each epoch's last optimizer step, before validation; of a
     /// generator, which has no epochs, after each step.
     pub lap: &'a dyn Fn(),
+}
+
+impl Setting<'_> {
+    /// Puts the weights of an earlier training, where there is one, in place of those that training begins with.
+    fn take_up(&self, vs: &VarStore) -> Result<()> {
+        match self.start {
+            Some(artifact) => weights::load(vs, &artifact.join(WEIGHTS), |_| false),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a task asks of the loop.
@@ -99,8 +110,8 @@ type Score = (String, String, f64);
 
 /// A task's network and what is asked of it.
 trait Task {
-    /// Logits of a batch, in the numeric type of the images.
-    fn forward(&self, images: &Tensor, train: bool) -> Tensor;
+    /// Logits of a batch, in the numeric type of the images; in training, of optimizer step `step`.
+    fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor;
     /// The loss, f32, a mean over the batch.
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor>;
     /// Figures of the validation images from their logits: (structure, metric, value); the first is
@@ -118,10 +129,9 @@ fn fit(
     val: &Loader,
     setting: &Setting,
 ) -> Result<()> {
-    if let Some(start) = setting.start {
-        weights::load(vs, &start.join(WEIGHTS), |_| false)?;
-    }
-    let mut parameters = Parameters::new(vs.variables(), recipe.precision)?;
+    // Of what is not trained only the norms' statistics change.
+    let frozen = |name: &str| !name.contains(".running_");
+    let mut parameters = Parameters::with_frozen(vs.variables(), recipe.precision, frozen)?;
     let mut optimizer = Optimizer::new(recipe.rule, &parameters.master);
     let mut standing = Standing::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
@@ -144,7 +154,7 @@ fn fit(
         let steps = standing.step..length.steps.min(standing.step + length.round);
         let mut losses = Tensor::zeros([1], (Kind::Float, setting.device));
         train.train(steps.clone(), recipe.shuffle, recipe.augment.as_ref(), |batch| {
-            let logits = task.forward(&batch.images.to_kind(parameters.kind()), true);
+            let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(standing.step));
             let loss = task.loss(&logits, &batch.target)?;
             let gradient = parameters.gradient(&loss)?;
             optimizer.step(&parameters.master, &gradient, recipe.rate.at(standing.step as usize));
@@ -229,7 +239,7 @@ fn fit(
         best_epoch: before.epochs + standing.best.map_or(epoch, |b| b.epoch),
         best_value: standing.best.map(|b| b.value),
         select_metric,
-        parameters: parameters.count() as u64,
+        parameters: parameters.count_all() as u64,
         trainable: parameters.count() as u64,
         train_images: before.train_images + train.samples.len() as u64,
         synthetic_images: before.synthetic_images + train.samples.synthetic() as u64,
@@ -283,7 +293,7 @@ fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score
     let mut loss = 0.0;
     let mut logits = Vec::new();
     val.in_order(|batch| {
-        let out = task.forward(&batch.images.to_kind(kind), false).to_kind(Kind::Float);
+        let out = task.forward(&batch.images.to_kind(kind), None).to_kind(Kind::Float);
         loss += f64::try_from(task.loss(&out, &batch.target)?)?;
         logits.push(out);
         Ok(())

@@ -2,7 +2,8 @@
 //!
 //! The network's variables are views into it (f32), or into a low-precision copy of it: convolution
 //! and linear weights in bf16, norms in f32. One flat buffer makes an optimizer step a handful of
-//! kernels whatever the number of layers.
+//! kernels whatever the number of layers. Frozen weights stay out of it, and out of checkpoints: they are
+//! what the training began with.
 
 use std::collections::HashMap;
 
@@ -27,6 +28,8 @@ pub struct Parameters {
     variables: Vec<(String, Tensor)>,
     /// Statistics of norms, by name.
     pub buffers: Vec<(String, Tensor)>,
+    /// Frozen weights in f32, by name.
+    frozen: Vec<(String, Tensor)>,
     /// f32, all trainable weights one after the other.
     pub master: Tensor,
     /// Low-precision copy of the first part of the master.
@@ -40,6 +43,18 @@ impl Parameters {
     /// # Errors
     /// A network without trainable weights.
     pub fn new(all: HashMap<String, Tensor>, precision: Precision) -> Result<Self> {
+        Self::with_frozen(all, precision, |_| false)
+    }
+
+    /// [`Self::new`] of a network of whose untrained variables some, the `frozen` ones, never change.
+    ///
+    /// # Errors
+    /// A network without trainable weights.
+    pub fn with_frozen(
+        all: HashMap<String, Tensor>,
+        precision: Precision,
+        frozen: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
         let is_norm = |name: &str| {
             let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
             all.get(&format!("{parent}.weight")).is_some_and(|weight| weight.dim() < 2)
@@ -47,10 +62,20 @@ impl Parameters {
         let kind = kind(precision);
         let mut names: Vec<&String> = all.keys().collect();
         names.sort_by_key(|name| (is_norm(name), (*name).clone()));
-        let (mut variables, mut buffers) = (Vec::new(), Vec::new());
+        let (mut variables, mut buffers, mut constants) = (Vec::new(), Vec::new(), Vec::new());
         for name in names {
-            let tensor = all[name].shallow_clone();
-            if tensor.requires_grad() { &mut variables } else { &mut buffers }.push((name.clone(), tensor));
+            let mut tensor = all[name].shallow_clone();
+            if tensor.requires_grad() {
+                variables.push((name.clone(), tensor));
+            } else if frozen(name) {
+                let whole = tensor.detach();
+                if precision != Precision::F32 && !is_norm(name) {
+                    tensor.set_data(&whole.to_kind(kind));
+                }
+                constants.push((name.clone(), whole));
+            } else {
+                buffers.push((name.clone(), tensor));
+            }
         }
         if variables.is_empty() {
             return Err(Error::failure("the network has no trainable weights"));
@@ -72,7 +97,7 @@ impl Parameters {
             variable.set_data(&view);
             offset += count;
         }
-        Ok(Self { variables, buffers, master, low, kind })
+        Ok(Self { variables, buffers, frozen: constants, master, low, kind })
     }
 
     /// Numeric type of activations.
@@ -80,8 +105,14 @@ impl Parameters {
         self.kind
     }
 
+    /// Trained weights.
     pub fn count(&self) -> usize {
         self.master.numel()
+    }
+
+    /// Trained and frozen weights.
+    pub fn count_all(&self) -> usize {
+        self.count() + self.frozen.iter().map(|(_, tensor)| tensor.numel()).sum::<usize>()
     }
 
     /// The gradient of `loss` over all trainable weights, f32, flat.
@@ -138,6 +169,7 @@ impl Parameters {
             })
             .collect();
         named.extend(snapshot.buffers.iter().map(|(name, b)| (name.clone(), b.shallow_clone())));
+        named.extend(self.frozen.iter().map(|(name, f)| (name.clone(), f.shallow_clone())));
         named
     }
 }

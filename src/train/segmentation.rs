@@ -28,7 +28,7 @@ struct SegmentationTask<'a> {
 }
 
 impl Task for SegmentationTask<'_> {
-    fn forward(&self, images: &Tensor, _train: bool) -> Tensor {
+    fn forward(&self, images: &Tensor, _step: Option<u64>) -> Tensor {
         self.net.forward(images)
     }
 
@@ -99,6 +99,7 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
     let vs = VarStore::new(setting.device);
     let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
     init::fill(&vs, random::seed(seed, "segmentation weights", &[]), None);
+    setting.take_up(&vs)?;
     let loader = |samples| Loader {
         samples,
         target: Target::Masks,
@@ -106,6 +107,7 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
         channels: &augment::HALF,
         seed,
         device: setting.device,
+        features: None,
     };
     let (train, val) = (loader(&data.train), loader(&data.val));
     let weights: Vec<f32> = settings.class_weights.iter().map(|&w| w as f32).collect();

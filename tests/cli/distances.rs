@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use synecho::{
-    nn::{init, resnet::ResNet, weights},
+    nn::{init, resnet::resnet18, weights},
     picture::Picture,
     results::{Measurement, parse_csv},
 };
@@ -21,7 +21,7 @@ type Named = Vec<(String, Tensor)>;
 /// A ResNet-18 of four classes with made-up weights; `change` may spoil them.
 fn network(file: &Path, change: impl Fn(&mut Named)) {
     let vs = VarStore::new(Device::Cpu);
-    ResNet::resnet18(&vs.root(), 4).unwrap();
+    resnet18(&vs.root(), 4).unwrap();
     init::fill(&vs, 3, Some(init::kaiming_normal_fan_out));
     let mut tensors: Named = vs.variables().into_iter().collect();
     change(&mut tensors);

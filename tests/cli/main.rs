@@ -1,6 +1,7 @@
 //! The program as a user runs it: the built binary, in folders of its own.
 
 mod arms;
+mod classifiers;
 mod continuation;
 mod damage;
 mod data_faults;

@@ -46,6 +46,37 @@ fn values_out_of_range_name_the_range() {
 }
 
 #[test]
+fn models_that_cannot_be_meant_name_the_model() {
+    let models = |list: &str| format!("label = \"view\"\nmodels = [{list}]");
+    spec_fault(
+        "label = \"view\"",
+        &models("\"resnet18\", \"efficientnet-b0\""),
+        &[
+            "small.toml:18: `tasks.classification.models.1`: there is no model \"efficientnet-b0\"",
+            "did you mean \"efficientnet_b0\"?",
+        ],
+    );
+    spec_fault(
+        "label = \"view\"",
+        &models("\"vgg16\", \"vgg19\", \"vgg16\""),
+        &["small.toml:18: `tasks.classification.models.2`: vgg16 is listed twice", "list each model once"],
+    );
+    spec_fault(
+        "label = \"view\"",
+        &format!("image_size = 32\n{}", models("\"vgg16\", \"resnet50\"")),
+        &[
+            "small.toml:17: `tasks.classification.image_size`: 32 is too small for resnet50",
+            "choose a value from 40 to 1024",
+        ],
+    );
+    spec_fault(
+        "label = \"view\"",
+        "label = \"view\"\nfreeze = \"exactly\"",
+        &["small.toml:18: unknown variant `exactly`", "did you mean `exact`?"],
+    );
+}
+
+#[test]
 fn overrides_are_checked_as_strictly() {
     let place = Place::small();
     for (set, parts) in [

@@ -12,7 +12,8 @@ use synecho::{
     measure::extractor::{BATCH, Convention, Extractor, How, Input, Pixels, images_of},
     nn::{
         inception::{self, Inception, Pooling},
-        resnet::ResNet,
+        mode::Mode,
+        resnet::{resnet18, resnet50},
         tensor_file,
     },
     picture::write_png,
@@ -78,7 +79,7 @@ fn folder() -> &'static Path {
         inception::declare(&vs.root()).unwrap();
         save("inception", vs);
         let vs = VarStore::new(Device::Cpu);
-        ResNet::resnet50(&vs.root(), 1000).unwrap();
+        resnet50(&vs.root(), 1000).unwrap();
         save("resnet50", vs);
         dir
     });
@@ -237,13 +238,14 @@ fn resnets_equal_torchvisions() {
     let tensors = Tensors::read("features.safetensors");
     for (name, parameters) in [("resnet18", 11_689_512), ("resnet50", 25_557_032)] {
         let vs = VarStore::new(Device::Cpu);
-        let make = if name == "resnet18" { ResNet::resnet18 } else { ResNet::resnet50 };
+        let make = if name == "resnet18" { resnet18 } else { resnet50 };
         let net = make(&vs.root(), 1000).unwrap();
         assert_eq!(vs.trainable_variables().iter().map(Tensor::numel).sum::<usize>(), parameters);
         fill(&vs, name);
         let images = signal(&format!("{name}/images"), &[2, 3, 224, 224]);
-        let found =
-            tch::no_grad(|| [("logits", net.forward_t(&images, false)), ("features", net.features(&images))]);
+        let found = tch::no_grad(|| {
+            [("logits", net.forward_t(&images, Mode::Eval)), ("features", net.features(&images))]
+        });
         for (what, found) in found {
             let (shape, expected) = tensors.f32(&format!("{name}/{what}"));
             assert_eq!(found.size(), shape.iter().map(|&n| n as i64).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-"""Outputs of MONAI's UNet and torchvision's ResNet-18 on weights that Rust makes alike, and MONAI's
-Dice loss.
+"""Outputs of MONAI's UNet and torchvision's classification networks on weights that Rust makes alike, and
+MONAI's Dice loss.
 
 Only a part of each U-Net output is kept, at odd strides, so that every phase of the transposed
 convolutions is seen."""
@@ -8,7 +8,7 @@ import torch
 from monai.losses import DiceLoss
 from monai.networks.nets import UNet
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models import efficientnet_b0, resnet18, resnet50, vgg16, vgg19
 
 from common import FIXTURES, fill, signal, uniform
 
@@ -62,6 +62,39 @@ for classes in (2, 4):
                 # Training moves the running statistics.
                 for statistic in ("running_mean", "running_var"):
                     tensors[f"{name}/bn1.{statistic}"] = net.state_dict()[f"bn1.{statistic}"].clone()
+
+# Of the weights: see `fill`.
+GAIN = {"resnet50": 1.4, "vgg16": 1.0, "vgg19": 1.0, "efficientnet_b0": 2.0}
+# Whose gradients are kept, and a batch norm whose statistics are. Of the ResNet none far from its end:
+# PyTorch's own differ by 0.006 there between one thread and two.
+WATCHED = {
+    "resnet50": (["layer4.2.bn2.weight", "layer4.2.bn3.bias"], "layer4.2.bn3"),
+    "vgg16": (["features.0.weight", "classifier.6.weight"], None),
+    "vgg19": (["features.0.weight", "classifier.6.weight"], None),
+    "efficientnet_b0": (["features.0.0.weight", "features.4.1.block.2.fc1.weight"], "features.8.1"),
+}
+for make in (resnet50, vgg16, vgg19, efficientnet_b0):
+    key, shape = make.__name__, (3, 3, 96, 96)
+    gradients, norm = WATCHED[key]
+    # Nothing is dropped: what is drawn cannot be the same.
+    arguments = {"vgg": {"dropout": 0.0}, "eff": {"dropout": 0.0, "stochastic_depth_prob": 0.0}}.get(key[:3], {})
+    net = make(num_classes=4, **arguments)
+    fill(net, key, GAIN[key])
+    images = signal(f"{key}/images", shape)
+    tensors[f"{key}/eval"] = net.eval()(images)
+    with torch.enable_grad():
+        out = net.train()(images)
+        (out * signal(f"{key}/cotangent", tuple(out.shape))).sum().backward()
+    tensors[f"{key}/train"] = out.detach()
+    print(key, "images differ by", tensors[f"{key}/eval"].std(0).mean().item(), "train", out.std(0).mean().item())
+    for name in gradients:
+        # A part of a large one, at an odd stride.
+        kept = dict(net.named_parameters())[name].grad.flatten()[::37].contiguous()
+        print(" ", name, kept.numel(), "gradients, std", kept.std().item())
+        tensors[f"{key}/gradient/{name}"] = kept
+    if norm:
+        for statistic in ("running_mean", "running_var"):
+            tensors[f"{key}/{norm}.{statistic}"] = net.state_dict()[f"{norm}.{statistic}"].clone()
 
 for batch, classes, absent in [(4, 4, None), (1, 4, 3), (3, 3, 1)]:
     name = f"dice_loss/{batch}x{classes}x24x40"

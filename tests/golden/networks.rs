@@ -1,9 +1,13 @@
-//! U-Net against MONAI 1.6.1, ResNet-18 against torchvision 0.28.0, on the same weights.
+//! U-Net against MONAI 1.6.1, classification networks against torchvision 0.28.0, on the same weights.
 //! Fixtures: make_networks.py.
 
 use synecho::{
     nn::{
-        resnet::ResNet,
+        backbone::Backbone,
+        classifier::Classifier,
+        efficientnet::efficientnet_b0_with,
+        mode::{Mode, Step},
+        resnet::resnet18,
         unet::{UNet, UNetConfig},
     },
     train::dice_loss,
@@ -12,7 +16,7 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
     Tensors, largest_difference,
-    weights::{fill, signal, uniform},
+    weights::{fill, fill_with_gain, signal, uniform},
 };
 
 fn name(key: &str, shape: &[i64]) -> String {
@@ -79,17 +83,17 @@ fn resnet_equals_torchvision() {
             let key = format!("resnet18_{classes}");
             let name = name(&key, &shape);
             let mut outputs = Vec::new();
-            for (mode, train) in [("eval", false), ("train", true)] {
+            for (mode, how) in [("eval", Mode::Eval), ("train", Mode::Train(Step::default()))] {
                 let vs = nn::VarStore::new(Device::Cpu);
-                let net = ResNet::resnet18(&vs.root(), classes).unwrap();
+                let net = resnet18(&vs.root(), classes).unwrap();
                 fill(&vs, &key);
-                let out = values(&tch::no_grad(|| net.forward_t(&signal(&name, &shape), train)));
+                let out = values(&tch::no_grad(|| net.forward_t(&signal(&name, &shape), how)));
                 let (kept, expected) = tensors.f32(&format!("{name}/{mode}"));
                 assert_eq!(kept, [shape[0] as usize, classes as usize]);
                 let difference = largest_difference(&out, &expected);
                 assert!(difference < 1e-5, "{name} {mode}: {difference}");
                 outputs.push(out);
-                if train {
+                if how != Mode::Eval {
                     // Momentum 0.1, and the variance divided by n - 1.
                     for statistic in ["bn1.running_mean", "bn1.running_var"] {
                         let got = values(&vs.variables()[statistic]);
@@ -100,6 +104,70 @@ fn resnet_equals_torchvision() {
             }
             // One mode for the other does not pass.
             assert!(largest_difference(&outputs[0], &outputs[1]) > 1e-2);
+        }
+    }
+}
+
+/// Nothing is dropped: what torchvision draws cannot be drawn again.
+fn without_dropout(backbone: Backbone, vs: &nn::VarStore) -> (Classifier, Mode) {
+    let train = Mode::Train(Step::default());
+    match backbone {
+        Backbone::EfficientnetB0 => (efficientnet_b0_with(&vs.root(), 0.0, 0.0, 4).unwrap(), train),
+        // Has no batch norms: evaluation is training without dropout.
+        Backbone::Vgg16 | Backbone::Vgg19 => (backbone.build(&vs.root(), 4).unwrap(), Mode::Eval),
+        Backbone::Resnet18 | Backbone::Resnet50 => (backbone.build(&vs.root(), 4).unwrap(), train),
+    }
+}
+
+#[test]
+fn backbones_equal_torchvisions_in_evaluation_and_in_training() {
+    let tensors = Tensors::read("networks.safetensors");
+    for (backbone, gain, gradients, norm) in [
+        (Backbone::Resnet50, 1.4, ["layer4.2.bn2.weight", "layer4.2.bn3.bias"], Some("layer4.2.bn3")),
+        (Backbone::Vgg16, 1.0, ["features.0.weight", "classifier.6.weight"], None),
+        (Backbone::Vgg19, 1.0, ["features.0.weight", "classifier.6.weight"], None),
+        (
+            Backbone::EfficientnetB0,
+            2.0,
+            ["features.0.0.weight", "features.4.1.block.2.fc1.weight"],
+            Some("features.8.1"),
+        ),
+    ] {
+        let key = backbone.name();
+        let vs = nn::VarStore::new(Device::Cpu);
+        let (net, train) = without_dropout(backbone, &vs);
+        fill_with_gain(&vs, key, gain);
+        // Of the greatest value, where that is above 1.
+        let difference = |found: &[f32], name: &str| {
+            let (_, expected) = tensors.f32(&format!("{key}/{name}"));
+            let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
+            largest_difference(found, &expected) / scale
+        };
+        let same = |found: &[f32], name: &str| {
+            let difference = difference(found, name);
+            println!("{key} {name}: {difference:e}");
+            assert!(difference < 1e-4, "{key} {name}: {difference}");
+        };
+        let images = signal(&format!("{key}/images"), &[3, 3, 96, 96]);
+        let eval = values(&tch::no_grad(|| net.forward_t(&images, Mode::Eval)));
+        same(&eval, "eval");
+        // One image for another does not pass.
+        assert!(difference(&[&eval[4..], &eval[..4]].concat(), "eval") > 1e-2);
+        let out = net.forward_t(&images, train);
+        (&out * signal(&format!("{key}/cotangent"), &out.size())).sum(Kind::Float).backward();
+        same(&values(&out), "train");
+        let variables = vs.variables();
+        for name in gradients {
+            let gradient = variables[name].grad().flatten(0, -1).slice(0, 0, None, 37);
+            same(&values(&gradient), &format!("gradient/{name}"));
+        }
+        for name in
+            norm.iter().flat_map(|norm| ["running_mean", "running_var"].map(|s| format!("{norm}.{s}")))
+        {
+            same(&values(&variables[&name]), &name);
+        }
+        if norm.is_some() {
+            assert!(difference(&eval, "train") > 1e-2, "one mode for the other passes");
         }
     }
 }

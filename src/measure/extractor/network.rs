@@ -7,8 +7,9 @@ use tch::{Device, Tensor, nn::VarStore};
 use crate::{
     error::Result,
     nn::{
+        backbone::Backbone,
+        classifier::Classifier,
         inception::{self, Inception, Pooling},
-        resnet::ResNet,
         weights,
     },
 };
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Network {
     Inception(Inception),
-    ResNet { net: ResNet, features: usize },
+    Backbone { net: Classifier, features: usize },
 }
 
 impl Network {
@@ -36,25 +37,25 @@ impl Network {
     /// As [`weights::load`].
     pub fn resnet50(file: &Path, device: Device) -> Result<Self> {
         let vs = VarStore::new(device);
-        let net = ResNet::resnet50(&vs.root(), 1000)?;
-        // Features come from before the classifier, which may be of another data set.
-        weights::load(&vs, file, |name| name.starts_with("fc."))?;
-        Ok(Self::ResNet { net, features: 2048 })
+        let net = Backbone::Resnet50.build(&vs.root(), 1000)?;
+        // Features come from before the last layer, which may be of another data set.
+        Backbone::Resnet50.load(&vs, file)?;
+        Ok(Self::Backbone { net, features: Backbone::Resnet50.features() })
     }
 
     /// # Errors
     /// As [`weights::load`].
     pub fn resnet18(file: &Path, classes: usize, device: Device) -> Result<Self> {
         let vs = VarStore::new(device);
-        let net = ResNet::resnet18(&vs.root(), classes as i64)?;
+        let net = Backbone::Resnet18.build(&vs.root(), classes)?;
         weights::load(&vs, file, |_| false)?;
-        Ok(Self::ResNet { net, features: 512 })
+        Ok(Self::Backbone { net, features: Backbone::Resnet18.features() })
     }
 
     pub fn features_len(&self) -> usize {
         match self {
             Self::Inception(_) => inception::FEATURES,
-            Self::ResNet { features, .. } => *features,
+            Self::Backbone { features, .. } => *features,
         }
     }
 
@@ -63,7 +64,7 @@ impl Network {
         let _guard = tch::no_grad_guard();
         match self {
             Self::Inception(net) => net.features(images),
-            Self::ResNet { net, .. } => Ok(net.features(images)),
+            Self::Backbone { net, .. } => Ok(net.features(images)),
         }
     }
 }

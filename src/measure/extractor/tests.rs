@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    nn::{resnet::ResNet, tensor_file},
+    nn::{resnet::resnet18, tensor_file},
     random,
 };
 use rand::Rng;
@@ -31,7 +31,7 @@ impl Place {
             })
             .collect();
         let vs = VarStore::new(Device::Cpu);
-        ResNet::resnet18(&vs.root(), 4).unwrap();
+        resnet18(&vs.root(), 4).unwrap();
         crate::nn::init::fill(&vs, 0, Some(crate::nn::init::kaiming_normal_fan_out));
         let variables: Vec<_> = vs.variables().into_iter().collect();
         tensor_file::write(&dir.path().join("w.safetensors"), &variables).unwrap();

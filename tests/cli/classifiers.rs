@@ -1,0 +1,77 @@
+//! Several classification networks in one spec, from weights of their own, parts of them frozen.
+
+use std::fs;
+
+use synecho::nn::{backbone::Backbone, weights};
+use tch::{Device, nn::VarStore};
+
+use crate::support::{Place, RUN, SMALL};
+
+const MODELS: [Backbone; 2] = [Backbone::Resnet18, Backbone::EfficientnetB0];
+
+/// ImageNet's checkpoints in the folder `nets`, but for what is in them.
+fn place() -> Place {
+    let place = Place::new();
+    fs::create_dir(place.path("nets")).unwrap();
+    for backbone in MODELS {
+        let vs = VarStore::new(Device::Cpu);
+        backbone.build(&vs.root(), 1000).unwrap();
+        backbone.init(&vs, 1);
+        let variables: Vec<_> = vs.variables().into_iter().collect();
+        let bytes = weights::to_bytes(&variables, vec![]).unwrap();
+        fs::write(place.path(&format!("nets/{}.safetensors", backbone.name())), bytes).unwrap();
+    }
+    let spec = SMALL.replace(
+        "label = \"view\"",
+        "label = \"view\"\nmodels = [\"resnet18\", \"efficientnet_b0\"]\nweights = \"nets\"\ntrainable_parameters = 2_000_000",
+    );
+    place.write("small.toml", &spec);
+    place
+}
+
+#[test]
+fn each_is_trained_and_measured_and_the_report_counts_what_was_trained() {
+    let place = place();
+    assert_eq!(place.synecho(&RUN).well().stages_done(), (10, 10));
+    let measurements = place.read("reports/small/measurements.csv");
+    for backbone in MODELS {
+        let start = format!("small,classification,real,{},0,test,,,,,accuracy,", backbone.name());
+        assert!(measurements.lines().any(|line| line.starts_with(&start)), "{start}");
+    }
+    let page = place.read("reports/small/index.html").replace('\u{a0}', ",");
+    for words in [
+        "resnet18, 11,177,538 parameters (2,361,346 trained)",
+        "efficientnet_b0, 4,010,110 parameters (2,053,266 trained)",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    // Other weights of one model train that model again.
+    fs::copy(place.path("nets/efficientnet_b0.safetensors"), place.path("kept")).unwrap();
+    let vs = VarStore::new(Device::Cpu);
+    MODELS[1].build(&vs.root(), 1000).unwrap();
+    MODELS[1].init(&vs, 2);
+    let variables: Vec<_> = vs.variables().into_iter().collect();
+    fs::write(place.path("nets/efficientnet_b0.safetensors"), weights::to_bytes(&variables, vec![]).unwrap())
+        .unwrap();
+    assert_eq!(place.synecho(&RUN).well().stages_done(), (3, 10));
+    fs::rename(place.path("kept"), place.path("nets/efficientnet_b0.safetensors")).unwrap();
+    assert_eq!(place.synecho(&RUN).well().stages_done().0, 0);
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    let place = place();
+    let with = |set: &str| place.synecho(&[&RUN[..], &["--set", set]].concat());
+    with("tasks.classification.weights=nets/resnet18.safetensors").refused(&[
+        "is one file for 2 models",
+        "name a folder that holds resnet18.safetensors, efficientnet",
+    ]);
+    with("tasks.classification.models=[\"resnet18\", \"vgg16\"]")
+        .refused(&["small.toml:", "there is no file nets/vgg16.safetensors"]);
+    assert!(!place.path("runs").exists());
+    fs::copy(place.path("nets/resnet18.safetensors"), place.path("nets/resnet50.safetensors")).unwrap();
+    with("tasks.classification.models=[\"resnet50\"]").refused(&[
+        "train classification resnet50, real, seed 0: nets/resnet50.safetensors: ",
+        "the file holds another network",
+    ]);
+}
