@@ -24,7 +24,7 @@ use crate::{
     plan::{Fraction, Stage, Work},
     progress::Progress,
     random,
-    report::{PanelItem, ReportInput, ReportMeta},
+    report::{ArmInfo, PanelItem, ReportInput, ReportMeta},
     results::{self, CurvePoint, Measurement, TrainSummary},
     samples::{MaskReading, Samples},
     spec::{self, HeldOut, ReportOn, ResolvedSpec, Source, SplitScheme},
@@ -582,11 +582,22 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         versions,
         commit: place.commit.to_owned(),
         seeds: spec.experiment.seeds.clone(),
+        arms: spec.arms.iter().map(arm_info).collect(),
         settings,
         notes,
         warnings,
         samples: spec.report.pictures,
     })
+}
+
+fn arm_info(arm: &spec::Arm) -> ArmInfo {
+    ArmInfo {
+        name: arm.name.clone(),
+        synthetic: arm.synthetic.clone(),
+        ratio: arm.ratio,
+        control: arm.synthetic.is_none() && arm.name.starts_with("duplicate-real"),
+        real_fraction: arm.real_fraction,
+    }
 }
 
 /// With what the networks were trained, each kind once: the report may be drawn by another build.
