@@ -4,20 +4,29 @@
 //! * a mean is taken over images (as CAMUS's own evaluation does), its interval over patients
 //!   (one patient's images are not independent);
 //! * the spread after `±` is over seeds; with one seed there is none.
+//!
+//! Two arms are compared patient by patient ([`comparison`]); nothing is called better without a test.
 
+pub mod comparison;
+mod comparison_tables;
+pub mod convergence;
 mod groups;
 mod judged;
+pub mod paired;
 mod rows;
 pub mod stats;
 mod table;
 mod tables;
 
+pub use comparison::{ArmInfo, Comparison, Score, Verdict};
+pub use comparison_tables::{comparison_table, convergence_table};
 pub use groups::{arms, group};
 pub use judged::judged;
 pub(crate) use rows::is_image;
 pub use rows::{Estimate, Means, estimate, measurements_table, overall_mean, reported_split, sorted_curves};
 pub use stats::{BoxStats, RESAMPLES, box_stats};
 pub use table::{Cell, Table, number};
+pub(crate) use tables::plural;
 pub use tables::{
     classification_tables, failures_table, segmentation_tables, training_images, training_table,
 };

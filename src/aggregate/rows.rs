@@ -17,7 +17,7 @@ const IMAGE_METRICS: [&str; 5] = ["dice", "hd", "hd95", "assd", "correct"];
 /// Of these, the distances: undefined where a structure is missing, which is a failure.
 const DISTANCES: [&str; 3] = ["hd", "hd95", "assd"];
 /// Structures whose Dice the mean is made of (`epi` overlaps them).
-const MEAN_OF: [&str; 3] = ["endo", "myo", "la"];
+pub(super) const MEAN_OF: [&str; 3] = ["endo", "myo", "la"];
 
 /// A row of one image, not of a patient or over all.
 pub(crate) fn is_image(row: &Measurement) -> bool {

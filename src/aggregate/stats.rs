@@ -74,24 +74,38 @@ impl PatientValue {
 /// The draws depend on the number of patients alone, so two arms that were tested on the same patients
 /// see the same resamples. None under two patients with a defined value.
 pub fn bootstrap(patients: &[PatientValue]) -> Option<(f64, f64)> {
-    let known: Vec<_> = patients.iter().filter(|p| p.weight > 0.0 && !p.mean.is_nan()).collect();
+    let known: Vec<PatientValue> =
+        patients.iter().copied().filter(|p| p.weight > 0.0 && !p.mean.is_nan()).collect();
     if known.len() < 2 {
         return None;
     }
-    let mut rng = random::rng(0, "bootstrap over patients", &[known.len() as u64]);
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
+    Some(percentile_interval(&known, resamples(known.len())))
+}
+
+/// [`RESAMPLES`] draws of `n` from `n` with replacement, as indices: the same for the same `n`.
+fn resamples(n: usize) -> impl Iterator<Item = Vec<usize>> {
+    let mut rng = random::rng(0, "bootstrap over patients", &[n as u64]);
+    (0..RESAMPLES).map(move |_| (0..n).map(|_| rng.random_range(0..n)).collect())
+}
+
+/// From the 2.5th to the 97.5th percentile of the mean over images of each resample, which is given by the
+/// indices of its patients. With one value a patient: `scipy.stats.bootstrap(…, method="percentile")`.
+pub fn percentile_interval(
+    patients: &[PatientValue],
+    resamples: impl Iterator<Item = Vec<usize>>,
+) -> (f64, f64) {
+    let mut means: Vec<f64> = resamples
+        .map(|drawn| {
             let (mut sum, mut weight) = (0.0, 0.0);
-            for _ in 0..known.len() {
-                let drawn = known[rng.random_range(0..known.len())];
-                sum += drawn.mean * drawn.weight;
-                weight += drawn.weight;
+            for patient in drawn.into_iter().map(|i| patients[i]) {
+                sum += patient.mean * patient.weight;
+                weight += patient.weight;
             }
             sum / weight
         })
         .collect();
     means.sort_by(f64::total_cmp);
-    Some((quantile(&means, 0.025), quantile(&means, 0.975)))
+    (quantile(&means, 0.025), quantile(&means, 0.975))
 }
 
 /// What a box plot shows of the defined values.

@@ -3,11 +3,20 @@
 use super::Estimate;
 use crate::error::{Error, Result};
 
+/// A table of more columns is set smaller in LaTeX, to fit a page.
+const WIDE: usize = 8;
+
 /// One cell, kept as numbers so that each format can show it its own way.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     Text(String),
     Count(u64),
+    Number {
+        value: f64,
+        decimals: usize,
+    },
+    /// A p-value: three decimals, or `< 0.001`.
+    P(f64),
     /// A mean with its spread over seeds and its interval over patients, where there are any.
     Estimate {
         mean: f64,
@@ -44,6 +53,9 @@ impl Cell {
         match self {
             Self::Text(text) => (text.clone(), String::new()),
             Self::Count(n) => (n.to_string(), String::new()),
+            Self::Number { value, decimals } => (number(*value, *decimals), String::new()),
+            Self::P(p) if *p < 1e-3 => ("< 0.001".to_owned(), String::new()),
+            Self::P(p) => (number(*p, 3), String::new()),
             Self::Empty => (String::new(), String::new()),
             Self::Estimate { mean, sd, interval, undefined } => {
                 let mut first = number(*mean, decimals);
@@ -67,9 +79,13 @@ impl Cell {
     }
 }
 
-/// A number with fixed decimals; `–` where it is undefined.
+/// A number with fixed decimals and a true minus sign; `–` where it is undefined.
 pub fn number(value: f64, decimals: usize) -> String {
-    if value.is_finite() { format!("{value:.decimals$}") } else { "–".to_owned() }
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    let size = format!("{:.decimals$}", value.abs());
+    if value < 0.0 && size.contains(|c| ('1'..='9').contains(&c)) { format!("−{size}") } else { size }
 }
 
 /// A table with its words. `name` is the file's stem.
@@ -144,7 +160,17 @@ impl Table {
                         undefined.to_string(),
                     ]),
                     other => {
-                        cells.push(other.parts(self.decimals).0);
+                        cells.push(match other {
+                            Cell::Number { value, decimals } => {
+                                if value.is_finite() {
+                                    round_trip(*value, decimals + 3)
+                                } else {
+                                    String::new()
+                                }
+                            }
+                            Cell::P(p) => format!("{p:.4e}"),
+                            other => other.parts(self.decimals).0,
+                        });
                         cells.extend(std::iter::repeat_n(String::new(), if *wide { 4 } else { 0 }));
                     }
                 }
@@ -162,8 +188,10 @@ impl Table {
         let columns: String =
             (0..self.columns.len()).map(|i| if self.is_numeric(i) { 'r' } else { 'l' }).collect();
         let heads: Vec<String> = self.columns.iter().map(|c| escape_latex(c)).collect();
+        let size =
+            if self.columns.len() > WIDE { "\\scriptsize\n\\setlength{\\tabcolsep}{3pt}" } else { "\\small" };
         let mut text = format!(
-            "\\begin{{table*}}\n\\centering\n\\small\n\\caption{{\\textbf{{{}.}} {}}}\n\\label{{tab:{}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{} \\\\\n\\midrule\n",
+            "\\begin{{table*}}\n\\centering\n{size}\n\\caption{{\\textbf{{{}.}} {}}}\n\\label{{tab:{}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{} \\\\\n\\midrule\n",
             escape_latex(&self.title),
             escape_latex(&self.caption),
             self.name.replace('_', "-"),
@@ -271,6 +299,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_and_p_values_are_short_to_read_and_exact_in_csv() {
+        let mut table = table();
+        table.columns = vec!["r".into(), "p".into()];
+        let row = |value, p| vec![Cell::Number { value, decimals: 2 }, Cell::P(p)];
+        table.rows = vec![row(-0.12345, 0.0312), row(f64::NAN, 1.23456e-7)];
+        assert!(table.to_markdown().contains("| −0.12 | 0.031 |\n| – | &lt; 0.001 |"));
+        assert_eq!(table.to_csv().unwrap(), "r,p\n-0.12345,3.1200e-2\n,1.2346e-7\n");
+    }
+
+    #[test]
     fn markdown() {
         let text = table().to_markdown();
         assert!(text.contains("| real + 25% a\\_b\\|c | 40 | 0.912 ± 0.004 [0.901, 0.922] |\n"), "{text}");
@@ -295,6 +333,7 @@ mod tests {
         assert!(text.contains(row), "{text}");
         assert!(text.contains("\\begin{tabular}{lrr}") && text.contains("50 \\% of R\\&D"), "{text}");
         assert!(text.contains("\\textless{}x\\textgreater{} &  & "), "{text}");
+        assert_eq!([-0.25, -0.0004, f64::NAN].map(|v| number(v, 3)), ["−0.250", "0.000", "–"]);
         assert_eq!(
             escape_latex("a\\b~^{}#$"),
             "a\\textbackslash{}b\\textasciitilde{}\\textasciicircum{}\\{\\}\\#\\$"

@@ -15,7 +15,7 @@ fn arm_labels(arms: &[(String, String)]) -> Vec<String> {
     arms.iter().map(|(arm, model)| if several { format!("{arm}, {model}") } else { arm.clone() }).collect()
 }
 
-fn plural(n: u64, one: &str, many: &str) -> String {
+pub(crate) fn plural(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 

@@ -25,7 +25,7 @@ use crate::{
     picture::Picture,
     plan::{Fraction, Stage, Work},
     progress::Progress,
-    report::{PanelItem, ReportInput, ReportMeta},
+    report::{ArmInfo, PanelItem, ReportInput, ReportMeta},
     results::{self, CurvePoint, Measurement, TrainSummary},
     samples::{MaskReading, Samples},
     spec::{self, HeldOut, ReportOn, ResolvedSpec, Source, SplitScheme},
@@ -564,11 +564,26 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         versions,
         commit: place.commit.to_owned(),
         seeds: spec.experiment.seeds.clone(),
+        arms: spec.arms.iter().map(arm_info).collect(),
         settings,
         notes,
         warnings,
         samples: spec.report.pictures,
     })
+}
+
+fn arm_info(arm: &spec::Arm) -> ArmInfo {
+    ArmInfo {
+        name: arm.name.clone(),
+        synthetic: arm.synthetic.as_ref().map(|name| match arm.mix {
+            spec::Mix::Together => name.clone(),
+            spec::Mix::SyntheticOnly => format!("{name} alone"),
+            spec::Mix::Pretrain => format!("{name}, then real"),
+        }),
+        ratio: arm.ratio,
+        control: arm.control.is_some(),
+        real_fraction: arm.real_fraction,
+    }
 }
 
 /// With what the networks were trained, each kind once: the report may be drawn by another build.

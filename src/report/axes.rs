@@ -1,6 +1,6 @@
 //! Axes, ticks, legends, and the arms' colours, dashes and markers.
 
-use super::scene::{Anchor, DOUBLE, FAINT, INK, MUTED, Point, Rgb, Scene, Text, WHITE, fitted, text_width};
+use super::scene::{Anchor, FAINT, INK, MUTED, Point, Rgb, Scene, Text, WHITE, fitted, text_width};
 
 /// Font sizes in points: readable in print at the figure's own size.
 pub(crate) const SMALL: f64 = 7.0;
@@ -26,6 +26,20 @@ pub(crate) struct Look {
     marker: usize,
 }
 
+/// No marker: a line that is there throughout.
+const NONE: usize = usize::MAX;
+
+/// Real images alone, where other things are shown against them: a full dark line without markers.
+pub(crate) const REAL: Look = Look { color: INK, dash: &[], marker: NONE };
+/// A control, such as repeated real images, likewise.
+pub(crate) const CONTROL: Look = Look { color: MUTED, dash: &[6.0, 1.8, 1.5, 1.8], marker: 3 };
+/// A baseline behind another curve.
+pub(crate) const BEHIND: Look = Look { color: (150, 150, 150), dash: &[], marker: NONE };
+/// A value to be reached.
+pub(crate) const LEVEL: Look = Look { color: MUTED, dash: &[2.5, 2.0], marker: NONE };
+/// A single estimate.
+pub(crate) const POINT: Look = Look { color: INK, dash: &[], marker: 0 };
+
 /// The look of the arm at `index`; no two of the first 35 are the same.
 pub(crate) fn look(index: usize) -> Look {
     Look { color: COLORS[index % COLORS.len()], dash: DASHES[index % DASHES.len()], marker: index % 6 }
@@ -33,8 +47,17 @@ pub(crate) fn look(index: usize) -> Look {
 
 impl Look {
     /// A marker with a white edge.
-    pub fn draw_marker(self, scene: &mut Scene, (x, y): Point, size: f64) {
-        for (r, color) in [(size + 0.9, WHITE), (size, self.color)] {
+    pub fn draw_marker(self, scene: &mut Scene, at: Point, size: f64) {
+        self.draw_rings(scene, at, &[(size + 0.9, WHITE), (size, self.color)]);
+    }
+
+    /// Its outline alone.
+    pub fn draw_hollow_marker(self, scene: &mut Scene, at: Point, size: f64) {
+        self.draw_rings(scene, at, &[(size + 0.9, WHITE), (size, self.color), (size * 0.6, WHITE)]);
+    }
+
+    fn draw_rings(self, scene: &mut Scene, (x, y): Point, rings: &[(f64, Rgb)]) {
+        for &(r, color) in rings {
             let at = |points: &[(f64, f64)]| points.iter().map(|p| (x + r * p.0, y + r * p.1)).collect();
             match self.marker {
                 0 => scene.circle((x, y), r, color),
@@ -42,6 +65,7 @@ impl Look {
                 2 => scene.polygon(at(&[(0.0, -1.2), (1.1, 0.85), (-1.1, 0.85)]), color, 1.0),
                 3 => scene.polygon(at(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]), color, 1.0),
                 4 => scene.polygon(at(&[(0.0, 1.2), (1.1, -0.85), (-1.1, -0.85)]), color, 1.0),
+                NONE => {}
                 _ => {
                     let arm = if color == WHITE { 0.55 } else { 0.38 };
                     for (w, h) in [(1.1, arm), (arm, 1.1)] {
@@ -145,13 +169,19 @@ impl Frame {
 
     /// The horizontal axis with ticks, numbers and label.
     pub fn draw_x(&self, scene: &mut Scene, label: &str) {
+        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 34.0).clamp(2.0, 8.0) as usize);
+        let named = values.into_iter().map(|value| (value, tick_label(value, decimals))).collect();
+        self.draw_x_at(scene, label, named);
+    }
+
+    /// As [`Self::draw_x`], with ticks where they are wanted.
+    pub fn draw_x_at(&self, scene: &mut Scene, label: &str, ticks: Vec<(f64, String)>) {
         let y = self.bottom();
         scene.line(vec![(self.left, y), (self.left + self.width, y)], INK, 0.6, &[]);
-        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 34.0).clamp(2.0, 8.0) as usize);
-        for value in values {
+        for (value, text) in ticks {
             let x = self.at_x(value);
             scene.line(vec![(x, y), (x, y + 2.5)], INK, 0.6, &[]);
-            scene.text((x, y + 4.0 + SMALL), tick_label(value, decimals), SMALL, Anchor::Middle);
+            scene.text((x, y + 4.0 + SMALL), text, SMALL, Anchor::Middle);
         }
         if !label.is_empty() {
             scene.text(
@@ -302,9 +332,9 @@ pub(crate) fn note(scene: &mut Scene, at: Point, text: &str) {
     scene.add(Text::new(at, text, SMALL, Anchor::Middle).color(MUTED));
 }
 
-/// Panels in rows across a double column: the frames' left edges and width.
-pub(crate) fn columns(count: usize, gap: f64) -> Vec<(f64, f64)> {
-    let width = (DOUBLE - 8.0 - gap * count as f64) / count.max(1) as f64;
+/// Panels in rows across a page's width: the frames' left edges and width.
+pub(crate) fn columns(page: f64, count: usize, gap: f64) -> Vec<(f64, f64)> {
+    let width = (page - 8.0 - gap * count as f64) / count.max(1) as f64;
     (0..count).map(|i| (gap + i as f64 * (width + gap), width)).collect()
 }
 

@@ -119,6 +119,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
         title: of.title(&format!("{label} per structure")),
         caption,
         scene,
+        narrow: None,
     })
 }
 

@@ -80,7 +80,8 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
     let gap = longest + 26.0;
     let across = (if classes > 2 { 2 } else { 3 }).min(panels.len());
     let width = if panels.len() == 1 { SINGLE } else { DOUBLE };
-    let places = if panels.len() == 1 { vec![(gap, SINGLE - gap - 20.0)] } else { columns(across, gap) };
+    let places =
+        if panels.len() == 1 { vec![(gap, SINGLE - gap - 20.0)] } else { columns(DOUBLE, across, gap) };
     let side = (places[0].1 / classes as f64).min(46.0);
     let step = side * classes as f64 + 58.0;
     let mut scene = Scene::new(width, step * panels.len().div_ceil(across) as f64);
@@ -122,7 +123,13 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
         "Images of the {split} patients, summed over seeds ({}), with the percentage of the row (of the images that truly are of the class).",
         of.seed_counts(input)
     );
-    Some(Figure { name: of.file("confusion"), title: of.title("confusion matrix"), caption, scene })
+    Some(Figure {
+        name: of.file("confusion"),
+        title: of.title("confusion matrix"),
+        caption,
+        scene,
+        narrow: None,
+    })
 }
 
 #[cfg(test)]

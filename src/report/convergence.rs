@@ -167,7 +167,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
         .map(|(i, arm)| (i, arm.as_str()))
         .collect();
     let across = panels.len().min(3);
-    let places = columns(across, 42.0);
+    let places = columns(DOUBLE, across, 42.0);
     let names: Vec<_> = arms.iter().map(|(i, arm)| ((*arm).to_owned(), look(*i))).collect();
     let head = legend(None, (0.0, 0.0), DOUBLE - 46.0, &names, Key::Line) + 22.0;
     let (high, step) = (118.0, 118.0 + 54.0);
@@ -251,6 +251,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
         title: of.title(&format!("convergence over {over}")),
         caption,
         scene,
+        narrow: None,
     })
 }
 

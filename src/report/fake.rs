@@ -26,18 +26,32 @@ impl Default for Shape {
     }
 }
 
+/// (name, what it adds to a score, training images).
 const ARMS: [(&str, f64, u64); 10] = [
     ("real", 0.0, 400),
-    ("real 50 %", -0.012, 200),
     ("real 25 %", -0.03, 100),
-    ("real + 25 % text+seg", 0.003, 500),
-    ("real + 50 % text+seg", 0.006, 600),
-    ("real + 100 % text+seg", 0.008, 800),
-    ("real + 200 % text+seg", 0.002, 1200),
+    ("real + 100 % text+seg", 0.012, 800),
     ("duplicate-real 100 %", 0.004, 800),
-    ("real + 100 % unconditional", -0.004, 800),
+    ("real + 25 % text+seg", 0.004, 500),
+    ("real + 50 % text+seg", 0.009, 600),
+    ("real + 200 % text+seg", 0.006, 1200),
+    ("real + 100 % unconditional", -0.008, 800),
     ("real + 100 % text", 0.001, 800),
+    ("duplicate-real 200 %", 0.002, 1200),
 ];
+
+/// What their names say.
+fn arm_info(name: &str, images: u64) -> super::ArmInfo {
+    let generator = ["text+seg", "unconditional", "text"].into_iter().find(|g| name.ends_with(g));
+    let more = generator.is_some() || name.starts_with("duplicate");
+    super::ArmInfo {
+        name: name.into(),
+        synthetic: generator.map(Into::into),
+        ratio: more.then(|| images as f64 / 400.0 - 1.0),
+        control: name.starts_with("duplicate-real"),
+        real_fraction: if name == "real 25 %" { 0.25 } else { 1.0 },
+    }
+}
 
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
@@ -54,6 +68,7 @@ pub(crate) fn input(shape: &Shape) -> ReportInput {
             versions: vec![("synecho".into(), "0.1.0".into()), ("libtorch".into(), "2.13.0".into())],
             commit: "0123456789ab".into(),
             seeds: (0..shape.seeds).collect(),
+            arms: ARMS.iter().take(shape.arms).map(|arm| arm_info(arm.0, arm.2)).collect(),
             settings: vec![
                 ("segmentation: loss weights".into(), "0.05, 0.25, 0.35, 0.35".into()),
                 ("segmentation: schedule".into(), "cosine per epoch, 1e-3 to 1e-4".into()),

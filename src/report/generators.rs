@@ -123,8 +123,8 @@ fn of<'a>(
     rows.iter().filter(move |r| r.task == TASK && r.arm == generator.name && r.metric == metric)
 }
 
-/// `64`, `40 to 64`: how many images there are of one generator and another.
-fn span(counts: impl Iterator<Item = u64> + Clone) -> String {
+/// `64`, `40 to 64`: how many there are of one thing and another.
+pub(super) fn span(counts: impl Iterator<Item = u64> + Clone) -> String {
     match (counts.clone().min(), counts.max()) {
         (Some(low), Some(high)) if low < high => format!("{low} to {high}"),
         (_, high) => high.unwrap_or_default().to_string(),

@@ -5,6 +5,15 @@ use crate::aggregate::{Cell, Table, training_images};
 
 const STYLE: &str = include_str!("style.css");
 
+/// Tables that are folded away.
+const LATER: [&str; 5] = [
+    "segmentation_hd",
+    "segmentation_assd",
+    "segmentation_comparisons_hd",
+    "segmentation_comparisons_assd",
+    "failures",
+];
+
 /// Text for HTML, in elements and in quoted attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -86,9 +95,20 @@ fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
         figure.scene.width * 1.78
     );
     let said = if phantom { format!(" {PHANTOM}") } else { String::new() };
+    let links: Vec<String> = figure
+        .files()
+        .map(|(name, scene)| {
+            let name = escape(&name);
+            let width = scene.width / 72.0 * 25.4;
+            format!(
+                "{width:.0} mm wide: <a href=\"figures/{name}.svg\">SVG</a> · <a href=\"figures/{name}.pdf\">PDF</a> · <a href=\"figures/{name}.png\">PNG, 300 dpi</a>"
+            )
+        })
+        .collect();
     format!(
-        "<figure id=\"figure-{name}\">\n<h3>{label}</h3>\n<div class=\"plot\">{svg}</div>\n<figcaption>{}{said}</figcaption>\n<p class=\"files\"><a href=\"figures/{name}.svg\">SVG</a> · <a href=\"figures/{name}.png\">PNG, 300 dpi</a></p>\n</figure>\n",
+        "<figure id=\"figure-{name}\">\n<h3>{label}</h3>\n<div class=\"plot\">{svg}</div>\n<figcaption>{}{said}</figcaption>\n<p class=\"files\">{}</p>\n</figure>\n",
         escape(&figure.caption),
+        links.join("<br>"),
         name = escape(&figure.name),
     )
 }
@@ -168,9 +188,8 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
         nav.push((task, name));
         body += &format!("<h2 id=\"{task}\">{name}</h2>\n");
         // The first table and its plots are what one came for; the other distances can wait.
-        let (first, later): (Vec<&Table>, Vec<&Table>) = tables
-            .into_iter()
-            .partition(|t| !["segmentation_hd", "segmentation_assd", "failures"].contains(&t.name.as_str()));
+        let (first, later): (Vec<&Table>, Vec<&Table>) =
+            tables.into_iter().partition(|t| !LATER.contains(&t.name.as_str()));
         first.into_iter().for_each(|t| body += &table(t));
         if !later.is_empty() {
             body += "<details><summary>More distances, and undefined values</summary>\n";

@@ -1,18 +1,24 @@
 //! Figures, tables and one HTML page from rows of results. Same input, same bytes.
 //!
-//! A figure is laid out once as a list of shapes ([`scene`]) and drawn as SVG and as PNG ([`render`]).
+//! A figure is laid out once as a list of shapes ([`scene`]) and drawn as SVG and PNG ([`render`]) and as
+//! PDF ([`pdf`]).
 
 mod axes;
 mod boxes;
+mod comparisons;
 mod confusion;
 mod convergence;
 #[cfg(test)]
 pub(crate) mod fake;
+mod forest;
 pub mod generators;
 mod html;
 pub mod lineage;
+mod multiples;
+mod pdf;
 mod picture_data;
 mod publish;
+mod ratio;
 mod render;
 mod samples;
 mod scene;
@@ -22,9 +28,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use crate::aggregate::TrainedModel;
+pub use crate::aggregate::{ArmInfo, TrainedModel};
 use crate::{
-    aggregate::{self, Table},
+    aggregate::{self, Score, Table},
     error::{AtPath, Result},
     picture::Picture,
     results::{self, CurvePoint, Measurement},
@@ -51,6 +57,8 @@ pub struct ReportMeta {
     /// Git commit of the program; empty where unknown.
     pub commit: String,
     pub seeds: Vec<u64>,
+    /// What each arm was trained on, in the order of the spec; without it no arms are compared.
+    pub arms: Vec<ArmInfo>,
     /// (setting, value): presets and the switches that decide how the tasks are trained.
     pub settings: Vec<(String, String)>,
     pub notes: Vec<String>,
@@ -98,7 +106,18 @@ struct Figure {
     name: String,
     title: String,
     caption: String,
+    /// As the page shows it: two columns of a journal wide, or one.
     scene: scene::Scene,
+    /// The same for one column, where there is room for it: the file `NAME_column`.
+    narrow: Option<scene::Scene>,
+}
+
+impl Figure {
+    /// The files' stems, and what is in them.
+    fn files(&self) -> impl Iterator<Item = (String, &scene::Scene)> {
+        let narrow = self.narrow.iter().map(|scene| (format!("{}_column", self.name), scene));
+        std::iter::once((self.name.clone(), &self.scene)).chain(narrow)
+    }
 }
 
 /// One task and model, with the arms of the whole report: an arm looks the same in every figure.
@@ -157,6 +176,13 @@ impl Of<'_> {
     }
 }
 
+/// `n = 40 patients, 3 seeds`.
+fn n_of(patients: impl Iterator<Item = u64> + Clone, seeds: impl Iterator<Item = u64> + Clone) -> String {
+    let seeds = generators::span(seeds);
+    let seeds = if seeds == "1" { "one seed".to_owned() } else { format!("{seeds} seeds") };
+    format!("n = {} patients, {seeds}", generators::span(patients))
+}
+
 /// In order of first appearance.
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
@@ -181,7 +207,7 @@ fn arms(input: &ReportInput) -> Vec<String> {
     )
 }
 
-fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
+fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Compared]) -> Vec<Figure> {
     let arms = arms(input);
     let mut figures = Vec::new();
     for task in ["segmentation", "classification"] {
@@ -193,6 +219,12 @@ fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
         );
         for model in &models {
             let of = Of { task, model, several: models.len() > 1, arms: &arms };
+            let score = if task == "segmentation" { Score::segmentation("dice") } else { Score::ACCURACY };
+            figures.extend(ratio::figure(input, rows, &of, &score));
+            let shown = |c: &&comparisons::Compared| {
+                c.score.task == task && ["dice", "hd95", "correct"].contains(&c.score.metric)
+            };
+            figures.extend(compared.iter().filter(shown).filter_map(|c| forest::figure(c, &of)));
             if task == "segmentation" {
                 for metric in ["dice", "hd95"] {
                     figures.extend(boxes::figure(input, rows, &of, metric));
@@ -203,6 +235,7 @@ fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
             for axis in [convergence::Axis::Steps, convergence::Axis::Epochs] {
                 figures.extend(convergence::figure(input, &of, axis));
             }
+            figures.extend(multiples::figure(input, &of));
         }
         if task == "segmentation" && (input.meta.is_phantom || input.meta.samples) {
             figures.extend(samples::figure(&input.panel));
@@ -212,10 +245,12 @@ fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
     figures
 }
 
-fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
+fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Compared]) -> Vec<Table> {
     let mut tables = aggregate::segmentation_tables(rows, &input.models);
+    tables.extend(comparisons::tables(input, compared, "segmentation"));
     tables.extend(aggregate::failures_table(rows));
     tables.extend(aggregate::classification_tables(rows, &input.models));
+    tables.extend(comparisons::tables(input, compared, "classification"));
     tables.extend(generators::tables(input, rows));
     tables.extend(aggregate::training_table(&input.models));
     if input.meta.is_phantom {
@@ -230,7 +265,7 @@ fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
 const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
 
 /// Writes the whole report into the folder `to` (made where it is missing): `index.html`, `figures/`
-/// (SVG, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `stages.json`, `measurements.csv`, `curves.csv`.
+/// (SVG, PDF, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `stages.json`, `measurements.csv`, `curves.csv`.
 ///
 /// Figures and tables of an earlier report that this one does not have are removed. The page is written last.
 ///
@@ -238,8 +273,9 @@ const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
 /// The folder or a file in it cannot be written.
 pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     let rows = aggregate::measurements_table(&input.measurements)?;
-    let figures = figures(input, &rows);
-    let tables = tables(input, &rows);
+    let compared = comparisons::compared(input, &rows);
+    let figures = figures(input, &rows, &compared);
+    let tables = tables(input, &rows, &compared);
     let (figure_folder, table_folder) = (to.join("figures"), to.join("tables"));
     for folder in [&figure_folder, &table_folder] {
         fs::create_dir_all(folder).at_path(folder, "cannot make the report's folder")?;
@@ -251,10 +287,17 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     let drawn: Vec<(&Figure, String)> = figures
         .par_iter()
         .map(|figure| {
-            let svg = render::svg(&figure.scene)?;
-            save(figure_folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-            save(figure_folder.join(format!("{}.png", figure.name)), &render::bitmap(&figure.scene)?)?;
-            Ok((figure, svg))
+            let mut shown = String::new();
+            for (name, scene) in figure.files() {
+                let svg = render::svg(scene)?;
+                save(figure_folder.join(format!("{name}.svg")), svg.as_bytes())?;
+                save(figure_folder.join(format!("{name}.pdf")), &pdf::pdf(scene)?)?;
+                save(figure_folder.join(format!("{name}.png")), &render::bitmap(scene)?)?;
+                if shown.is_empty() {
+                    shown = svg;
+                }
+            }
+            Ok((figure, shown))
         })
         .collect::<Result<_>>()?;
     for table in &tables {
@@ -282,7 +325,7 @@ fn remove_earlier(folder: &Path) -> Result<()> {
         let ours =
             ["segmentation_", "classification_", "generators_"].iter().any(|start| stem.starts_with(start))
                 || ["classification", "generators", "training", "failures"].contains(&stem);
-        if ours && ["svg", "png", "md", "csv", "tex"].contains(&kind) {
+        if ours && ["svg", "pdf", "png", "md", "csv", "tex"].contains(&kind) {
             fs::remove_file(&path).at_path(&path, "cannot remove an earlier report's file")?;
         }
     }
@@ -329,13 +372,21 @@ mod tests {
             "curves.csv",
             "figures/classification_confusion.png",
             "figures/classification_convergence_epochs.svg",
+            "figures/segmentation_convergence_arms.pdf",
             "figures/segmentation_convergence_steps.png",
+            "figures/segmentation_dice_boxes.pdf",
             "figures/segmentation_dice_boxes.svg",
+            "figures/segmentation_dice_differences.svg",
+            "figures/segmentation_dice_differences_column.pdf",
+            "figures/segmentation_dice_ratio_column.png",
             "figures/segmentation_hd95_boxes.svg",
             "figures/segmentation_samples.png",
             "measurements.csv",
             "resolved.toml",
             "tables/classification.tex",
+            "tables/classification_comparisons.csv",
+            "tables/segmentation_comparisons_hd95.md",
+            "tables/segmentation_convergence.tex",
             "tables/segmentation_dice.csv",
             "tables/training.md",
         ] {

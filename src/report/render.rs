@@ -63,7 +63,7 @@ fn dashes(points: &[Point], pattern: &[f64]) -> Vec<Vec<Point>> {
     pieces
 }
 
-/// The SVG document, with its size in inches, text as text, and pictures as `data:` addresses.
+/// The SVG document, with its size in millimetres, text as text, and pictures as `data:` addresses.
 pub(crate) fn svg(scene: &Scene) -> Result<String> {
     let scale = SVG_UNITS_PER_POINT;
     let size = ((scene.width * scale).round() as u32, (scene.height * scale).round() as u32);
@@ -111,7 +111,8 @@ pub(crate) fn svg(scene: &Scene) -> Result<String> {
     }
     // plotters writes the size in units, and shifts a text by a part of the viewer's own font; it knows no pictures.
     let old_head = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-    let head = format!("<svg width=\"{}in\" height=\"{}in\"", scene.width / 72.0, scene.height / 72.0);
+    let mm = |points: f64| (points / 72.0 * 25.4 * 100.0).round() / 100.0;
+    let head = format!("<svg width=\"{}mm\" height=\"{}mm\"", mm(scene.width), mm(scene.height));
     let text = text.replacen(&old_head, &head, 1).replace(" dy=\"0.5ex\"", "");
     let (start, rest) = text.split_once('\n').ok_or_else(|| failure("the SVG has no first line"))?;
     let paper = format!("<rect width=\"{}\" height=\"{}\" fill=\"#FFFFFF\"/>\n", size.0, size.1);
@@ -174,22 +175,17 @@ pub(crate) fn bitmap(scene: &Scene) -> Result<Vec<u8>> {
     Ok(with_resolution(&png(&small, width, height, image::ExtendedColorType::Rgb8)?, DPI))
 }
 
+/// The mean of each square of 2 x 2 pixels.
 fn averaged(pixels: &[u8], width: usize, height: usize) -> Vec<u8> {
-    let wide = width * OVERSAMPLING;
-    let area = (OVERSAMPLING * OVERSAMPLING) as u32;
-    let mut small = Vec::with_capacity(width * height * 3);
+    let wide = width * OVERSAMPLING * 3;
+    let mut small = vec![0; width * height * 3];
     for y in 0..height {
-        for x in 0..width {
-            let mut sum = [area / 2; 3];
-            for dy in 0..OVERSAMPLING {
-                let row = ((y * OVERSAMPLING + dy) * wide + x * OVERSAMPLING) * 3;
-                for pixel in pixels[row..row + 3 * OVERSAMPLING].chunks_exact(3) {
-                    for (sum, value) in sum.iter_mut().zip(pixel) {
-                        *sum += u32::from(*value);
-                    }
-                }
-            }
-            small.extend(sum.map(|s| (s / area) as u8));
+        let (above, below) = pixels[OVERSAMPLING * y * wide..][..OVERSAMPLING * wide].split_at(wide);
+        let row = &mut small[y * width * 3..][..width * 3];
+        for (i, mean) in row.iter_mut().enumerate() {
+            let at = i / 3 * 6 + i % 3;
+            let sum = [above[at], above[at + 3], below[at], below[at + 3]].map(u16::from);
+            *mean = ((sum[0] + sum[1] + sum[2] + sum[3] + 2) / 4) as u8;
         }
     }
     small
@@ -310,11 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn svg_escapes_text_and_has_a_size_in_inches() {
+    fn svg_escapes_text_and_has_a_size_in_millimetres() {
         let mut scene = Scene::new(252.0, 72.0);
         scene.text((10.0, 20.0), "<real> & 'more'", 8.0, Anchor::Start);
         let svg = svg(&scene).unwrap();
-        assert!(svg.starts_with("<svg width=\"3.5in\" height=\"1in\" viewBox=\"0 0 5040 1440\""), "{svg}");
+        assert!(
+            svg.starts_with("<svg width=\"88.9mm\" height=\"25.4mm\" viewBox=\"0 0 5040 1440\""),
+            "{svg}"
+        );
         assert!(
             svg.contains("&lt;real&gt; &amp;") && !svg.contains("<real>") && !svg.contains("dy="),
             "{svg}"

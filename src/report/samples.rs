@@ -80,5 +80,6 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
             "Test images with the best, the median and the worst mean Dice, chosen by that number alone ({size}). Outlines: truth in the middle, prediction on the right."
         ),
         scene,
+        narrow: None,
     })
 }

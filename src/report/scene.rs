@@ -1,7 +1,7 @@
 //! A figure as a list of shapes in points (1/72 inch), y downwards, from the top left corner.
 //!
-//! Figures are laid out here once and drawn twice, as SVG and as PNG ([`super::render`]), so that both
-//! show the same.
+//! Figures are laid out here once and drawn three times, as SVG and PNG ([`super::render`]) and as PDF
+//! ([`super::pdf`]), so that all show the same.
 
 use ab_glyph::{Font, FontRef, ScaleFont};
 
@@ -10,9 +10,9 @@ use super::picture_data::Grey;
 pub(crate) const REGULAR: &[u8] = include_bytes!("fonts/Arimo-Regular.ttf");
 pub(crate) const BOLD: &[u8] = include_bytes!("fonts/Arimo-Bold.ttf");
 
-/// Width of one and of two columns of a journal page, in points.
-pub(crate) const SINGLE: f64 = 252.0;
-pub(crate) const DOUBLE: f64 = 504.0;
+/// Width of one and of two columns of a journal page, in points: 85 and 180 mm.
+pub(crate) const SINGLE: f64 = 85.0 / 25.4 * 72.0;
+pub(crate) const DOUBLE: f64 = 180.0 / 25.4 * 72.0;
 
 pub(crate) type Rgb = (u8, u8, u8);
 pub(crate) type Point = (f64, f64);
@@ -134,7 +134,7 @@ impl Text {
     }
 }
 
-fn font(bold: bool) -> Option<FontRef<'static>> {
+pub(crate) fn font(bold: bool) -> Option<FontRef<'static>> {
     FontRef::try_from_slice(if bold { BOLD } else { REGULAR }).ok()
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn outlines(text: &str, size: f64, bold: bool) -> (Vec<ab_glyph::Outl
 }
 
 /// ab_glyph scales by ascent - descent; type is set by the em.
-fn em_scale(font: &FontRef<'_>, size: f64) -> ab_glyph::PxScale {
+pub(crate) fn em_scale(font: &FontRef<'_>, size: f64) -> ab_glyph::PxScale {
     let em = f64::from(font.units_per_em().unwrap_or(2048.0));
     ab_glyph::PxScale::from((size * f64::from(font.height_unscaled()) / em) as f32)
 }

@@ -1,11 +1,16 @@
-"""Writes aggregate.json: NumPy's own means, deviations, percentiles and a bootstrap over patients.
+"""Writes aggregate.json: NumPy's own means, deviations, percentiles and a bootstrap over patients; SciPy's
+signed-rank test and percentile bootstrap; statsmodels' Holm.
 
-python tests/golden/make_aggregate.py > tests/golden/aggregate.json   (numpy 2)
+python tests/golden/make_aggregate.py   (numpy 2.4.6, scipy 1.17.1, statsmodels 0.15.0)
 """
 
 import json
+import pathlib
+import warnings
 
 import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 rng = np.random.default_rng(20240521)
 quantiles = [0.0, 0.025, 0.1, 0.25, 0.5, 0.75, 0.975, 1.0]
@@ -33,7 +38,71 @@ draws = rng.integers(0, len(patients), (200_000, len(patients)))
 low, high = np.percentile(sums[draws].sum(1) / counts[draws].sum(1), [2.5, 97.5])
 images = np.concatenate(patients)
 over_images = np.percentile(images[rng.integers(0, len(images), (20_000, len(images)))].mean(1), [2.5, 97.5])
-print(json.dumps({
+
+
+def signed_rank(name, d):
+    """One case; nan is written as null."""
+    d = np.asarray(d, float)
+    number = lambda v: None if np.isnan(v) else float(v)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        result = stats.wilcoxon(d)
+        pratt = stats.wilcoxon(d, zero_method="pratt").pvalue
+        corrected = stats.wilcoxon(d, correction=True, method="asymptotic").pvalue
+        ranks = stats.rankdata(np.abs(d[d != 0]))
+        signed = (ranks * np.sign(d[d != 0])).sum() / ranks.sum() if len(ranks) else np.nan
+        sd = d.std(ddof=1) if len(d) > 1 else np.nan
+    return {
+        "name": name,
+        "differences": d.tolist(),
+        "statistic": float(result.statistic),
+        "p": number(result.pvalue),
+        "pratt": number(pratt),
+        "corrected": number(corrected),
+        "rank_biserial": number(signed),
+        "dz": number(d.mean() / sd if sd > 0 else np.nan),
+    }
+
+
+rng = np.random.default_rng(7)  # its own, so that the cases above stay as they are
+tests = []
+for size in (1, 5, 6, 10, 13, 14, 49, 50, 51, 60):
+    plain = rng.normal(0.3, 1, size).round(9)
+    tied = rng.integers(1, 6, size) * rng.choice([-0.25, 0.25], size, p=[0.35, 0.65])
+    zeros = np.where(rng.random(size) < 0.3, 0, plain)
+    zeros[0] = 0
+    both = np.where(rng.random(size) < 0.3, 0, tied)
+    for name, d in (("plain", plain), ("ties", tied), ("zeros", zeros), ("ties and zeros", both)):
+        if size > 1 or name == "plain":  # SciPy permutes no single difference
+            tests.append(signed_rank(f"{size}, {name}", d))
+tests.append(signed_rank("20, one side", np.arange(1, 21) / 100))
+tests.append(signed_rank("10, all zero", np.zeros(10)))
+tests.append(signed_rank("20, all zero", np.zeros(20)))
+tests.append(signed_rank("30, accuracies", rng.integers(-2, 4, 30) / 4))
+
+holm = []
+for size in (1, 2, 5, 12):
+    p = rng.beta(0.5, 4, size).round(6)
+    holm.append({"p": p.tolist(), "holm": multipletests(p, method="holm")[1].tolist()})
+p = [0.01, 0.04, 0.01, 0.9, 0.6]  # ties, and a product above 1
+holm.append({"p": p, "holm": multipletests(p, method="holm")[1].tolist()})
+
+paired_bootstrap = []
+for size in (2, 12):
+    d = rng.normal(0.01, 0.02, size).round(9)
+    # SciPy draws all resamples at once from the generator that it is given.
+    resamples = np.random.default_rng(5).integers(0, size, (60, size))
+    interval = stats.bootstrap((d,), np.mean, n_resamples=60, method="percentile",
+                               rng=np.random.default_rng(5)).confidence_interval
+    assert np.allclose(interval, np.percentile(d[resamples].mean(1), [2.5, 97.5]), rtol=0, atol=1e-15)
+    paired_bootstrap.append({
+        "differences": d.tolist(),
+        "resamples": resamples.tolist(),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    })
+
+fixture = json.dumps({
     "quantiles": quantiles,
     "samples": samples,
     "bootstrap": {
@@ -42,4 +111,8 @@ print(json.dumps({
         "high": high,
         "over_images_width": over_images[1] - over_images[0],
     },
-}, indent=1))
+    "wilcoxon": tests,
+    "holm": holm,
+    "paired_bootstrap": paired_bootstrap,
+}, indent=1)
+pathlib.Path(__file__).with_name("aggregate.json").write_text(fixture + "\n")

@@ -37,7 +37,7 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         return None;
     }
     let across = panels.len().min(3);
-    let places = columns(across.max(2), 42.0);
+    let places = columns(DOUBLE, across.max(2), 42.0);
     let (head, high, step) = (34.0, 118.0, 118.0 + 54.0);
     let rows = panels.len().div_ceil(across);
     let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
@@ -89,6 +89,7 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         title: "Generators: loss over optimizer steps".to_owned(),
         caption,
         scene,
+        narrow: None,
     })
 }
 

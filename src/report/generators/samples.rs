@@ -66,6 +66,7 @@ pub(super) fn figure(generator: &Generator) -> Option<Figure> {
         title: format!("Generators: images of {} ({})", generator.name, generator.mode),
         caption,
         scene,
+        narrow: None,
     })
 }
 
@@ -97,5 +98,6 @@ pub(super) fn nearest(generator: &Generator) -> Option<Figure> {
             generator.images, first.synthetic.width, first.synthetic.height
         ),
         scene,
+        narrow: None,
     })
 }

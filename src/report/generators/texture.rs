@@ -104,6 +104,7 @@ pub(super) fn figure(input: &ReportInput, rows: &[Measurement]) -> Option<Figure
             GOOD_TEXTURE.0, GOOD_TEXTURE.1
         ),
         scene,
+        narrow: None,
     })
 }
 

@@ -1,0 +1,391 @@
+//! One arm against another on the same test patients.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    paired::{SignedRank, cohens_dz, holm, wilcoxon},
+    rows::{MEAN_OF, is_image},
+    stats::{self, PatientValue},
+};
+use crate::results::Measurement;
+
+/// A comparison is called significant where its adjusted p is below this.
+pub const LEVEL: f64 = 0.05;
+/// Differences of averages are rounded here: the last bits of a sum must not tell ties, or zeros, apart.
+const DECIMALS: f64 = 1e10;
+
+/// What an arm was trained on: which others it is compared with.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArmInfo {
+    pub name: String,
+    /// The generator of its synthetic images; and how they are used, where not beside the real ones.
+    pub synthetic: Option<String>,
+    /// Synthetic (or repeated) images per real one.
+    pub ratio: Option<f64>,
+    /// It has as many images as an arm with synthetic ones, and nothing new in them.
+    pub control: bool,
+    /// Of the training patients, in (0, 1].
+    pub real_fraction: f64,
+}
+
+impl ArmInfo {
+    /// Real images, each once.
+    pub fn is_real_only(&self) -> bool {
+        self.synthetic.is_none() && !self.control
+    }
+}
+
+/// The arm of real images alone with the same patients; where there is none, the first arm. None for an arm
+/// of real images alone: it is a baseline itself.
+pub fn baseline_of<'a>(arms: &'a [ArmInfo], arm: &ArmInfo) -> Option<&'a ArmInfo> {
+    if arm.is_real_only() {
+        return None;
+    }
+    let same = |a: &&ArmInfo| a.is_real_only() && a.real_fraction == arm.real_fraction;
+    arms.iter().find(same).or(arms.first()).filter(|a| a.name != arm.name)
+}
+
+/// The control with the same patients and as many images.
+pub fn control_of<'a>(arms: &'a [ArmInfo], arm: &ArmInfo) -> Option<&'a ArmInfo> {
+    let same = |a: &&ArmInfo| a.control && a.real_fraction == arm.real_fraction && a.ratio == arm.ratio;
+    if arm.control || arm.synthetic.is_none() { None } else { arms.iter().find(same) }
+}
+
+/// (arm, against): each arm and its baseline, then each arm and its control; those against the same arm
+/// together.
+pub fn pairs(arms: &[ArmInfo]) -> Vec<(String, String)> {
+    let with = |of: for<'a> fn(&'a [ArmInfo], &ArmInfo) -> Option<&'a ArmInfo>| {
+        arms.iter().filter_map(move |arm| Some((arm.name.clone(), of(arms, arm)?.name.clone())))
+    };
+    let found: Vec<(String, String)> = with(baseline_of).chain(with(control_of)).collect();
+    let mut sorted = found.clone();
+    sorted.sort_by_key(|pair| found.iter().position(|other| other.1 == pair.1));
+    sorted
+}
+
+/// A score that arms are compared by, of one value per image (and structure).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    pub task: &'static str,
+    pub metric: &'static str,
+    /// An image's value is the mean of these; empty: whatever structure a row has.
+    pub structures: &'static [&'static str],
+}
+
+impl Score {
+    pub const fn segmentation(metric: &'static str) -> Self {
+        Self { task: "segmentation", metric, structures: &MEAN_OF }
+    }
+
+    pub const ACCURACY: Self = Self { task: "classification", metric: "correct", structures: &[] };
+
+    fn has(&self, row: &Measurement) -> bool {
+        row.task == self.task
+            && row.metric == self.metric
+            && is_image(row)
+            && (self.structures.is_empty() || self.structures.contains(&row.structure.as_str()))
+    }
+}
+
+/// The difference of two arms, first less second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    pub arm: String,
+    pub against: String,
+    pub model: String,
+    /// Mean over patients; each patient's difference is the mean over its images, then over seeds.
+    pub difference: f64,
+    /// The mean over patients with each seed that both arms have, by seed.
+    pub per_seed: Vec<f64>,
+    /// Sample standard deviation of [`Self::per_seed`]; None with one seed.
+    pub seed_sd: Option<f64>,
+    /// 95 % bootstrap interval of the difference over patients.
+    pub interval: Option<(f64, f64)>,
+    pub patients: u64,
+    /// Values (image, structure, seed) that one of the arms does not have: left out of both.
+    pub undefined: u64,
+    /// Over patients. None with one seed: a difference of two trainings is then all that there is.
+    pub test: Option<SignedRank>,
+    /// p adjusted for all comparisons that were made together.
+    pub holm: Option<f64>,
+    pub dz: f64,
+}
+
+/// What may be said of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Higher,
+    Lower,
+    NotSignificant,
+    OneSeed,
+}
+
+impl Comparison {
+    /// The direction is that of the ranks, which were tested.
+    pub fn verdict(&self) -> Verdict {
+        match (self.test, self.holm) {
+            (Some(test), Some(p)) if p < LEVEL => {
+                if test.rank_biserial() > 0.0 {
+                    Verdict::Higher
+                } else {
+                    Verdict::Lower
+                }
+            }
+            (Some(_), _) => Verdict::NotSignificant,
+            (None, _) => Verdict::OneSeed,
+        }
+    }
+
+    /// `higher than real, p = 0.003 after Holm`.
+    pub fn words(&self) -> String {
+        let higher = match self.verdict() {
+            Verdict::NotSignificant => return "no significant difference".to_owned(),
+            Verdict::OneSeed => return "one seed: no test".to_owned(),
+            verdict => verdict == Verdict::Higher,
+        };
+        let p = p_words(self.holm.unwrap_or(f64::NAN));
+        let word = if higher { "higher" } else { "lower" };
+        let but = if (self.difference > 0.0) == higher { "" } else { " (in most patients; not in the mean)" };
+        format!("{word} than {}, {p} after Holm{but}", self.against)
+    }
+}
+
+/// `p = 0.003`, `p < 0.001`.
+pub fn p_words(p: f64) -> String {
+    if p < 1e-3 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
+}
+
+/// Compares pairs of arms by a score on one split, model by model; p-values are adjusted over all of them.
+/// A pair without a common value is left out.
+pub fn comparisons(
+    rows: &[Measurement],
+    score: &Score,
+    split: &str,
+    pairs: &[(String, String)],
+) -> Vec<Comparison> {
+    let mut by_arm: HashMap<(&str, &str), Vec<&Measurement>> = HashMap::new();
+    let mut models: Vec<&str> = Vec::new();
+    for row in rows.iter().filter(|row| score.has(row) && row.split == split) {
+        by_arm.entry((&row.model, &row.arm)).or_default().push(row);
+        if !models.contains(&row.model.as_str()) {
+            models.push(&row.model);
+        }
+    }
+    let mut found: Vec<Comparison> = models
+        .iter()
+        .flat_map(|model| pairs.iter().map(move |pair| (model, pair)))
+        .filter_map(|(model, (arm, against))| {
+            compare(by_arm.get(&(*model, arm))?, by_arm.get(&(*model, against))?)
+        })
+        .collect();
+    let p: Vec<f64> = found.iter().filter_map(|c| Some(c.test?.p)).collect();
+    let tested = found.iter_mut().filter(|c| c.test.is_some());
+    tested.zip(holm(&p)).for_each(|(comparison, adjusted)| comparison.holm = Some(adjusted));
+    found
+}
+
+/// Compares two arms' rows of one score. A value counts where both arms have it: of the same seed, image and
+/// structure. None where they have none in common.
+fn compare(arm: &[&Measurement], against: &[&Measurement]) -> Option<Comparison> {
+    let key = |r: &Measurement| {
+        (r.seed, [&r.patient, &r.view, &r.phase, &r.structure].map(std::clone::Clone::clone))
+    };
+    let other: HashMap<_, f64> = against.iter().map(|row| (key(row), row.value)).collect();
+    type Images<'a> = BTreeMap<(&'a str, &'a str), Vec<f64>>;
+    let mut patients: BTreeMap<&str, BTreeMap<Option<u64>, Images>> = BTreeMap::new();
+    let mut undefined = 0;
+    for row in arm {
+        let Some(value) = other.get(&key(row)) else { continue };
+        let difference = row.value - value;
+        if difference.is_nan() {
+            undefined += 1;
+            continue;
+        }
+        let seeds = patients.entry(&row.patient).or_default();
+        seeds.entry(row.seed).or_default().entry((&row.view, &row.phase)).or_default().push(difference);
+    }
+    let mean_of = |images: &Images| {
+        stats::mean(&images.values().map(|structures| stats::mean(structures)).collect::<Vec<_>>())
+    };
+    let (mut differences, mut seeds) = (Vec::new(), BTreeMap::<Option<u64>, Vec<f64>>::new());
+    for of_patient in patients.values() {
+        let means: Vec<(Option<u64>, f64)> = of_patient.iter().map(|(seed, i)| (*seed, mean_of(i))).collect();
+        for (seed, mean) in &means {
+            seeds.entry(*seed).or_default().push(*mean);
+        }
+        let mean = stats::mean(&means.into_iter().map(|m| m.1).collect::<Vec<_>>());
+        differences.push((mean * DECIMALS).round() / DECIMALS);
+    }
+    let first = arm.first().filter(|_| !differences.is_empty())?;
+    let per_seed: Vec<f64> = seeds.values().map(|means| stats::mean(means)).collect();
+    let several = per_seed.len() > 1;
+    let each: Vec<PatientValue> = differences.iter().map(|d| PatientValue::of(&[*d])).collect();
+    Some(Comparison {
+        arm: first.arm.clone(),
+        against: against.first()?.arm.clone(),
+        model: first.model.clone(),
+        difference: stats::mean(&differences),
+        seed_sd: several.then(|| stats::summary(&per_seed).sd),
+        per_seed,
+        interval: stats::bootstrap(&each),
+        patients: differences.len() as u64,
+        undefined,
+        test: several.then(|| wilcoxon(&differences)).flatten(),
+        holm: None,
+        dz: cohens_dz(&differences),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(name: &str, synthetic: Option<&str>, ratio: Option<f64>, real_fraction: f64) -> ArmInfo {
+        let control = name.starts_with("duplicate-real");
+        ArmInfo { name: name.into(), synthetic: synthetic.map(Into::into), ratio, control, real_fraction }
+    }
+
+    fn row(arm: &str, seed: u64, patient: usize, phase: &str, structure: &str, value: f64) -> Measurement {
+        Measurement {
+            task: "segmentation".into(),
+            arm: arm.into(),
+            seed: Some(seed),
+            split: "test".into(),
+            patient: format!("p{patient}"),
+            view: "2CH".into(),
+            phase: phase.into(),
+            structure: structure.into(),
+            metric: "dice".into(),
+            value,
+            ..Default::default()
+        }
+    }
+
+    fn pair(a: &str, b: &str) -> (String, String) {
+        (a.to_owned(), b.to_owned())
+    }
+
+    #[test]
+    fn arms_are_compared_within_their_share_of_real_patients() {
+        let arms = [
+            info("real", None, None, 1.0),
+            info("real 10 %", None, None, 0.1),
+            info("text 1", Some("text"), Some(1.0), 1.0),
+            info("text 2", Some("text"), Some(2.0), 1.0),
+            info("text 1, 10 %", Some("text"), Some(1.0), 0.1),
+            info("text 1, 50 %", Some("text"), Some(1.0), 0.5),
+            info("duplicate-real 1", None, Some(1.0), 1.0),
+            info("duplicate-real 1, 10 %", None, Some(1.0), 0.1),
+        ];
+        assert_eq!(
+            pairs(&arms),
+            [
+                pair("text 1", "real"),
+                pair("text 2", "real"),
+                pair("text 1, 50 %", "real"), // there is no arm of half the patients alone
+                pair("duplicate-real 1", "real"),
+                pair("text 1, 10 %", "real 10 %"),
+                pair("duplicate-real 1, 10 %", "real 10 %"),
+                pair("text 1", "duplicate-real 1"),
+                pair("text 1, 10 %", "duplicate-real 1, 10 %"),
+            ]
+        );
+        assert!(pairs(&arms[..2]).is_empty() && pairs(&[]).is_empty());
+        // Without an arm of real images alone the first is the baseline, and has none.
+        assert_eq!(pairs(&arms[2..4]), [pair("text 2", "text 1")]);
+    }
+
+    #[test]
+    fn by_hand() {
+        let nan = f64::NAN;
+        let rows = [
+            row("real", 0, 1, "ED", "endo", 0.5),
+            row("real", 0, 1, "ED", "myo", 0.5),
+            row("real", 0, 1, "ES", "endo", 0.7),
+            row("real", 1, 1, "ED", "endo", 0.5),
+            row("real", 0, 2, "ED", "endo", 0.6),
+            row("real", 0, 2, "ED", "la", nan),
+            row("real", 0, 3, "ED", "endo", nan),
+            row("more", 0, 1, "ED", "endo", 0.7), // 0.2, with the myocardium 0.3
+            row("more", 0, 1, "ED", "myo", 0.9),  // 0.4
+            row("more", 0, 1, "ES", "endo", 0.6), // -0.1: the first seed's mean is 0.1
+            row("more", 1, 1, "ED", "endo", 0.8), // 0.3: the patient's mean is 0.2
+            row("more", 0, 2, "ED", "endo", 0.54), // -0.06
+            row("more", 0, 2, "ED", "la", 0.1),   // left out of both
+            row("more", 0, 3, "ED", "endo", 0.9), // likewise: the patient has no value
+            row("more", 2, 1, "ED", "endo", 0.9), // the other arm has no such seed
+            row("more", 0, 1, "ED", "epi", 0.0),  // not of the mean
+        ];
+        let found = comparisons(
+            &rows,
+            &Score::segmentation("dice"),
+            "test",
+            &[pair("more", "real"), pair("x", "real")],
+        );
+        let [c] = &found[..] else { panic!("{found:?}") };
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
+        near(c.difference, 0.07);
+        near(c.per_seed[0], 0.02);
+        near(c.per_seed[1], 0.3);
+        near(c.seed_sd.unwrap(), 0.28 / 2f64.sqrt());
+        assert_eq!((c.patients, c.undefined, c.per_seed.len()), (2, 2, 2));
+        assert_eq!(c.interval, Some((-0.06, 0.2)));
+        assert_eq!((c.verdict(), c.holm), (Verdict::NotSignificant, Some(1.0)));
+    }
+
+    /// 12 patients of whom 11 gain; the second pair loses as many.
+    fn experiment(seeds: u64) -> Vec<Measurement> {
+        let mut rows = Vec::new();
+        for (seed, patient) in (0..seeds).flat_map(|s| (0..12).map(move |p| (s, p))) {
+            let gain = if patient == 3 { -0.004 } else { 0.01 + 0.001 * patient as f64 };
+            let base = 0.8 + 0.01 * patient as f64 + 0.002 * seed as f64;
+            for (arm, value) in [("real", base), ("good", base + gain), ("bad", base - gain), ("same", base)]
+            {
+                rows.push(row(arm, seed, patient, "ED", "endo", value));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn verdicts_in_words_and_none_with_one_seed() {
+        let against_real = ["good", "bad", "same"].map(|arm| pair(arm, "real"));
+        let score = Score::segmentation("dice");
+        let found = comparisons(&experiment(2), &score, "test", &against_real);
+        let p = found[0].test.unwrap().p;
+        assert!((found[0].holm.unwrap() - 3.0 * p).abs() < 1e-12 && p < 0.01);
+        let words: Vec<String> = found.iter().map(Comparison::words).collect();
+        assert_eq!(
+            words,
+            [
+                "higher than real, p = 0.003 after Holm",
+                "lower than real, p = 0.003 after Holm",
+                "no significant difference"
+            ]
+        );
+        assert_eq!(found[2].test.unwrap().zeros, 12);
+        let found = comparisons(&experiment(1), &score, "test", &against_real);
+        assert!(found.iter().all(|c| c.test.is_none() && c.holm.is_none() && c.seed_sd.is_none()));
+        assert!(found.iter().all(|c| c.words() == "one seed: no test"));
+        assert!(comparisons(&experiment(2), &score, "val", &against_real).is_empty());
+    }
+
+    #[test]
+    fn the_last_bits_of_a_mean_do_not_break_ties() {
+        // Thirds: 2/3 - 1/3 and 1/3 - 0 differ in f64.
+        let mut rows = Vec::new();
+        for (patient, (a, b)) in [(2.0, 1.0), (1.0, 0.0), (3.0, 2.0)].into_iter().enumerate() {
+            for seed in 0..3 {
+                let correct = |of: f64| f64::from(u8::from((seed as f64) < of));
+                rows.push(row("real", seed, patient, "ED", "endo", correct(b)));
+                rows.push(row("more", seed, patient, "ED", "endo", correct(a)));
+            }
+        }
+        let found = comparisons(&rows, &Score::segmentation("dice"), "test", &[pair("more", "real")]);
+        let differences = found[0].test.unwrap();
+        assert_eq!((differences.positive, differences.p), (6.0, 0.25));
+        assert!(found[0].dz.is_nan(), "all differences are the same: {}", found[0].dz);
+    }
+}

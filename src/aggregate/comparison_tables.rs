@@ -1,0 +1,343 @@
+//! Tables of comparisons between arms, and of how soon they converge.
+
+use super::{
+    Comparison, Score, Verdict,
+    comparison::{LEVEL, p_words},
+    convergence::{Convergence, OverSeeds, SHARE, Speed},
+    metric_label,
+    table::{Cell, Table, number},
+    tables::plural,
+};
+
+impl Score {
+    /// `Dice`, `HD95`, `Accuracy`.
+    pub fn label(&self) -> &'static str {
+        if self.metric == "correct" { "Accuracy" } else { metric_label(self.metric) }
+    }
+
+    pub fn higher_is_better(&self) -> bool {
+        !["hd", "hd95", "assd"].contains(&self.metric)
+    }
+
+    /// Decimals of a difference.
+    fn decimals(&self) -> usize {
+        if self.higher_is_better() { 3 } else { 2 }
+    }
+
+    /// Begins the names of its tables and figures: `segmentation_WHAT_dice`, `classification_WHAT`.
+    pub fn file(&self, what: &str) -> String {
+        match self.metric {
+            "correct" => format!("{}_{what}", self.task),
+            metric => format!("{}_{what}_{metric}", self.task),
+        }
+    }
+
+    /// `mean Dice of endocardium, myocardium and atrium`.
+    fn words(&self, unit: &str) -> String {
+        let unit = if unit.is_empty() { String::new() } else { format!(" in {unit}") };
+        match self.structures {
+            [] => self.label().to_lowercase(),
+            _ => format!("mean {}{unit} of endocardium, myocardium and atrium", self.label()),
+        }
+    }
+}
+
+fn title(task: &str) -> &'static str {
+    if task == "segmentation" { "Segmentation" } else { "Classification" }
+}
+
+/// An arm's name, with the model only where there are several.
+fn named(arm: &str, model: &str, several: bool) -> String {
+    if several { format!("{arm}, {model}") } else { arm.to_owned() }
+}
+
+fn counted(comparisons: u64) -> String {
+    plural(comparisons, "comparison", "comparisons")
+}
+
+/// `A; B`; with the words before it.
+fn listed(before: &str, of: &[&Comparison], words: impl Fn(&Comparison) -> String) -> Option<String> {
+    let items: Vec<String> = of.iter().map(|c| words(c)).collect();
+    (!items.is_empty()).then(|| format!("{before}: {}.", items.join("; ")))
+}
+
+/// What is and what is not significant, in sentences. Nothing is said to be better without a test.
+pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String> {
+    let of = |verdict: &[Verdict]| -> Vec<&Comparison> {
+        comparisons.iter().filter(|c| verdict.contains(&c.verdict())).collect()
+    };
+    let significant = of(&[Verdict::Higher, Verdict::Lower]);
+    let (not, untested) = (of(&[Verdict::NotSignificant]), of(&[Verdict::OneSeed]));
+    let tested = significant.len() + not.len();
+    let arm = |c: &Comparison| named(&c.arm, &c.model, several_models);
+    let mut words = Vec::new();
+    if tested > 0 {
+        let before =
+            format!("Significant at {LEVEL} after Holm's correction over {}", counted(tested as u64));
+        words.extend(
+            listed(&before, &significant, |c| format!("{} is {}", arm(c), c.words()))
+                .or(Some(format!("{before}: none. None of these arms can be said to be better or worse."))),
+        );
+        let pair = |c: &Comparison| {
+            format!("{} against {} ({})", arm(c), c.against, p_words(c.holm.unwrap_or(f64::NAN)))
+        };
+        words.extend(listed(
+            "No significant difference (which does not say that they are equal)",
+            &not,
+            pair,
+        ));
+    }
+    let pair = |c: &Comparison| format!("{} against {}", arm(c), c.against);
+    words.extend(listed(
+        "One seed, so no test, and no arm can be said to be better or worse",
+        &untested,
+        pair,
+    ));
+    words
+}
+
+/// A row a comparison, with what may be said of it. None without comparisons.
+pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, unit: &str) -> Option<Table> {
+    let first = comparisons.first()?;
+    let several = comparisons.iter().any(|c| c.model != first.model);
+    let decimals = score.decimals();
+    let body = comparisons
+        .iter()
+        .map(|c| {
+            let seeds: Vec<String> = c.per_seed.iter().map(|d| number(*d, decimals)).collect();
+            let p = |p: Option<f64>| p.map_or(Cell::Empty, Cell::P);
+            vec![
+                named(&c.arm, &c.model, several).into(),
+                c.against.as_str().into(),
+                Cell::Estimate {
+                    mean: c.difference,
+                    sd: c.seed_sd,
+                    interval: c.interval,
+                    undefined: c.undefined,
+                },
+                Cell::Text(seeds.join("; ")),
+                Cell::Count(c.patients),
+                Cell::Count(c.per_seed.len() as u64),
+                p(c.test.map(|t| t.p)),
+                p(c.holm),
+                c.test.map_or(Cell::Empty, |t| Cell::Number { value: t.rank_biserial(), decimals: 2 }),
+                Cell::Number { value: c.dz, decimals: 2 },
+                c.words().into(),
+            ]
+        })
+        .collect();
+    let mut notes = in_words(comparisons, several);
+    let seeds = comparisons.iter().any(|c| c.seed_sd.is_some());
+    notes.push(format!(
+        "Difference: the arm less the one that it stands against, mean over patients (each patient's values averaged over its images{}); in brackets the 95 % paired bootstrap interval over patients (2000 resamples).",
+        if seeds { ", then over seeds) ± sample standard deviation over seeds, each of which stands under Per seed" } else { ")" },
+    ));
+    let tested = comparisons.iter().filter(|c| c.test.is_some()).count() as u64;
+    if tested > 0 {
+        notes.push(format!(
+            "p: two-sided Wilcoxon signed-rank test over patients; Holm: adjusted for {} of this table. The test asks what other patients would show of these networks; what other trainings would show is in the spread over seeds. Rank-biserial: matched-pairs correlation, −1 to 1.",
+            counted(tested)
+        ));
+    }
+    notes.push("dz: mean difference over the patients' standard deviation (Cohen).".to_owned());
+    if comparisons.iter().any(|c| c.undefined > 0) {
+        notes.push(
+            "Undefined: values (image, structure, seed) that one of the two arms does not have; left out of both, so an arm that misses a structure more often is not the worse for it here."
+                .to_owned(),
+        );
+    }
+    let better = if score.higher_is_better() { "higher" } else { "lower" };
+    Some(Table {
+        name: score.file("comparisons"),
+        title: format!("{}: differences in {}", title(score.task), score.words(unit)),
+        caption: format!(
+            "On the {split} patients, the same for both arms. The {better} score is the better one."
+        ),
+        columns: [
+            "Arm",
+            "Against",
+            "Difference",
+            "Per seed",
+            "Patients",
+            "Seeds",
+            "p",
+            "p (Holm)",
+            "Rank-biserial",
+            "dz",
+            "Verdict",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: body,
+        notes,
+        decimals,
+    })
+}
+
+/// Steps and epochs to 95 % of the arm's own and of its baseline's final score. None without curves.
+pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
+    let first = found.first()?;
+    let several = found.iter().any(|c| c.model != first.model);
+    let percent = SHARE * 100.0;
+    let over = |of: OverSeeds, speed: &Speed, decimals: usize| match speed.reached == speed.seeds {
+        true if decimals == 0 => {
+            Cell::Estimate { mean: of.mean, sd: of.sd, interval: of.interval, undefined: 0 }
+        }
+        true => Cell::Number { value: of.mean, decimals },
+        false => Cell::Text(format!("> {}", number(of.mean, decimals))),
+    };
+    let cells = |speed: &Speed| {
+        [
+            over(speed.steps, speed, 0),
+            over(speed.epochs, speed, 1),
+            format!("{} of {}", speed.reached, speed.seeds).into(),
+        ]
+    };
+    let body = found
+        .iter()
+        .map(|c| {
+            let mut row = vec![named(&c.arm, &c.model, several).into()];
+            row.push(Cell::Number { value: c.last.mean, decimals: 3 });
+            row.extend(cells(&c.own));
+            row.push(format!("{} ({})", number(c.common.1.target, 3), c.common.0).into());
+            row.extend(cells(&c.common.1));
+            row
+        })
+        .collect();
+    let score = if task == "segmentation" { "mean Dice" } else { "accuracy" };
+    let mut notes = vec![
+        format!(
+            "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm that ends badly is soon there. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; only this says which arm is faster. Steps count the work: an epoch of an arm with more images has more of them."
+        ),
+        "Read off each seed's curve, between validations by a straight line.".to_owned(),
+    ];
+    notes.push(if found.iter().all(|c| c.own.seeds < 2) {
+        "One seed: no spread is known, and no arm can be called faster.".to_owned()
+    } else {
+        "Steps: mean over seeds ± sample standard deviation; in brackets the 95 % bootstrap interval over seeds, of two seeds their range. No test is made of so few seeds, so no arm is called faster.".to_owned()
+    });
+    let speeds = || found.iter().flat_map(|c| [&c.own, &c.common.1]);
+    if speeds().any(|s| s.reached < s.seeds) {
+        notes.push(
+            "Reached: seeds that get there. Where some do not, they count with their last step, and the mean is more than the number given."
+                .to_owned(),
+        );
+    }
+    if speeds().any(|s| s.at_first > 0) {
+        notes.push(
+            "Some seeds have the score at their first validation already, and may have had it sooner; they count with that step."
+                .to_owned(),
+        );
+    }
+    Some(Table {
+        name: format!("{task}_convergence"),
+        title: format!("{}: convergence", title(task)),
+        caption: format!(
+            "Training until {percent:.0} % of a final score, {score} on the validation patients."
+        ),
+        columns: [
+            "Arm",
+            "Final",
+            "Own: steps",
+            "Own: epochs",
+            "Own: reached",
+            "Common target",
+            "Common: steps",
+            "Common: epochs",
+            "Common: reached",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows: body,
+        notes,
+        decimals: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        aggregate::{comparison, convergence},
+        report::fake,
+        results::{CurvePoint, Measurement},
+    };
+
+    fn compared(seeds: u64) -> (Table, Vec<Comparison>) {
+        let input = fake::input(&fake::Shape { arms: 10, seeds, ..Default::default() });
+        let score = Score::segmentation("dice");
+        let pairs = comparison::pairs(&input.meta.arms);
+        let found = comparison::comparisons(&input.measurements, &score, "test", &pairs);
+        (comparison_table(&found, &score, "test", "").unwrap(), found)
+    }
+
+    #[test]
+    fn a_row_a_comparison_and_the_verdict_in_words() {
+        let (table, found) = compared(3);
+        assert_eq!(table.name, "segmentation_comparisons_dice");
+        // Seven arms against real, and the two of ratio 1 with a control beside them.
+        assert_eq!(table.rows.len(), found.len());
+        assert!(found.iter().filter(|c| c.against == "duplicate-real 100 %").count() == 3, "{found:?}");
+        assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
+        assert!(table.notes[0].starts_with("Significant at 0.05 after Holm's correction over "));
+        let text = table.to_markdown();
+        assert!(text.contains("than real, p ") && text.contains("no significant difference"), "{text}");
+        let csv = table.to_csv().unwrap();
+        assert!(csv.lines().next().unwrap().contains("Difference,Difference sd,Difference low"), "{csv}");
+    }
+
+    #[test]
+    fn nothing_is_better_with_one_seed() {
+        let (table, found) = compared(1);
+        assert!(found.iter().all(|c| c.verdict() == Verdict::OneSeed));
+        assert!(table.notes[0].starts_with("One seed, so no test"), "{:?}", table.notes);
+        let text = table.to_markdown();
+        assert!(text.contains("one seed: no test") && !text.contains("higher than"), "{text}");
+    }
+
+    #[test]
+    fn nothing_significant_is_said() {
+        let (_, mut found) = compared(3);
+        found.iter_mut().for_each(|c| c.holm = Some(0.5));
+        let words = in_words(&found, false);
+        assert!(words[0].ends_with("none. None of these arms can be said to be better or worse."));
+        assert!(
+            words[1].starts_with(
+                "No significant difference (which does not say that they are equal): real + 100"
+            )
+        );
+    }
+
+    #[test]
+    fn distances_have_their_unit_and_say_what_is_left_out() {
+        let input = fake::input(&fake::Shape { arms: 4, ..Default::default() });
+        let score = Score::segmentation("hd95");
+        let pairs = comparison::pairs(&input.meta.arms);
+        let found = comparison::comparisons(&input.measurements, &score, "test", &pairs);
+        let table = comparison_table(&found, &score, "test", "mm").unwrap();
+        assert!(table.title.ends_with("mean HD95 in mm of endocardium, myocardium and atrium"));
+        assert!(
+            table.caption.contains("The lower score")
+                && table.notes.iter().any(|n| n.starts_with("Undefined"))
+        );
+        assert!(comparison_table(&[], &score, "test", "mm").is_none());
+        let none: Vec<Measurement> = Vec::new();
+        assert!(comparison::comparisons(&none, &score, "test", &pairs).is_empty());
+    }
+
+    #[test]
+    fn convergence_counts_who_does_not_get_there() {
+        let input = fake::input(&fake::Shape { arms: 3, ..Default::default() });
+        let mean_dice = |p: &&CurvePoint| p.metric == "dice" && p.structure == "mean";
+        let points = || input.curves.iter().filter(mean_dice);
+        let found = convergence::convergence(points(), |_| None);
+        let table = convergence_table(&found, "segmentation").unwrap();
+        assert_eq!((table.rows.len(), table.name.as_str()), (3, "segmentation_convergence"));
+        assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
+        let mut found = convergence::convergence(points().filter(|p| p.arm == "real"), |_| None);
+        found[0].common.1.reached = 2;
+        let text = convergence_table(&found, "segmentation").unwrap().to_markdown();
+        assert!(text.contains("| &gt; ") && text.contains("| 2 of 3 |"), "{text}");
+        assert!(convergence_table(&[], "segmentation").is_none());
+    }
+}

@@ -1,0 +1,67 @@
+//! Arms against their baselines and controls, as tables and figures show them.
+
+use super::ReportInput;
+use crate::{
+    aggregate::{
+        self, Comparison, Score, Table, comparison, comparison_table,
+        convergence::{Convergence, convergence},
+        convergence_table,
+    },
+    results::{CurvePoint, Measurement},
+};
+
+/// All comparisons by one score.
+pub(super) struct Compared {
+    pub score: Score,
+    /// What they are made on.
+    pub split: String,
+    pub unit: String,
+    /// p-values are adjusted over all of these.
+    pub found: Vec<Comparison>,
+}
+
+/// The scores that arms are compared by, the most telling of each task first.
+fn scores() -> impl Iterator<Item = Score> {
+    ["dice", "hd95", "hd", "assd"].into_iter().map(Score::segmentation).chain([Score::ACCURACY])
+}
+
+pub(super) fn compared(input: &ReportInput, rows: &[Measurement]) -> Vec<Compared> {
+    let pairs = comparison::pairs(&input.meta.arms);
+    scores()
+        .filter_map(|score| {
+            let split = aggregate::reported_split(rows, score.task)?;
+            let found = comparison::comparisons(rows, &score, &split, &pairs);
+            let mut units = rows.iter().filter(|r| r.task == score.task && r.metric == score.metric);
+            let unit = units.next().map(|r| r.unit.clone()).unwrap_or_default();
+            (!found.is_empty()).then_some(Compared { score, split, unit, found })
+        })
+        .collect()
+}
+
+/// The validation curve that a task's checkpoints are judged by: (metric, structure).
+pub(super) fn main_curve(task: &str) -> (&'static str, &'static str) {
+    if task == "segmentation" { ("dice", "mean") } else { ("accuracy", "") }
+}
+
+pub(super) fn is_main_curve(point: &CurvePoint, task: &str) -> bool {
+    point.task == task
+        && point.split == "val"
+        && (point.metric.as_str(), point.structure.as_str()) == main_curve(task)
+}
+
+/// How soon a task's arms converge.
+pub(super) fn converged(input: &ReportInput, task: &str) -> Vec<Convergence> {
+    let arms = &input.meta.arms;
+    convergence(input.curves.iter().filter(|p| is_main_curve(p, task)), |name| {
+        let arm = arms.iter().find(|arm| arm.name == name)?;
+        Some(comparison::baseline_of(arms, arm)?.name.clone())
+    })
+}
+
+pub(super) fn tables(input: &ReportInput, compared: &[Compared], task: &str) -> Vec<Table> {
+    let of_task = compared.iter().filter(|c| c.score.task == task);
+    let mut tables: Vec<Table> =
+        of_task.filter_map(|c| comparison_table(&c.found, &c.score, &c.split, &c.unit)).collect();
+    tables.extend(convergence_table(&converged(input, task), task));
+    tables
+}
