@@ -13,6 +13,7 @@ pub mod convergence;
 mod groups;
 mod judged;
 pub mod paired;
+pub mod published;
 mod rows;
 pub mod stats;
 mod table;

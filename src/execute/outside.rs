@@ -53,6 +53,9 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
     {
         found.extractor_weights = Some(digests.outside(&measure.extractor.weights)?);
     }
+    if !spec.report.published.as_os_str().is_empty() {
+        found.published = Some(digests.outside(&spec.report.published)?);
+    }
     for generator in spec.generators.values() {
         let base = PathBuf::from(&generator.base);
         // A generator's name comes before a folder's.

@@ -389,6 +389,7 @@ fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportInput> {
         }
     }
     generators::gather(place, spec, &mut input)?;
+    input.published = place.outside("published").map(crate::aggregate::published::read).transpose()?;
     input.lineage = lineage::lineage(place);
     Ok(input)
 }

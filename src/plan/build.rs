@@ -159,7 +159,13 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
             inputs.push(input(format!("data/{task}"), data));
         }
     }
-    b.add("report".into(), Work::Report { spec: Box::new(spec.clone()) }, inputs, vec![]);
+    let published = digests.published.as_ref().map(|digest| Outside {
+        role: "published".into(),
+        path: spec.report.published.clone(),
+        digest: digest.clone(),
+    });
+    let work = Work::Report { spec: Box::new(spec.clone()) };
+    b.add("report".into(), work, inputs, published.into_iter().collect());
     b.plan
 }
 

@@ -382,6 +382,8 @@ pub struct OutsideDigests {
     /// By model.
     pub classification_weights: HashMap<String, Outside>,
     pub extractor_weights: Option<String>,
+    /// Of the published figures.
+    pub published: Option<String>,
     /// Of folders that generators name.
     pub folders: HashMap<PathBuf, String>,
 }

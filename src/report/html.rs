@@ -201,6 +201,9 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
     if body.is_empty() {
         body += "<p>No results yet.</p>\n";
     }
+    if let Some(published) = tables.iter().find(|t| t.name == "published") {
+        body += &format!("<h2 id=\"published\">What others have published</h2>\n{}", table(published));
+    }
     if let Some(training) = tables.iter().find(|t| t.name == "training") {
         nav.push(("networks", "Networks"));
         body += &format!("<h2 id=\"networks\">What was trained on what</h2>\n{}", table(training));

@@ -97,6 +97,8 @@ pub struct ReportInput {
     pub judges: Vec<generators::Judge>,
     /// Where distances from real images were measured.
     pub distances: Option<generators::distances::Distances>,
+    /// Figures of others; None: none are shown, not even as missing.
+    pub published: Option<Vec<aggregate::published::Published>>,
     /// What every number comes from.
     pub lineage: lineage::Lineage,
 }
@@ -252,6 +254,9 @@ fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Co
     tables.extend(aggregate::classification_tables(rows, &input.models));
     tables.extend(comparisons::tables(input, compared, "classification"));
     tables.extend(generators::tables(input, rows));
+    if let Some(published) = &input.published {
+        tables.extend(aggregate::published::published_table(rows, published));
+    }
     tables.extend(aggregate::training_table(&input.models));
     if input.meta.is_phantom {
         for table in &mut tables {
@@ -324,7 +329,7 @@ fn remove_earlier(folder: &Path) -> Result<()> {
         };
         let ours =
             ["segmentation_", "classification_", "generators_"].iter().any(|start| stem.starts_with(start))
-                || ["classification", "generators", "training", "failures"].contains(&stem);
+                || ["classification", "generators", "published", "training", "failures"].contains(&stem);
         if ours && ["svg", "pdf", "png", "md", "csv", "tex"].contains(&kind) {
             fs::remove_file(&path).at_path(&path, "cannot remove an earlier report's file")?;
         }

@@ -161,6 +161,8 @@ pub struct TasksSection {
 pub struct ReportSection {
     /// Pictures of images in the report: only ever shown for the phantom unless this is true.
     pub pictures: Option<bool>,
+    /// Published figures to show beside ours, each with its source.
+    pub published: Option<PathBuf>,
 }
 
 /// Where the images come from.
@@ -311,6 +313,13 @@ pub struct Tasks {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub pictures: bool,
+    /// Empty: none are shown.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub published: PathBuf,
+}
+
+fn is_empty(path: &std::path::Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 impl ResolvedSpec {

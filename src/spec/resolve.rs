@@ -96,8 +96,17 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
         arms,
         tasks,
         measure,
-        report: Report { pictures: spec.report.pictures.unwrap_or(false) },
+        report: report(spec.report, &check)?,
     })
+}
+
+fn report(typed: super::ReportSection, check: &Check) -> Result<Report> {
+    let published = typed.published.unwrap_or_default();
+    if !published.as_os_str().is_empty() && !published.is_file() {
+        let problem = format!("there is no file {}", published.display());
+        return Err(check.fault("report.published", &problem, "experiments/published.toml has the form"));
+    }
+    Ok(Report { pictures: typed.pictures.unwrap_or(false), published })
 }
 
 struct Check<'a> {

@@ -1,5 +1,7 @@
 //! Requests that are wrong: exit code 2, the place, the remedy, and nothing left behind.
 
+use std::{fs, path::Path};
+
 use crate::support::{Place, RUN, SMALL, folder};
 
 /// Runs and plans [`SMALL`] with one part changed.
@@ -153,4 +155,46 @@ fn words_that_the_command_line_lacks_are_refused() {
         let told = place.synecho(args);
         assert!(told.code == Some(2) && told.err.contains(part) && told.out.is_empty(), "{told:#?}");
     }
+}
+
+/// Every example spec is one: with stand-ins for what it needs, it can be planned.
+#[test]
+fn every_example_spec_can_be_planned() {
+    let place = folder();
+    let experiments = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
+    for model in ["stable-diffusion-v1-4", "stable-diffusion-v1-5"] {
+        place.write(&format!("data/weights/{model}/model_index.json"), "{}");
+    }
+    place.write("data/weights/inception.safetensors", "");
+    for model in ["resnet18", "resnet50", "vgg16", "vgg19", "efficientnet_b0"] {
+        place.write(&format!("data/weights/imagenet/{model}.safetensors"), "");
+    }
+    let mut seen = 0;
+    for entry in fs::read_dir(&experiments).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        place.write(&format!("experiments/{name}"), &text);
+        if name == "published.toml" {
+            continue;
+        }
+        place.write("experiments/published.toml", "");
+        let spec = format!("experiments/{name}");
+        let mut args = vec!["plan", &spec];
+        if text.contains("source = \"camus\"") {
+            args.extend(["--set", "data.source=folder", "--set", "data.root=data"]);
+        }
+        if text.contains("val_patients") {
+            args.extend(["--set", "data.val_patients=1"]);
+        }
+        let told = place.synecho(&args).well().out;
+        assert!(told.contains("report     report"), "{name}: {told}");
+        // What it is for, and what it costs or needs, stands at its head.
+        assert!(
+            text.starts_with("# ") && text.contains(&format!("synecho run experiments/{name}")),
+            "{name}"
+        );
+        seen += 1;
+    }
+    assert!(seen >= 14, "{seen} specs");
 }

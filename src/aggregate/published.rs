@@ -1,0 +1,169 @@
+//! Figures that others have published, beside ours. None is known here: they come from a file of the user's,
+//! with a source for every number.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{Cell, Means, Table, arms, metric_label, reported_split, structure_label};
+use crate::{
+    error::{AtPath, Error, Result},
+    results::Measurement,
+};
+
+/// What stands where nobody has looked a figure up.
+const NOT_VERIFIED: &str = "not verified";
+
+/// One published figure.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// `segmentation`, `classification` or `generation`.
+    pub task: String,
+    /// The arm (or generator) that it belongs beside, by its name in the spec.
+    pub arm: String,
+    /// Left out: whichever model.
+    #[serde(default)]
+    pub model: String,
+    /// `endo`, `myo`, `epi`, `la` or `mean`; left out: none.
+    #[serde(default)]
+    pub structure: String,
+    /// `dice`, `accuracy` or `fid`.
+    pub metric: String,
+    pub value: f64,
+    /// Where it can be read: paper, table, page.
+    pub source: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    published: Vec<Published>,
+}
+
+/// Reads `[[published]]` entries.
+///
+/// # Errors
+/// The file is not there or damaged, or a figure has no source.
+pub fn read(file: &Path) -> Result<Vec<Published>> {
+    let text = std::fs::read_to_string(file).at_path(file, "cannot read")?;
+    let found: File = toml::from_str(&text).map_err(|e| {
+        Error::input(e.message().to_owned()).at(file).help("experiments/published.toml has the form")
+    })?;
+    match found.published.iter().find(|entry| entry.source.trim().is_empty() || !entry.value.is_finite()) {
+        Some(entry) => {
+            Err(Error::input(format!("{} of {:?} has no number with a source", entry.metric, entry.arm))
+                .at(file)
+                .help(
+                    "say where it can be read, or leave the entry out: the table then says \"not verified\"",
+                ))
+        }
+        None => Ok(found.published),
+    }
+}
+
+/// Our scores beside published ones, a row a score. `rows` are a report's, `published` what [`read`] gave.
+pub fn published_table(rows: &[Measurement], published: &[Published]) -> Option<Table> {
+    let means = Means::new(rows);
+    let mut body = Vec::new();
+    let mut add = |task: &str, arm: &str, model: &str, structure: &str, metric: &str, ours: Cell| {
+        let theirs = published.iter().find(|p| {
+            (p.task.as_str(), p.arm.as_str(), p.structure.as_str(), p.metric.as_str())
+                == (task, arm, structure, metric)
+                && (p.model.is_empty() || p.model == model)
+        });
+        let (value, source) = match theirs {
+            Some(p) => (Cell::Number { value: p.value, decimals: 3 }, p.source.as_str().into()),
+            None => (NOT_VERIFIED.into(), Cell::Empty),
+        };
+        let label = if metric == "fid" { "FID" } else { metric_label(metric) };
+        let score = match structure {
+            "" => label.to_owned(),
+            structure => format!("{} {label}", structure_label(structure)),
+        };
+        body.push(vec![task.into(), arm.into(), model.into(), score.into(), ours, value, source]);
+    };
+    let scores: [(&str, &str, &str, &[&str]); 2] = [
+        ("segmentation", "dice", "dice", &["endo", "myo", "epi", "la", "mean"]),
+        ("classification", "correct", "accuracy", &[""]),
+    ];
+    for (task, measured, metric, structures) in scores {
+        let Some(split) = reported_split(rows, task) else { continue };
+        for (arm, model) in arms(rows, task) {
+            for structure in structures {
+                if let Some(estimate) = means.estimate([task, &arm, &model, &split, structure, measured]) {
+                    add(task, &arm, &model, structure, metric, estimate.into());
+                }
+            }
+        }
+    }
+    let over_all = |r: &&Measurement| {
+        r.task == "generation" && r.metric == "fid" && r.view.is_empty() && r.model != "reference"
+    };
+    for row in rows.iter().filter(over_all) {
+        add("generation", &row.arm, &row.model, "", "fid", Cell::Number { value: row.value, decimals: 3 });
+    }
+    (!body.is_empty()).then(|| Table {
+        name: "published".to_owned(),
+        title: "Beside published figures".to_owned(),
+        caption: "Scores of this report, and what has been published for such an arm.".to_owned(),
+        columns: ["Task", "Arm", "Model", "Score", "Here", "Published", "Source"].map(str::to_owned).to_vec(),
+        rows: body,
+        notes: vec![format!(
+            "“{NOT_VERIFIED}”: no figure with a source was entered. Other data, sizes and splits give other figures: a published one is no test of these."
+        )],
+        decimals: 3,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(text: &str) -> Result<Vec<Published>> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("published.toml");
+        std::fs::write(&file, text).unwrap();
+        read(&file)
+    }
+
+    const ENTRY: &str = "[[published]]\ntask = \"segmentation\"\narm = \"real\"\nstructure = \"endo\"\nmetric = \"dice\"\nvalue = 0.9\n";
+
+    #[test]
+    fn a_figure_needs_a_source() {
+        assert_eq!(entries(&format!("{ENTRY}source = \"A 2020, table 1\"\n")).unwrap().len(), 1);
+        for (line, part) in
+            [("", "source"), ("source = \" \"\n", "no number with a source"), ("sauce = 1\n", "sauce")]
+        {
+            let told = entries(&format!("{ENTRY}{line}")).unwrap_err().to_string();
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(entries("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_entered_is_not_verified() {
+        let row = |structure: &str, value: f64| Measurement {
+            task: "segmentation".into(),
+            arm: "real".into(),
+            model: "unet".into(),
+            seed: Some(0),
+            split: "test".into(),
+            patient: "p1".into(),
+            view: "2CH".into(),
+            phase: "ED".into(),
+            structure: structure.into(),
+            metric: "dice".into(),
+            value,
+            ..Default::default()
+        };
+        let published = entries(&format!("{ENTRY}source = \"A 2020, table 1\"\n")).unwrap();
+        let table = published_table(&[row("endo", 0.8), row("la", 0.7)], &published).unwrap();
+        let told = table.to_markdown();
+        let line = |score: &str| told.lines().find(|line| line.contains(score)).unwrap().to_owned();
+        assert!(line("endocardium Dice").contains("| 0.800 | 0.900 | A 2020, table 1 |"), "{told}");
+        assert!(line("Left atrium Dice").contains("| 0.700 | not verified |"), "{told}");
+        assert!(published_table(&[], &published).is_none());
+    }
+}
