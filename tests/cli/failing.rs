@@ -76,7 +76,8 @@ fn a_training_that_diverges_is_a_failure_not_a_wrong_request() {
     place.synecho(&RUN).wrong(
         1,
         &[
-            "train classification resnet18, real, seed 0: the training loss is NaN in epoch",
+            "train classification resnet18, real, seed 0: the training loss is NaN at step",
+            "in epoch",
             "lower the learning_rate",
         ],
     );

@@ -59,8 +59,8 @@ pub const GENERATORS: [(&str, &str); 7] = [
     ("told", "mode = \"unconditional\"\n"),
 ];
 
-/// An arm with half of the patients: the generator is trained on them alone.
-const ARM: &str = "\n[[arms]]\nname = \"half\"\nreal_fraction = 0.5\nsynthetic = \"channels\"\n";
+/// An arm with half of the patients beside one with all: the generator is trained on them alone as well.
+const ARM: &str = "\n[[arms]]\nname = \"all\"\nsynthetic = \"channels\"\n\n[[arms]]\nname = \"half\"\nreal_fraction = 0.5\nsynthetic = \"channels\"\n";
 
 /// A spec of one generator, on data that [`HEAD`] draws.
 pub fn only(name: &str, lines: &str) -> String {
