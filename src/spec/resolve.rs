@@ -409,7 +409,8 @@ fn check_classification(task: Classification, check: &Check) -> Result<Classific
         let problem = format!("{} is one file for {} models", task.weights.display(), task.models.len());
         return fault("weights", &problem, &format!("name a folder that holds {}", files.join(", ")));
     }
-    for file in task.models.iter().filter_map(|model| task.weights_of(model)).filter(|file| !file.is_file()) {
+    let mut files = task.models.iter().filter_map(|model| task.weights_of(model));
+    if let Some(file) = files.find(|file| !file.is_file()) {
         return fault(
             "weights",
             &format!("there is no file {}", file.display()),

@@ -179,7 +179,7 @@ mod tests {
         Row {
             patient: format!("synthetic-{i:05}"),
             view: if i % 4 < 2 { View::TwoChamber } else { View::FourChamber },
-            phase: if i % 2 == 0 { Phase::Ed } else { Phase::Es },
+            phase: if i.is_multiple_of(2) { Phase::Ed } else { Phase::Es },
             image: format!("images/{i}.png").into(),
             mask: None,
             split: Some(Split::Train),
