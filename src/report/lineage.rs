@@ -150,7 +150,8 @@ fn indented(text: &str) -> String {
 fn values(rows: &[Measurement], cell: &CellLine) -> String {
     let of_cell: Vec<Measurement> = rows
         .iter()
-        .filter(|r| r.task == cell.task && r.arm == cell.arm && r.model == cell.model)
+        .filter(|r| r.task == cell.task && r.arm == cell.arm)
+        .filter(|r| cell.model.is_empty() || r.model == cell.model)
         .filter(|r| cell.seed.is_none() || r.seed == cell.seed)
         .cloned()
         .collect();
@@ -180,7 +181,7 @@ fn values(rows: &[Measurement], cell: &CellLine) -> String {
         );
     }
     let over_all = of_cell.iter().filter(|r| r.patient.is_empty() && r.view.is_empty() && r.phase.is_empty());
-    for row in over_all.filter(|r| cell.seed.is_some() || r.seed.is_none()) {
+    for row in over_all.filter(|r| cell.seed.is_some() || r.seed.is_none() || cell.model.is_empty()) {
         let n = row.n.map(|n| format!(", n = {n}")).unwrap_or_default();
         let _ = writeln!(told, "  {} {}: {}{n}", row.structure, row.metric, number(row.value, 4));
     }
