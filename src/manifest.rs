@@ -93,6 +93,28 @@ pub struct Row {
 }
 
 impl Row {
+    /// An image of which no more is known.
+    pub fn new(patient: impl Into<String>, view: View, phase: Phase, image: impl Into<PathBuf>) -> Self {
+        Self {
+            patient: patient.into(),
+            view,
+            phase,
+            image: image.into(),
+            mask: None,
+            split: None,
+            sex: None,
+            age: None,
+            quality: None,
+            ef: None,
+            spacing_x: None,
+            spacing_y: None,
+            generator: None,
+            prompt: None,
+            source_mask: None,
+            seed: None,
+        }
+    }
+
     /// `patient0001_2CH_ED`: the name that CAMUS gives to an acquisition.
     pub fn name(&self) -> String {
         format!("{}_{}_{}", self.patient, self.view, self.phase)

@@ -118,24 +118,7 @@ mod tests {
     use super::*;
 
     fn row() -> Row {
-        Row {
-            patient: "p".into(),
-            view: View::FourChamber,
-            phase: Phase::Es,
-            image: "i.png".into(),
-            mask: None,
-            split: None,
-            sex: None,
-            age: Some(71.0),
-            quality: None,
-            ef: None,
-            spacing_x: None,
-            spacing_y: None,
-            generator: None,
-            prompt: None,
-            source_mask: None,
-            seed: None,
-        }
+        Row { age: Some(71.0), ..Row::new("p", View::FourChamber, Phase::Es, "i.png") }
     }
 
     #[test]

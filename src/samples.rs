@@ -237,22 +237,8 @@ mod tests {
     #[test]
     fn sorted_names_pair_wrongly_where_images_and_masks_sort_differently() {
         let row = |image: &str, mask: &str| Row {
-            patient: image.into(),
-            view: View::TwoChamber,
-            phase: Phase::Ed,
-            image: image.into(),
             mask: Some(mask.into()),
-            split: None,
-            sex: None,
-            age: None,
-            quality: None,
-            ef: None,
-            spacing_x: None,
-            spacing_y: None,
-            generator: None,
-            prompt: None,
-            source_mask: None,
-            seed: None,
+            ..Row::new(image, View::TwoChamber, Phase::Ed, image)
         };
         let (a, b) = (row("img_10", "mask_b"), row("img_9", "mask_c"));
         assert_eq!(by_sorted_names(&[&a, &b]), [0, 1]);

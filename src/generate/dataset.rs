@@ -250,22 +250,16 @@ fn write(making: &Making, items: &[Item], made: &dyn Fn(usize) -> PathBuf, to: &
     for (i, item) in items.iter().enumerate() {
         let mode = crate::results::word(&making.settings.mode);
         let mut row = Row {
-            patient: format!("synthetic-{i:05}"),
-            view: if item.class < 2 { View::TwoChamber } else { View::FourChamber },
-            phase: if item.class % 2 == 0 { Phase::Ed } else { Phase::Es },
-            image: PathBuf::new(),
-            mask: None,
             split: Some(Split::Train),
-            sex: None,
-            age: None,
-            quality: None,
-            ef: None,
-            spacing_x: None,
-            spacing_y: None,
             generator: Some(format!("{mode} {}", making.generator)),
             prompt: item.prompt.clone(),
-            source_mask: None,
             seed: Some(item.seed),
+            ..Row::new(
+                format!("synthetic-{i:05}"),
+                if item.class < 2 { View::TwoChamber } else { View::FourChamber },
+                if item.class % 2 == 0 { Phase::Ed } else { Phase::Es },
+                PathBuf::new(),
+            )
         };
         let name = format!("{}.png", row.name());
         row.image = Path::new("images").join(&name);

@@ -133,24 +133,7 @@ fn kaggle_h5(src: &Path) -> Result<Vec<Item<'_>>> {
 
 /// A row of which only patient, view and phase are known.
 fn bare_row(patient: impl Into<String>, view: View, phase: Phase) -> Row {
-    Row {
-        patient: patient.into(),
-        view,
-        phase,
-        image: PathBuf::new(),
-        mask: None,
-        split: None,
-        sex: None,
-        age: None,
-        quality: None,
-        ef: None,
-        spacing_x: None,
-        spacing_y: None,
-        generator: None,
-        prompt: None,
-        source_mask: None,
-        seed: None,
-    }
+    Row::new(patient, view, phase, PathBuf::new())
 }
 
 #[cfg(test)]

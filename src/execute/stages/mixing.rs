@@ -177,22 +177,15 @@ mod tests {
     fn row(i: usize, source: Option<&str>) -> Row {
         use crate::manifest::{Phase, View};
         Row {
-            patient: format!("synthetic-{i:05}"),
-            view: if i % 4 < 2 { View::TwoChamber } else { View::FourChamber },
-            phase: if i.is_multiple_of(2) { Phase::Ed } else { Phase::Es },
-            image: format!("images/{i}.png").into(),
-            mask: None,
             split: Some(Split::Train),
-            sex: None,
-            age: None,
-            quality: None,
-            ef: None,
-            spacing_x: None,
-            spacing_y: None,
             generator: Some("g".into()),
-            prompt: None,
             source_mask: source.map(str::to_owned),
-            seed: None,
+            ..Row::new(
+                format!("synthetic-{i:05}"),
+                if i % 4 < 2 { View::TwoChamber } else { View::FourChamber },
+                if i.is_multiple_of(2) { Phase::Ed } else { Phase::Es },
+                format!("images/{i}.png"),
+            )
         }
     }
 

@@ -87,22 +87,8 @@ pub(super) mod tests {
         let rows: Vec<Row> = (0..patients)
             .flat_map(|i| classes.clone().map(move |class| (i, class)))
             .map(|(i, (view, phase))| Row {
-                patient: format!("p{i}"),
-                view,
-                phase,
-                image: format!("images/p{i}_{view}_{phase}.png").into(),
-                mask: None,
                 split: Some(Split::Train),
-                sex: None,
-                age: None,
-                quality: None,
-                ef: None,
-                spacing_x: None,
-                spacing_y: None,
-                generator: None,
-                prompt: None,
-                source_mask: None,
-                seed: None,
+                ..Row::new(format!("p{i}"), view, phase, format!("images/p{i}_{view}_{phase}.png"))
             })
             .collect();
         let n = rows.len();

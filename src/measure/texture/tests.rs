@@ -179,22 +179,8 @@ fn samples(size: usize, images: impl IntoIterator<Item = (View, Phase, Vec<u8>)>
         samples.images.extend(image);
         samples.ids.push(samples.rows.len() as u64);
         samples.rows.push(Row {
-            patient: format!("p{}", samples.rows.len()),
-            view,
-            phase,
-            image: "i.png".into(),
-            mask: None,
             split: Some(Split::Val),
-            sex: None,
-            age: None,
-            quality: None,
-            ef: None,
-            spacing_x: None,
-            spacing_y: None,
-            generator: None,
-            prompt: None,
-            source_mask: None,
-            seed: None,
+            ..Row::new(format!("p{}", samples.rows.len()), view, phase, "i.png")
         });
     }
     samples

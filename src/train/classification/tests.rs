@@ -19,22 +19,8 @@ const BACKBONE: Backbone = Backbone::EfficientnetB0;
 /// `n` images, one phase bright and the other dark.
 fn samples(n: usize) -> Samples {
     let row = |i: usize| Row {
-        patient: format!("p{i}"),
-        view: View::TwoChamber,
-        phase: Phase::ALL[i % 2],
-        image: PathBuf::new(),
-        mask: None,
         split: Some(Split::Train),
-        sex: None,
-        age: None,
-        quality: None,
-        ef: None,
-        spacing_x: None,
-        spacing_y: None,
-        generator: None,
-        prompt: None,
-        source_mask: None,
-        seed: None,
+        ..Row::new(format!("p{i}"), View::TwoChamber, Phase::ALL[i % 2], PathBuf::new())
     };
     let pixels = SIZE * SIZE;
     let images = (0..n * pixels).map(|at| (at * at % 151 + 100 * (at / pixels % 2)) as u8).collect();
