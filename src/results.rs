@@ -42,8 +42,8 @@ pub struct CurvePoint {
     pub split: String,
     /// Optimizer steps done.
     pub step: u64,
-    /// Epochs done.
-    pub epoch: u64,
+    /// Epochs done, in parts of one where validation does not wait for their ends.
+    pub epoch: f64,
     pub structure: String,
     pub metric: String,
     pub value: f64,
@@ -55,7 +55,7 @@ pub struct TrainSummary {
     /// The chosen checkpoint: optimizer steps and epochs done, its value of `select_metric` on the
     /// validation images (NaN, and the last epoch, where none was ever defined).
     pub best_step: u64,
-    pub best_epoch: u64,
+    pub best_epoch: f64,
     pub best_value: Option<f64>,
     pub select_metric: String,
     pub parameters: u64,
@@ -67,7 +67,7 @@ pub struct TrainSummary {
     pub train_patients: u64,
     pub val_images: u64,
     pub val_patients: u64,
-    pub epochs: u64,
+    pub epochs: f64,
     pub steps: u64,
     pub precision: String,
 }

@@ -22,11 +22,9 @@ pub struct Reached {
 /// The first place at which the line through points (steps, epochs, value) has `target`, which rises towards
 /// good: interpolated between the last point below and the first that is not. NaN values are left out. None:
 /// it never gets there.
-pub fn first_reached(curve: &[(u64, u64, f64)], target: f64) -> Option<Reached> {
+pub fn first_reached(curve: &[(u64, f64, f64)], target: f64) -> Option<Reached> {
     let mut before: Option<(f64, f64, f64)> = None;
-    for (steps, epochs, value) in
-        curve.iter().filter(|p| !p.2.is_nan()).map(|p| (p.0 as f64, p.1 as f64, p.2))
-    {
+    for (steps, epochs, value) in curve.iter().filter(|p| !p.2.is_nan()).map(|p| (p.0 as f64, p.1, p.2)) {
         if value >= target {
             return Some(match before {
                 None => Reached { steps, epochs, at_first: true },
@@ -94,7 +92,7 @@ pub struct Convergence {
     pub common: (String, Speed),
 }
 
-type Curves<'a> = BTreeMap<Option<u64>, Vec<(u64, u64, f64)>>;
+type Curves<'a> = BTreeMap<Option<u64>, Vec<(u64, f64, f64)>>;
 
 /// Convergence by validation points of one metric (higher is better) and structure, arm by arm and model by
 /// model in order of appearance. `baseline` names the arm that an arm is measured by; None: itself.
@@ -112,7 +110,7 @@ pub fn convergence<'a>(
         arms[at].2.entry(point.seed).or_default().push((point.step, point.epoch, point.value));
     }
     for curve in arms.iter_mut().flat_map(|arm| arm.2.values_mut()) {
-        curve.sort_by_key(|p| (p.0, p.1));
+        curve.sort_by_key(|p| p.0);
         curve.retain(|p| !p.2.is_nan());
     }
     // A seed without a single value has no curve; an arm without a curve has no row.
@@ -145,7 +143,7 @@ fn speed(curves: &Curves, target: f64) -> Speed {
     let each: Vec<(Option<Reached>, (f64, f64))> = curves
         .values()
         .map(|curve| {
-            let end = curve.last().map_or((f64::NAN, f64::NAN), |p| (p.0 as f64, p.1 as f64));
+            let end = curve.last().map_or((f64::NAN, f64::NAN), |p| (p.0 as f64, p.1));
             let reached = first_reached(curve, target);
             (reached, reached.map_or(end, |r| (r.steps, r.epochs)))
         })
@@ -167,7 +165,7 @@ mod tests {
 
     #[test]
     fn between_two_points_the_place_is_interpolated() {
-        let curve = [(10, 1, 0.2), (20, 2, f64::NAN), (30, 3, 0.6), (40, 4, 0.5), (50, 5, 0.9)];
+        let curve = [(10, 1.0, 0.2), (20, 2.0, f64::NAN), (30, 3.0, 0.6), (40, 4.0, 0.5), (50, 5.0, 0.9)];
         let at = |target| first_reached(&curve, target).map(|r| (r.steps, r.epochs, r.at_first));
         assert_eq!(at(0.4), Some((20.0, 2.0, false)));
         assert_eq!(at(0.6), Some((30.0, 3.0, false)));
@@ -181,7 +179,7 @@ mod tests {
         let point = |(i, value): (usize, &f64)| CurvePoint {
             arm: arm.into(),
             seed: Some(seed),
-            epoch: i as u64 + 1,
+            epoch: i as f64 + 1.0,
             step: steps * (i as u64 + 1),
             value: *value,
             ..Default::default()

@@ -44,7 +44,7 @@ pub struct TrainedModel {
     pub seed: u64,
     /// Optimizer steps and epochs done when the chosen checkpoint was written.
     pub best_step: u64,
-    pub best_epoch: u64,
+    pub best_epoch: f64,
     /// The chosen checkpoint's value of `select_metric` on the validation patients.
     pub best_value: f64,
     /// What the checkpoint was chosen by, in words (`mean Dice`, `accuracy`).
@@ -62,7 +62,7 @@ pub struct TrainedModel {
     pub test_images: u64,
     pub test_patients: u64,
     /// Trained for, in all.
-    pub epochs: u64,
+    pub epochs: f64,
     pub steps: u64,
     /// `f32` or `bf16`.
     pub precision: String,

@@ -254,7 +254,7 @@ pub fn sorted_curves(points: &[CurvePoint]) -> Vec<CurvePoint> {
             p.split.clone(),
             p.metric.clone(),
             (structure, name.to_owned()),
-            (p.step, p.epoch),
+            p.step,
         )
     });
     sorted

@@ -19,6 +19,16 @@ pub(crate) fn plural(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
+/// `3`, `2.6`: a number of epochs.
+fn short(epochs: f64) -> String {
+    number(epochs, usize::from(epochs.fract() != 0.0))
+}
+
+/// `1 epoch`, `2.6 epochs`.
+fn epochs(n: f64) -> String {
+    format!("{} {}", short(n), if n == 1.0 { "epoch" } else { "epochs" })
+}
+
 /// `40 patients (160 images)`.
 fn size(patients: u64, images: u64) -> String {
     format!("{} ({})", plural(patients, "patient", "patients"), plural(images, "image", "images"))
@@ -260,9 +270,8 @@ pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
                 training_images(m).into(),
                 size(m.val_patients, m.val_images).into(),
                 size(m.test_patients, m.test_images).into(),
-                format!("{} ({})", plural(m.epochs, "epoch", "epochs"), plural(m.steps, "step", "steps"))
-                    .into(),
-                format!("epoch {} (step {})", m.best_epoch, m.best_step).into(),
+                format!("{} ({})", plural(m.steps, "step", "steps"), epochs(m.epochs)).into(),
+                format!("step {} (epoch {})", m.best_step, short(m.best_epoch)).into(),
                 format!("{} {}", number(m.best_value, 3), m.select_metric).into(),
                 m.precision.as_str().into(),
             ]

@@ -1,7 +1,7 @@
 //! What each command does, by the modules that know how.
 
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command as Process, Stdio},
 };
@@ -87,7 +87,7 @@ fn ask(file: &Path, sets: &[String], store: &Path) -> Result<Asked> {
 
 struct Run {
     device: String,
-    jobs: u16,
+    jobs: Option<u16>,
     threads: Option<u16>,
     fail_fast: bool,
     reports: PathBuf,
@@ -102,25 +102,39 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     execute::preflight(&spec::load(&args.spec, &args.set.sets)?).map_err(|e| e.at(&args.spec))?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
-    let threads = share_cores(how.jobs, how.threads);
-    let helpers = (!how.helper).then(|| start_helpers(how.jobs)).transpose()?.unwrap_or_default();
-    let progress = Progress::new(how.quiet || how.helper);
+    let jobs = how.jobs.unwrap_or_else(|| usual_jobs(device));
+    let threads = share_cores(jobs, how.threads);
+    if how.helper {
+        end_with_parent();
+    }
+    let mut helpers = (!how.helper).then(|| start_helpers(jobs)).transpose()?.unwrap_or_default();
+    // Waiting for a child would close its standard input, and with it the child.
+    let lifelines: Vec<_> = helpers.iter_mut().map(|helper| helper.stdin.take()).collect();
+    let progress = Progress::new(how.quiet);
+    for lines in helpers.iter_mut().filter_map(|helper| helper.stderr.take()) {
+        let progress = progress.clone();
+        std::thread::spawn(move || {
+            BufReader::new(lines).lines().map_while(std::result::Result::ok).for_each(|l| progress.line(l))
+        });
+    }
     let options = Options {
         device,
         threads,
         checkpoint_every: how.checkpoint_every,
+        helper: how.helper,
         fail_fast: how.fail_fast,
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),
     };
     let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &progress);
     let stop = ran.as_ref().map_or(true, |ran| how.fail_fast && ran.exit_code() != 0);
-    for mut helper in helpers {
+    for helper in &mut helpers {
         if stop {
             let _ = helper.kill();
         }
         let _ = helper.wait();
     }
+    drop(lifelines);
     let ran = ran?;
     if how.helper {
         return Ok(ran.exit_code());
@@ -135,21 +149,28 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     if ran.exit_code() == 0 {
         let to = how.reports.join(&asked.spec.experiment.name);
         publish(&asked.plan, &store, &to)?;
+        let (done, all) = (ran.done(!helpers.is_empty()), asked.plan.stages.len());
         print(&format!(
-            "{} of {} stages were done now, {} were there; the report is {}\n",
-            ran.done(),
-            asked.plan.stages.len(),
-            asked.plan.stages.len() - ran.done(),
+            "{done} of {all} stages were done now, {} were there; the report is {}\n",
+            all - done,
             to.join(report::PAGE).display()
         ))?;
     }
     Ok(ran.exit_code())
 }
 
+/// Small networks gain little from a second thread and all from a second process. Each takes memory of its own.
+fn usual_jobs(device: tch::Device) -> u16 {
+    if device.is_cuda() { 1 } else { cores().min(4) as u16 }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// libtorch and rayon would both take every core of every process: each process gets its part.
 fn share_cores(jobs: u16, threads: Option<u16>) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = threads.map_or((cores / usize::from(jobs)).max(1), usize::from);
+    let threads = threads.map_or((cores() / usize::from(jobs)).max(1), usize::from);
     tch::set_num_threads(threads as i32);
     // A pool that is there already keeps its size.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -165,12 +186,22 @@ fn start_helpers(jobs: u16) -> Result<Vec<Child>> {
             Process::new(&program)
                 .args(std::env::args_os().skip(1))
                 .arg("--helper")
+                .stdin(Stdio::piped())
                 .stdout(Stdio::null())
-                .stderr(Stdio::null())
+                .stderr(Stdio::piped())
                 .spawn()
                 .map_err(|e| Error::failure(format!("cannot start another process: {e}")))
         })
         .collect()
+}
+
+/// Ends this helper when the process that started it does, however that ends: its standard input is a pipe that
+/// nobody writes to.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::process::exit(1);
+    });
 }
 
 fn report_stage(plan: &Plan) -> Result<&Stage> {
@@ -213,6 +244,7 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
         device: tch::Device::Cpu,
         threads: share_cores(1, None),
         checkpoint_every: execute::CHECKPOINT_EVERY,
+        helper: false,
         fail_fast: true,
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),

@@ -34,9 +34,9 @@ enum Command {
         /// cpu, cuda or cuda:N
         #[arg(long, default_value = "cpu", value_name = "DEVICE")]
         device: String,
-        /// Processes that share the work (each gets its part of the cores)
-        #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-        jobs: u16,
+        /// Processes that share the work, each with its part of the cores. [default: on the CPU one for each core, at most 4; with CUDA 1]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+        jobs: Option<u16>,
         /// Threads of each process (default: all cores, shared out over the jobs). Results are the same to the last bit where this number is the same
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         threads: Option<u16>,

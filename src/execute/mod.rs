@@ -33,6 +33,8 @@ pub struct Options {
     pub threads: usize,
     /// Seconds between two checkpoints of a training, at least; 0: after every epoch.
     pub checkpoint_every: f64,
+    /// This process helps another one, which tells the user what is waited for.
+    pub helper: bool,
     /// Stop at the first failure instead of doing what does not depend on it.
     pub fail_fast: bool,
     pub versions: Vec<(String, String)>,
@@ -45,6 +47,8 @@ pub enum Outcome {
     /// The store had it.
     Hit,
     Done,
+    /// Another process did it while this one ran.
+    DoneElsewhere,
     Failed(Error),
     /// A stage that it needs failed.
     Blocked,
@@ -64,8 +68,11 @@ impl Ran {
         })
     }
 
-    pub fn done(&self) -> usize {
-        self.outcomes.iter().filter(|o| matches!(o, Outcome::Done)).count()
+    /// Stages that this process did, with `elsewhere` those that others did meanwhile as well.
+    pub fn done(&self, elsewhere: bool) -> usize {
+        let counts =
+            |o: &&Outcome| matches!(o, Outcome::Done) || elsewhere && matches!(o, Outcome::DoneElsewhere);
+        self.outcomes.iter().filter(counts).count()
     }
 
     /// 0 when all went well; else the exit code of the first failure.
@@ -93,7 +100,9 @@ pub fn run(
 ) -> Result<Ran> {
     let place = plan.by_key();
     let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.stages.len()];
-    let mut told_to_wait = false;
+    let there: Vec<bool> =
+        plan.stages.iter().map(|s| matches!(store.lookup(s.kind(), &s.key, digests), Ok(Some(_)))).collect();
+    let mut told_to_wait = options.helper;
     while outcomes.iter().any(Option::is_none) {
         let mut moved = false;
         for (i, stage) in plan.stages.iter().enumerate() {
@@ -116,7 +125,8 @@ pub fn run(
                     progress.line(format!("failed: {}", stage.label));
                 }
                 let stop = options.fail_fast && matches!(outcome, Outcome::Failed(_));
-                outcomes[i] = Some(outcome);
+                let elsewhere = matches!(outcome, Outcome::Hit) && !there[i];
+                outcomes[i] = Some(if elsewhere { Outcome::DoneElsewhere } else { outcome });
                 moved = true;
                 if stop {
                     outcomes.iter_mut().for_each(|o| {

@@ -33,7 +33,9 @@ const MOST_POINTS: usize = 400;
 /// One arm's curve over its seeds. Several values of one seed at one x are averaged first; NaN is left out.
 pub(super) fn over_seeds(points: &[&CurvePoint], axis: Axis) -> Vec<At> {
     let mut values: BTreeMap<u64, BTreeMap<Option<u64>, Vec<f64>>> = BTreeMap::new();
-    let of = |p: &CurvePoint| if axis == Axis::Steps { p.step } else { p.epoch };
+    // Epochs in thousandths: whole numbers can be sorted and met again.
+    let parts = if axis == Axis::Steps { 1.0 } else { 1000.0 };
+    let of = |p: &CurvePoint| if axis == Axis::Steps { p.step } else { (p.epoch * parts).round() as u64 };
     let distinct = points.iter().map(|p| of(p)).collect::<std::collections::BTreeSet<_>>();
     let bin = distinct.len().div_ceil(MOST_POINTS);
     let place: BTreeMap<u64, u64> = distinct
@@ -57,7 +59,7 @@ pub(super) fn over_seeds(points: &[&CurvePoint], axis: Axis) -> Vec<At> {
                 .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
             let defined = !per_seed.is_empty();
             At {
-                x: x as f64,
+                x: x as f64 / parts,
                 mean: stats::mean(&per_seed),
                 low: if defined { low } else { f64::NAN },
                 high: if defined { high } else { f64::NAN },
@@ -175,7 +177,8 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
     let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
     legend(Some(&mut scene), (42.0, 3.0), DOUBLE - 46.0, &names, Key::Line);
 
-    let last = curves.iter().map(|p| if axis == Axis::Steps { p.step } else { p.epoch }).max().unwrap_or(1);
+    let last =
+        curves.iter().map(|p| if axis == Axis::Steps { p.step as f64 } else { p.epoch }).fold(1.0, f64::max);
     let mut any_cut = false;
     for (i, panel) in panels.iter().enumerate() {
         let of_arm = |arm: &str| -> Vec<At> {
@@ -199,7 +202,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
         any_cut |= cut;
         let (left, width) = places[i % across];
         let top = head + (i / across) as f64 * step;
-        let frame = Frame { left, top, width, height: high, x: (0.0, last.max(1) as f64 * 1.02), y };
+        let frame = Frame { left, top, width, height: high, x: (0.0, last * 1.02), y };
         frame.draw_y(&mut scene, &panel.label);
         frame.draw_x(&mut scene, if axis == Axis::Steps { "Optimizer step" } else { "Epoch" });
         frame.title(&mut scene, &panel.title);
@@ -261,7 +264,7 @@ fn chosen(input: &ReportInput, of: &Of<'_>, arm: &str, axis: Axis) -> Option<f64
         .models
         .iter()
         .filter(|m| m.task == of.task && m.model == of.model && m.arm == arm)
-        .map(|m| if axis == Axis::Steps { m.best_step } else { m.best_epoch } as f64)
+        .map(|m| if axis == Axis::Steps { m.best_step as f64 } else { m.best_epoch })
         .collect();
     let mean = stats::mean(&best);
     mean.is_finite().then_some(mean)
@@ -272,7 +275,7 @@ mod tests {
     use super::*;
 
     fn point(step: u64, seed: u64, value: f64) -> CurvePoint {
-        CurvePoint { step, epoch: step.div_ceil(10), seed: Some(seed), value, ..Default::default() }
+        CurvePoint { step, epoch: step.div_ceil(10) as f64, seed: Some(seed), value, ..Default::default() }
     }
 
     #[test]

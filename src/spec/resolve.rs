@@ -7,8 +7,9 @@ mod measure;
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Classification, Data, DataSection, Experiment, ExperimentSpec, HeldOut, Phantom, Precision, Report,
-    ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit, read::Origin,
+    Classification, Data, DataSection, Experiment, ExperimentSpec, Freeze, HeldOut, Phantom, Precision,
+    Report, ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
+    read::Origin,
 };
 use crate::{
     error::{Error, Result},
@@ -404,6 +405,13 @@ fn check_classification(task: Classification, check: &Check) -> Result<Classific
     }
     check.range("tasks.classification.momentum", task.momentum, 0.0, 0.9999)?;
     check.range("tasks.classification.weight_decay", task.weight_decay, 0.0, 1.0)?;
+    if task.freeze == Freeze::Exact && task.trainable_parameters == 0 {
+        return fault(
+            "freeze",
+            "\"exact\" has no budget to keep: with trainable_parameters = 0 everything is trained",
+            "set trainable_parameters, to 2_000_000 for instance, or leave out freeze",
+        );
+    }
     if task.weights.is_file() && task.models.len() > 1 {
         let files: Vec<String> = task.models.iter().map(|model| format!("{model}.safetensors")).collect();
         let problem = format!("{} is one file for {} models", task.weights.display(), task.models.len());
@@ -498,6 +506,14 @@ mod tests {
                 SMALL.to_owned(),
                 vec!["tasks.segmentation.epoks=4"],
                 vec!["--set tasks.segmentation.epoks=4: unknown field", "did you mean `epochs`?"],
+            ),
+            (
+                format!("{SMALL}[tasks.classification]\nfreeze = \"exact\"\n"),
+                vec![],
+                vec![
+                    "spec.toml:12: `tasks.classification.freeze`: \"exact\" has no budget",
+                    "set trainable_parameters",
+                ],
             ),
             (
                 SMALL.to_owned(),

@@ -27,7 +27,6 @@ pub struct Standing {
 /// The checkpoint that was chosen so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    pub epoch: u64,
     pub step: u64,
     pub value: f64,
 }

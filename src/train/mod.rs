@@ -168,7 +168,7 @@ fn fit(
         standing.round += 1;
         let steps = (steps.end - steps.start) as f64;
         let train_loss = f64::try_from(&losses)? / steps;
-        let epoch = standing.step / of_epoch;
+        let epoch = standing.step as f64 / of_epoch as f64;
         if !train_loss.is_finite() {
             return Err(Error::failure(format!(
                 "the training loss is {train_loss} at step {}, in epoch {}",
@@ -203,7 +203,7 @@ fn fit(
                 select_metric = format!("{structure} {metric}").trim().to_owned();
                 bar.message(format!("loss {train_loss:.4} {select_metric} {value:.4}"));
                 if value.is_finite() && standing.best.is_none_or(|best| *value > best.value) {
-                    standing.best = Some(Best { epoch, step: standing.step, value: *value });
+                    standing.best = Some(Best { step: standing.step, value: *value });
                     best = Some(parameters.snapshot());
                 }
             }
@@ -233,10 +233,11 @@ fn fit(
     let before = setting.start.map(Earlier::read).transpose()?.unwrap_or_default();
     write(&setting.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;
     let before = before.summary;
-    let epoch = standing.step / of_epoch;
+    let best_step = standing.best.map_or(standing.step, |b| b.step);
+    let epochs = |steps: u64| before.epochs + steps as f64 / of_epoch as f64;
     let summary = TrainSummary {
-        best_step: before.steps + standing.best.map_or(standing.step, |b| b.step),
-        best_epoch: before.epochs + standing.best.map_or(epoch, |b| b.epoch),
+        best_step: before.steps + best_step,
+        best_epoch: epochs(best_step),
         best_value: standing.best.map(|b| b.value),
         select_metric,
         parameters: parameters.count_all() as u64,
@@ -246,7 +247,7 @@ fn fit(
         train_patients: before.train_patients.max(train.samples.patients() as u64),
         val_images: val.samples.len() as u64,
         val_patients: val.samples.patients() as u64,
-        epochs: before.epochs + epoch,
+        epochs: epochs(standing.step),
         steps: before.steps + standing.step,
         precision: recipe.precision.name().into(),
     };

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     generators::{RUN, only, pipeline, section},
-    support::{Place, folder},
+    support::{self, Place, folder},
 };
 
 const CHANNELS: &str = "mode = \"text+segmentation\"\nconditioning = \"channels\"\n";
@@ -82,7 +82,10 @@ fn every_arm_has_its_images_and_all_have_the_same_steps() {
     // The same artifact for the same work, whoever asks.
     let again = only("ts", CHANNELS) + &ARMS.replace("[[arms]]\n\n", "[[arms]]\nname = \"baseline\"\n\n");
     place.write("other.toml", &again.replace("\"made\"", "\"other\""));
-    assert_eq!(place.synecho(&["run", "other.toml", "--threads", "1"]).well().stages_done().0, 1);
+    assert_eq!(
+        place.synecho(&["run", "other.toml", "--jobs", "1", "--threads", "1"]).well().stages_done().0,
+        1
+    );
     // What the arms say is in the table of what was trained.
     let told = place.read("reports/made/tables/training.md");
     for part in ["6 patients, 36 images, 12 of them synthetic", "12 images, all synthetic"] {
@@ -177,10 +180,11 @@ fn external(patient: &str) -> Place {
 
 #[test]
 fn images_made_from_masks_of_patients_who_do_not_train_are_refused() {
-    let run = ["run", "small.toml", "--threads", "1"];
     // p1 to p4 train, p7 is a test patient.
-    external("p1").synecho(&run).well();
-    external("p7").synecho(&run).refused(&["the masks of 1 patient(s) who do not train in this arm: p7"]);
+    external("p1").synecho(&support::RUN).well();
+    external("p7")
+        .synecho(&support::RUN)
+        .refused(&["the masks of 1 patient(s) who do not train in this arm: p7"]);
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub fn section(name: &str, lines: &str) -> String {
     format!("\n[generators.{name}]\n{TINY}{lines}")
 }
 
-pub const RUN: [&str; 4] = ["run", "made.toml", "--threads", "1"];
+pub const RUN: [&str; 6] = ["run", "made.toml", "--jobs", "1", "--threads", "1"];
 
 /// All of [`GENERATORS`], trained and sampled once for all tests.
 pub fn made() -> &'static Place {

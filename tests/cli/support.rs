@@ -37,8 +37,8 @@ batch_size = 8
 /// phantom, import, prepare, two of train and measure, report.
 pub const STAGES: usize = 8;
 
-/// A run with one thread: tests run side by side, and a tiny network loses time to threads.
-pub const RUN: [&str; 4] = ["run", "small.toml", "--threads", "1"];
+/// A run in one process with one thread: tests run side by side.
+pub const RUN: [&str; 6] = ["run", "small.toml", "--jobs", "1", "--threads", "1"];
 
 /// A folder to run the program in.
 pub struct Place {

@@ -1,8 +1,11 @@
 //! Several processes on one store.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use crate::support::{Place, RUN, STAGES, Told, finished};
+use crate::support::{Place, RUN, SMALL, STAGES, Told, finished};
 
 #[test]
 fn two_runs_at_once_do_each_stage_once() {
@@ -24,8 +27,38 @@ fn two_runs_at_once_do_each_stage_once() {
 #[test]
 fn two_jobs_give_the_bytes_of_one_process() {
     let place = Place::small();
-    let told = place.synecho(&[&RUN[..], &["--jobs", "2"]].concat()).well();
-    assert_eq!(told.stages_done().1, STAGES);
+    let told = place.synecho(&["run", "small.toml", "--jobs", "2", "--threads", "1"]).well();
+    assert_eq!(told.stages_done(), (STAGES, STAGES));
+    // What the other process begins is told as well.
+    for label in ["train segmentation", "train classification"] {
+        assert!(told.err.contains(label), "{told:#?}");
+    }
     assert!(place.files("reports/small") == finished().place.files("reports/small"));
     assert_eq!(place.synecho(&RUN).well().stages_done(), (0, STAGES));
+}
+
+#[test]
+fn a_killed_run_takes_its_helpers_with_it() {
+    let place = Place::new();
+    place.write(
+        "small.toml",
+        &SMALL.replace("epochs = 3", "epochs = 5000").replace("epochs = 1", "epochs = 5000"),
+    );
+    let mut run =
+        place.command(&["run", "small.toml", "--jobs", "2", "--threads", "1", "--quiet"]).spawn().unwrap();
+    let running = || {
+        let status = place.synecho(&["status", "small.toml", "--json"]).json();
+        status["stages"].as_array().unwrap().iter().filter(|stage| stage["status"] == "running").count()
+    };
+    let becomes = |count: usize| {
+        let start = Instant::now();
+        while running() != count {
+            assert!(start.elapsed() < Duration::from_secs(60), "{count} stages were not running together");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    becomes(2);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    becomes(0);
 }

@@ -173,7 +173,7 @@ pub(super) fn fit(
             curves.push(CurvePoint {
                 split: split.into(),
                 step,
-                epoch: step * step_images / epoch_images,
+                epoch: (step * step_images) as f64 / epoch_images as f64,
                 structure: place.name.into(),
                 metric: metric.into(),
                 value,
