@@ -24,6 +24,9 @@ pub struct ArmInfo {
     pub synthetic: Option<String>,
     /// Synthetic (or repeated) images per real one.
     pub ratio: Option<f64>,
+    /// Its synthetic images stand in place of the real ones.
+    #[serde(default)]
+    pub replaces_real: bool,
     /// It has as many images as an arm with synthetic ones, and nothing new in them.
     pub control: bool,
     /// Of the training patients, in (0, 1].
@@ -37,20 +40,21 @@ impl ArmInfo {
     }
 }
 
-/// The arm of real images alone with the same patients; where there is none, the first arm. None for an arm
-/// of real images alone: it is a baseline itself.
+/// The arm of real images alone with the same patients; where there is none, the first arm with these patients.
+/// None for an arm of real images alone: it is a baseline itself.
 pub fn baseline_of<'a>(arms: &'a [ArmInfo], arm: &ArmInfo) -> Option<&'a ArmInfo> {
     if arm.is_real_only() {
         return None;
     }
-    let same = |a: &&ArmInfo| a.is_real_only() && a.real_fraction == arm.real_fraction;
-    arms.iter().find(same).or(arms.first()).filter(|a| a.name != arm.name)
+    let same = || arms.iter().filter(|a| a.real_fraction == arm.real_fraction);
+    same().find(|a| a.is_real_only()).or_else(|| same().next()).filter(|a| a.name != arm.name)
 }
 
 /// The control with the same patients and as many images.
 pub fn control_of<'a>(arms: &'a [ArmInfo], arm: &ArmInfo) -> Option<&'a ArmInfo> {
     let same = |a: &&ArmInfo| a.control && a.real_fraction == arm.real_fraction && a.ratio == arm.ratio;
-    if arm.control || arm.synthetic.is_none() { None } else { arms.iter().find(same) }
+    let has_control = arm.synthetic.is_some() && !arm.replaces_real;
+    arms.iter().find(same).filter(|_| has_control)
 }
 
 /// (arm, against): each arm and its baseline, then each arm and its control; those against the same arm
@@ -244,7 +248,8 @@ mod tests {
 
     fn info(name: &str, synthetic: Option<&str>, ratio: Option<f64>, real_fraction: f64) -> ArmInfo {
         let control = name.starts_with("duplicate-real");
-        ArmInfo { name: name.into(), synthetic: synthetic.map(Into::into), ratio, control, real_fraction }
+        let (name, synthetic) = (name.to_owned(), synthetic.map(str::to_owned));
+        ArmInfo { replaces_real: name.ends_with("alone"), name, synthetic, ratio, control, real_fraction }
     }
 
     fn row(arm: &str, seed: u64, patient: usize, phase: &str, structure: &str, value: f64) -> Measurement {
@@ -276,6 +281,8 @@ mod tests {
             info("text 2", Some("text"), Some(2.0), 1.0),
             info("text 1, 10 %", Some("text"), Some(1.0), 0.1),
             info("text 1, 50 %", Some("text"), Some(1.0), 0.5),
+            info("text 2, 50 %", Some("text"), Some(2.0), 0.5),
+            info("text 1 alone", Some("text alone"), Some(1.0), 1.0),
             info("duplicate-real 1", None, Some(1.0), 1.0),
             info("duplicate-real 1, 10 %", None, Some(1.0), 0.1),
         ];
@@ -284,10 +291,11 @@ mod tests {
             [
                 pair("text 1", "real"),
                 pair("text 2", "real"),
-                pair("text 1, 50 %", "real"), // there is no arm of half the patients alone
+                pair("text 1 alone", "real"), // the control has twice as many images
                 pair("duplicate-real 1", "real"),
                 pair("text 1, 10 %", "real 10 %"),
                 pair("duplicate-real 1, 10 %", "real 10 %"),
+                pair("text 2, 50 %", "text 1, 50 %"), // there is no arm of half the patients' real images alone
                 pair("text 1", "duplicate-real 1"),
                 pair("text 1, 10 %", "duplicate-real 1, 10 %"),
             ]

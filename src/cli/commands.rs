@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command as Process, Stdio},
+    time::SystemTime,
 };
 
 use serde::Serialize;
@@ -97,13 +98,14 @@ struct Run {
 }
 
 fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
+    let started = SystemTime::now();
     let device = doctor::choose_device(&how.device)?;
+    // Before any work: the pools of threads keep the size that they begin with.
+    let (jobs, threads) = share_cores(device, how.jobs, how.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
     execute::preflight(&spec::load(&args.spec, &args.set.sets)?).map_err(|e| e.at(&args.spec))?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
-    let jobs = how.jobs.unwrap_or_else(|| usual_jobs(device));
-    let threads = share_cores(jobs, how.threads);
     if how.helper {
         end_with_parent();
     }
@@ -122,6 +124,7 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
         threads,
         checkpoint_every: how.checkpoint_every,
         helper: how.helper,
+        started,
         fail_fast: how.fail_fast,
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),
@@ -159,22 +162,28 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     Ok(ran.exit_code())
 }
 
-/// Small networks gain little from a second thread and all from a second process. Each takes memory of its own.
-fn usual_jobs(device: tch::Device) -> u16 {
-    if device.is_cuda() { 1 } else { cores().min(4) as u16 }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// libtorch and rayon would both take every core of every process: each process gets its part.
-fn share_cores(jobs: u16, threads: Option<u16>) -> usize {
-    let threads = threads.map_or((cores() / usize::from(jobs)).max(1), usize::from);
+/// (processes, threads of each). libtorch and rayon would both take every core of every process: each process gets
+/// its part.
+fn share_cores(device: tch::Device, jobs: Option<u16>, threads: Option<u16>) -> (u16, usize) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (jobs, threads) = shares(cores, device.is_cuda(), jobs, threads);
     tch::set_num_threads(threads as i32);
     // A pool that is there already keeps its size.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    threads
+    (jobs, threads)
+}
+
+/// Small networks gain little from a second thread and nearly all from a second process, but each takes memory of its
+/// own: on the CPU up to four processes, as many as leave the fewest cores idle.
+fn shares(cores: usize, cuda: bool, jobs: Option<u16>, threads: Option<u16>) -> (u16, usize) {
+    const MOST: usize = 4;
+    let usual = match threads {
+        _ if cuda => 1,
+        Some(threads) => (cores / usize::from(threads)).clamp(1, MOST),
+        None => (2..=MOST.min(cores)).max_by_key(|jobs| (cores / jobs * jobs, *jobs)).unwrap_or(1),
+    };
+    let jobs = jobs.unwrap_or(usual as u16);
+    (jobs, threads.map_or((cores / usize::from(jobs)).max(1), usize::from))
 }
 
 /// The other processes of `--jobs N`: the same command, sharing the store.
@@ -242,9 +251,10 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
     }
     let options = Options {
         device: tch::Device::Cpu,
-        threads: share_cores(1, None),
+        threads: share_cores(tch::Device::Cpu, Some(1), None).1,
         checkpoint_every: execute::CHECKPOINT_EVERY,
         helper: false,
+        started: SystemTime::now(),
         fail_fast: true,
         versions: doctor::versions(),
         commit: env!("SYNECHO_COMMIT").to_owned(),
@@ -482,5 +492,24 @@ fn data_command(command: Data) -> Result<u8> {
             let summary = data::check::check(&folder, &show)?;
             if json { print_json(&summary) } else { print(&summary.to_string()) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn cores_are_shared_out_and_few_are_idle() {
+        for (cores, expected) in
+            [(1, (1, 1)), (2, (2, 1)), (3, (3, 1)), (4, (4, 1)), (6, (3, 2)), (7, (3, 2)), (16, (4, 4))]
+        {
+            assert_eq!(shares(cores, false, None, None), expected, "{cores}");
+        }
+        assert_eq!(shares(16, true, None, None), (1, 16));
+        assert_eq!(shares(8, false, None, Some(8)), (1, 8));
+        assert_eq!(shares(8, false, None, Some(1)), (4, 1));
+        assert_eq!(shares(8, false, Some(2), None), (2, 4));
+        assert_eq!(shares(2, false, Some(8), None), (8, 1));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tch::Device;
@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     plan::{self, Plan, Stage},
     progress::Progress,
-    store::{CHECKPOINT, Digests, StageRecord, Store},
+    store::{CHECKPOINT, Digests, StageRecord, StageStatus, Store},
 };
 
 /// How a plan is carried out. It decides nothing of the results but for rounding: libtorch sums in
@@ -35,6 +35,8 @@ pub struct Options {
     pub checkpoint_every: f64,
     /// This process helps another one, which tells the user what is waited for.
     pub helper: bool,
+    /// What failed since then, in whatever process, is not tried again.
+    pub started: SystemTime,
     /// Stop at the first failure instead of doing what does not depend on it.
     pub fail_fast: bool,
     pub versions: Vec<(String, String)>,
@@ -121,9 +123,6 @@ pub fn run(
                 continue;
             }
             if let Some(outcome) = attempt(stage, plan, store, digests, options, progress)? {
-                if let Outcome::Failed(_) = &outcome {
-                    progress.line(format!("failed: {}", stage.label));
-                }
                 let stop = options.fail_fast && matches!(outcome, Outcome::Failed(_));
                 let elsewhere = matches!(outcome, Outcome::Hit) && !there[i];
                 outcomes[i] = Some(if elsewhere { Outcome::DoneElsewhere } else { outcome });
@@ -137,7 +136,11 @@ pub fn run(
         }
         if !moved {
             if !told_to_wait {
-                progress.line("waiting for stages that another process is working on");
+                let waits = plan.stages.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
+                let running =
+                    waits.filter(|(stage, _)| store.status(stage.kind(), &stage.key) == StageStatus::Running);
+                let labels: Vec<&str> = running.map(|(stage, _)| stage.label.as_str()).collect();
+                progress.line(format!("waiting for another process: {}", labels.join("; ")));
                 told_to_wait = true;
             }
             std::thread::sleep(WAIT);
@@ -169,6 +172,10 @@ fn attempt(
             progress.line(format!("made again: {}: {damage}", stage.label));
             store.discard(kind, key)?;
         }
+    }
+    if let Some(failure) = store.failure_since(kind, key, options.started) {
+        let error = if failure.exit_code == 2 { Error::input } else { Error::failure };
+        return Ok(Some(Outcome::Failed(error(failure.error))));
     }
     let out = store.begin(kind, key)?;
     progress.line(format!("{} [{}]", stage.label, &key[..12.min(key.len())]));
@@ -218,6 +225,7 @@ fn attempt(
         Ok(_) => Outcome::Done,
         Err(error) => {
             store.fail(kind, key, &error);
+            progress.line(format!("failed: {}", stage.label));
             Outcome::Failed(error)
         }
     }))

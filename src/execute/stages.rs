@@ -3,7 +3,7 @@
 mod distances;
 mod generators;
 mod lineage;
-mod mixing;
+pub(super) mod mixing;
 
 use std::{
     collections::HashMap,
@@ -242,7 +242,7 @@ fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<F
     if let Some(base) = &base {
         mixing::check_seen(base, &manifest, chosen.as_deref())?;
     }
-    generate::dataset::check(&making(place, settings, Path::new(""), &manifest, chosen.as_deref()))?;
+    generate::dataset::check(settings, &manifest, chosen.as_deref())?;
     let grid = |pipeline: &Path, class: Option<usize>, file: &Path| {
         let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&making, class, file)
@@ -261,7 +261,9 @@ fn generate_images(place: &Place, settings: &spec::Generator, patients: Option<F
             .map(Path::to_owned)
             .ok_or_else(|| Error::failure("the stage has no generator"))?,
     };
-    mixing::check_seen(&pipeline, &manifest, chosen.as_deref())?;
+    for folder in [Some(&*pipeline), place.outside("controlnet")].into_iter().flatten() {
+        mixing::check_seen(folder, &manifest, chosen.as_deref())?;
+    }
     let to = place.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     let making = making(place, settings, &pipeline, &manifest, chosen.as_deref());
@@ -305,7 +307,8 @@ fn pseudo_masks(place: &Place, settings: &spec::Segmentation) -> Result<()> {
         let name = row.image.file_name().map(PathBuf::from).unwrap_or_default();
         mask.write(&folder.join(&name))?;
         row.mask = Some(Path::new("masks").join(name));
-        row.source_mask = Some("pseudo".to_owned());
+        // Whose mask the image was made from stays known: that patient must not be a test patient.
+        row.source_mask.get_or_insert_with(|| "pseudo".to_owned());
     }
     made.write()
 }
@@ -438,7 +441,7 @@ fn model_of(
         best_step: s.best_step,
         best_epoch: s.best_epoch,
         best_value: s.best_value.unwrap_or(f64::NAN),
-        select_metric: s.select_metric,
+        select_metric: s.select_metric.replace("dice", "Dice"),
         parameters: s.parameters,
         trainable: s.trainable,
         train_images: s.train_images,
@@ -582,6 +585,7 @@ fn arm_info(arm: &spec::Arm) -> ArmInfo {
             spec::Mix::Pretrain => format!("{name}, then real"),
         }),
         ratio: arm.ratio,
+        replaces_real: arm.mix == spec::Mix::SyntheticOnly,
         control: arm.control.is_some(),
         real_fraction: arm.real_fraction,
     }

@@ -93,8 +93,51 @@ pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
 ///
 /// # Errors
 /// As [`dataset`].
-pub fn check(making: &Making) -> Result<()> {
-    items(making).map(|_| ())
+pub fn check(settings: &Generator, real: &Manifest, patients: Option<&[String]>) -> Result<()> {
+    sources(settings, real, patients).map(|_| ())
+}
+
+/// The training images of each class, in the order in which they lend their words and masks.
+fn sources<'a>(
+    settings: &Generator,
+    real: &'a Manifest,
+    patients: Option<&[String]>,
+) -> Result<Vec<Vec<&'a Row>>> {
+    let of_class = |(class, name): (usize, &&str)| {
+        let mut rows: Vec<&Row> = real
+            .of(Split::Train)
+            .filter(|row| patients.is_none_or(|p| p.contains(&row.patient)))
+            .filter(|row| class_of(row, Label::ViewPhase) == class)
+            .collect();
+        if rows.is_empty() {
+            return Err(Error::input(format!("there is no training image of {name}")).at(&real.root).help(
+                "every view and phase needs real images: look at the data set with `synecho data check`",
+            ));
+        }
+        rows.shuffle(&mut random::rng(settings.seed, "sources", &[class as u64]));
+        if settings.mode == Mode::TextSegmentation {
+            if let Some(row) = rows.iter().find(|row| row.mask.is_none()) {
+                return Err(Error::input(format!("{} has no mask", row.name())).at(&real.root).help(
+                    "text+segmentation is made from masks: use mode = \"text\", or take such images out",
+                ));
+            }
+            let (count, per_mask) = (settings.per_class_images, settings.per_mask);
+            let needed = count.div_ceil(per_mask);
+            if needed > rows.len() {
+                return Err(Error::input(format!(
+                    "{count} images of {name}, {per_mask} per mask, need {needed} masks: there are {}",
+                    rows.len()
+                ))
+                .help(format!(
+                    "raise per_mask to {}, or lower per_class_images to {}",
+                    count.div_ceil(rows.len()),
+                    rows.len() * per_mask
+                )));
+            }
+        }
+        Ok(rows)
+    };
+    Label::ViewPhase.classes().iter().enumerate().map(of_class).collect()
 }
 
 /// Runs of at most `size` images; a class of its own model never shares a batch with another.
@@ -113,43 +156,9 @@ fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<
 fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
     let settings = making.settings;
     let mut items = Vec::new();
-    for (class, name) in Label::ViewPhase.classes().iter().enumerate() {
-        let mut rows: Vec<&Row> = making
-            .real
-            .of(Split::Train)
-            .filter(|row| making.patients.is_none_or(|p| p.contains(&row.patient)))
-            .filter(|row| class_of(row, Label::ViewPhase) == class)
-            .collect();
-        if rows.is_empty() {
-            return Err(Error::input(format!("there is no training image of {name}"))
-                .at(&making.real.root)
-                .help(
-                    "every view and phase needs real images: look at the data set with `synecho data check`",
-                ));
-        }
-        rows.shuffle(&mut random::rng(settings.seed, "sources", &[class as u64]));
-        let count = settings.per_class_images;
+    for (class, rows) in sources(settings, making.real, making.patients)?.into_iter().enumerate() {
         let per_source = if settings.mode == Mode::TextSegmentation { settings.per_mask } else { 1 };
-        if settings.mode == Mode::TextSegmentation {
-            if let Some(row) = rows.iter().find(|row| row.mask.is_none()) {
-                return Err(Error::input(format!("{} has no mask", row.name())).at(&making.real.root).help(
-                    "text+segmentation is made from masks: use mode = \"text\", or take such images out",
-                ));
-            }
-            let needed = count.div_ceil(per_source);
-            if needed > rows.len() {
-                return Err(Error::input(format!(
-                    "{count} images of {name}, {per_source} per mask, need {needed} masks: there are {}",
-                    rows.len()
-                ))
-                .help(format!(
-                    "raise per_mask to {}, or lower per_class_images to {}",
-                    count.div_ceil(rows.len()),
-                    rows.len() * per_source
-                )));
-            }
-        }
-        for i in 0..count {
+        for i in 0..settings.per_class_images {
             // Text: every training image lends its words once before one does twice.
             let source = (settings.mode != Mode::Unconditional).then(|| rows[i / per_source % rows.len()]);
             let index = [class as u64, i as u64];

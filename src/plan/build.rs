@@ -6,7 +6,9 @@ use super::{
     Cell, Fraction, Further, GeneratorCell, Input, Mixture, Outside, OutsideDigests, Plan, Stage, Work,
     key::key,
 };
-use crate::spec::{Arm, Budget, Control, Generator, Mix, Mode, ResolvedSpec, Source, Space};
+use crate::spec::{
+    Arm, Budget, Classification, Control, Generator, Mix, Mode, ResolvedSpec, Segmentation, Source, Space,
+};
 
 struct Builder {
     plan: Plan,
@@ -21,6 +23,27 @@ impl Builder {
             self.plan.stages.push(Stage { key: key.clone(), label, work, inputs, outside });
         }
         key
+    }
+
+    /// Adds the stages that train an arm's network, one after the other on (real, synthetic) images; the first
+    /// starts from the weights `outside`. The key of the last.
+    fn train(
+        &mut self,
+        label: &str,
+        phases: Vec<Phase>,
+        (real, synthetic): (&str, Option<&str>),
+        mut outside: Vec<Outside>,
+        work: impl Fn(&Phase) -> Work,
+    ) -> String {
+        let mut last: Option<String> = None;
+        for phase in phases {
+            let synthetic = synthetic.filter(|_| phase.mixture.takes_synthetic());
+            let sets = [("data", Some(real)), ("synthetic", synthetic), ("start", last.as_deref())];
+            let inputs = sets.into_iter().filter_map(|(role, key)| Some(input(role, key?))).collect();
+            let label = format!("{} {label}", phase.verb);
+            last = Some(self.add(label, work(&phase), inputs, std::mem::take(&mut outside)));
+        }
+        last.unwrap_or_default()
     }
 }
 
@@ -61,33 +84,26 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     let cls_data = spec.tasks.classification.as_ref().map(|task| prepare(&mut b, task.image_size));
 
     let mut generators = Generators { spec, digests, prepare: &prepare, seg_data: seg_data.as_deref() };
-    let whole: Vec<(&String, Made)> =
-        of_all_patients(spec).map(|name| (name, generators.made(&mut b, name, None))).collect();
+    let told = generator_cells(spec);
+    // Those of all patients come first: they take longest, and most arms wait for them.
+    for (name, _) in told.iter().filter(|(_, patients)| patients.is_none()) {
+        generators.made(&mut b, name, None);
+    }
 
     for arm in &spec.arms {
         for &seed in &spec.experiment.seeds {
-            let synthetic = arm.synthetic.as_ref().map(|name| {
-                let patients =
-                    (arm.real_fraction < 1.0).then_some(Fraction { fraction: arm.real_fraction, seed });
-                generators.made(&mut b, name, patients).to_mix
-            });
-            let at_size = |b: &mut Builder, image_size: usize| {
-                synthetic.as_ref().map(|images| at_size(b, images, image_size))
-            };
+            let made = arm.synthetic.as_ref().map(|name| generators.made(&mut b, name, patients(arm, seed)));
             // An arm whose images have no masks is one of classification alone.
             let masked = arm.synthetic.as_ref().is_none_or(|name| spec.generators[name].has_masks());
             if let (Some(task), Some(data), true) = (&spec.tasks.segmentation, &seg_data, masked) {
-                let synthetic = at_size(&mut b, task.image_size);
+                let synthetic = made.as_ref().map(|made| at_size(&mut b, &made.masked, task.image_size));
                 let label = format!("segmentation {}, {}, seed {seed}", task.model, arm.name);
-                let mut train = None;
-                for phase in phases(arm, seed, task.budget, task.epochs) {
-                    let mut settings = task.clone();
-                    (settings.budget, settings.epochs) = (phase.budget, phase.epochs);
-                    let work = Work::TrainSegmentation { settings, mixture: phase.mixture };
-                    let inputs = phase.inputs(data, synthetic.as_deref(), train.as_deref());
-                    train = Some(b.add(format!("{} {label}", phase.verb), work, inputs, vec![]));
-                }
-                let train = train.unwrap_or_default();
+                let phases = phases(arm, seed, task.budget, task.epochs);
+                let train = b.train(&label, phases, (data, synthetic.as_deref()), vec![], |phase| {
+                    let (budget, epochs) = (phase.budget, phase.epochs);
+                    let settings = Segmentation { budget, epochs, ..task.clone() };
+                    Work::TrainSegmentation { settings, mixture: phase.mixture }
+                });
                 let work = Work::MeasureSegmentation { settings: task.clone(), on: task.report_on };
                 let inputs = vec![input("network", &train), input("data", data)];
                 let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
@@ -95,24 +111,18 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                 b.plan.cells.push(Cell { task: "segmentation", arm, model, seed, train, measure });
             }
             if let (Some(task), Some(data)) = (&spec.tasks.classification, &cls_data) {
-                let synthetic = at_size(&mut b, task.image_size);
+                let synthetic = made.as_ref().map(|made| at_size(&mut b, &made.images, task.image_size));
                 for model in &task.models {
                     let label = format!("classification {model}, {}, seed {seed}", arm.name);
-                    let mut train = None;
-                    for phase in phases(arm, seed, task.budget, task.epochs) {
-                        let mut settings = task.clone();
-                        (settings.budget, settings.epochs) = (phase.budget, phase.epochs);
-                        let work = Work::TrainClassification {
-                            settings,
-                            model: model.clone(),
-                            mixture: phase.mixture,
-                        };
-                        let weights = digests.classification_weights.get(model).cloned();
-                        let outside = weights.into_iter().filter(|_| train.is_none()).collect();
-                        let inputs = phase.inputs(data, synthetic.as_deref(), train.as_deref());
-                        train = Some(b.add(format!("{} {label}", phase.verb), work, inputs, outside));
-                    }
-                    let train = train.unwrap_or_default();
+                    let phases = phases(arm, seed, task.budget, task.epochs);
+                    let weights = digests.classification_weights.get(model).cloned();
+                    let (sets, weights) =
+                        ((data.as_str(), synthetic.as_deref()), weights.into_iter().collect());
+                    let train = b.train(&label, phases, sets, weights, |phase| {
+                        let (budget, epochs) = (phase.budget, phase.epochs);
+                        let settings = Classification { budget, epochs, ..task.clone() };
+                        Work::TrainClassification { settings, model: model.clone(), mixture: phase.mixture }
+                    });
                     let work = Work::MeasureClassification {
                         settings: task.clone(),
                         model: model.clone(),
@@ -126,27 +136,29 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
             }
         }
     }
-    for (name, made) in whole {
+    for (name, patients) in told {
+        let made = generators.made(&mut b, name, patients);
         let real = prepare(&mut b, spec.generators[name].image_size);
-        let mut cell = judged(&mut b, spec, name, made, &real);
-        cell.distances = distances(&mut b, spec, digests, &prepare, &cell);
+        let mut cell = judged(&mut b, spec, name, patients, made, &real);
+        // These compare with the images of all training patients.
+        cell.distances =
+            patients.is_none().then(|| distances(&mut b, spec, digests, &prepare, &cell)).flatten();
         b.plan.generators.push(cell);
     }
     let mut inputs = Vec::new();
     for cell in &b.plan.generators {
-        inputs.extend(cell.train.iter().map(|key| input(format!("generator/train/{}", cell.name), key)));
-        inputs.push(input(format!("generator/images/{}", cell.name), &cell.images));
-        inputs.push(input(format!("generator/texture/{}", cell.name), &cell.texture));
-        inputs.extend(
-            cell.distances.iter().map(|key| input(format!("generator/distances/{}", cell.name), key)),
-        );
+        let label = GeneratorCell::label(&cell.name, cell.patients);
+        inputs.extend(cell.train.iter().map(|key| input(format!("generator/train/{label}"), key)));
+        inputs.push(input(format!("generator/images/{label}"), &cell.images));
+        inputs.push(input(format!("generator/texture/{label}"), &cell.texture));
+        inputs.extend(cell.distances.iter().map(|key| input(format!("generator/distances/{label}"), key)));
         for (task, key) in &cell.judged {
-            inputs.push(input(format!("generator/judge-{task}/{}", cell.name), key));
+            inputs.push(input(format!("generator/judge-{task}/{label}"), key));
         }
     }
     inputs.extend(b.plan.references.iter().map(|(size, key)| input(format!("reference/{size}"), key)));
-    for name in of_all_patients(spec) {
-        let data = prepare(&mut b, spec.generators[name].image_size);
+    for (name, settings) in &spec.generators {
+        let data = prepare(&mut b, settings.image_size);
         inputs.push(input(format!("data/generator {name}"), &data));
     }
     for cell in &b.plan.cells {
@@ -169,12 +181,30 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     b.plan
 }
 
-/// Generators to be trained on all training patients: not those that arms with fewer alone ask for.
-fn of_all_patients(spec: &ResolvedSpec) -> impl Iterator<Item = &String> {
-    spec.generators.keys().filter(|name| {
-        let mut users = spec.arms.iter().filter(|arm| arm.synthetic.as_ref() == Some(name)).peekable();
-        users.peek().is_none() || users.any(|arm| arm.real_fraction == 1.0)
-    })
+/// The generators of an experiment, and whom each is trained on: all training patients (None), unless arms with
+/// fewer alone ask for it; and for these arms, at each seed, the arm's patients.
+pub fn generator_cells(spec: &ResolvedSpec) -> Vec<(&String, Option<Fraction>)> {
+    let mut cells = Vec::new();
+    for name in spec.generators.keys() {
+        let users: Vec<&Arm> = spec.arms.iter().filter(|arm| arm.synthetic.as_ref() == Some(name)).collect();
+        if users.is_empty() || users.iter().any(|arm| arm.real_fraction == 1.0) {
+            cells.push((name, None));
+        }
+        for arm in users {
+            for &seed in &spec.experiment.seeds {
+                let cell = (name, patients(arm, seed));
+                if !cells.contains(&cell) {
+                    cells.push(cell);
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Whom a generator of this arm is trained on.
+fn patients(arm: &Arm, seed: u64) -> Option<Fraction> {
+    (arm.real_fraction < 1.0).then_some(Fraction { fraction: arm.real_fraction, seed })
 }
 
 /// One training stage of an arm; of an arm that trains on synthetic images first there are two.
@@ -183,17 +213,6 @@ struct Phase {
     mixture: Mixture,
     budget: Option<Budget>,
     epochs: usize,
-}
-
-impl Phase {
-    fn inputs(&self, data: &str, synthetic: Option<&str>, before: Option<&str>) -> Vec<Input> {
-        let synthetic = synthetic
-            .filter(|_| self.mixture.ratio.is_some() && self.mixture.further != Further::DuplicateReal);
-        let mut inputs = vec![input("data", data)];
-        inputs.extend(synthetic.map(|key| input("synthetic", key)));
-        inputs.extend(before.map(|key| input("start", key)));
-        inputs
-    }
 }
 
 /// How an arm's training is laid out: `budget` or `epochs` in all, shared out where there are two phases.
@@ -247,8 +266,8 @@ struct Generators<'a> {
 struct Made {
     train: Option<String>,
     images: String,
-    /// The images as tasks take them: with pseudo-masks where these are asked for.
-    to_mix: String,
+    /// The images as segmentation takes them: at its size, with pseudo-masks, where these are asked for.
+    masked: String,
 }
 
 impl Generators<'_> {
@@ -285,7 +304,7 @@ impl Generators<'_> {
         if settings.mode == Mode::External {
             let outside = self.outside("source", &settings.folder).into_iter().collect();
             let images = b.add(format!("import images of {name}"), Work::ImportSynthetic {}, vec![], outside);
-            return Made { train: None, to_mix: self.with_masks(b, name, patients, &images), images };
+            return Made { train: None, masked: self.with_masks(b, name, patients, &images), images };
         }
         let train = self.trained(b, name, patients);
         let data = (self.prepare)(b, settings.image_size);
@@ -299,7 +318,7 @@ impl Generators<'_> {
         let label =
             format!("{count} images of {name}{}: {} steps each", of(patients), settings.sampling_steps);
         let images = b.add(label, work, inputs, outside);
-        Made { train, to_mix: self.with_masks(b, name, patients, &images), images }
+        Made { train, masked: self.with_masks(b, name, patients, &images), images }
     }
 
     /// The images with the masks that a network trained on the same patients' real images sees.
@@ -333,14 +352,22 @@ fn budget(settings: &Generator) -> String {
     format!("{models}{} steps of {batch} images, {} px", settings.steps, settings.image_size)
 }
 
-fn of(patients: Option<Fraction>) -> String {
+pub(super) fn of(patients: Option<Fraction>) -> String {
     patients
         .map(|p| format!(", {}% of the patients, seed {}", (p.fraction * 1e4).round() / 100.0, p.seed))
         .unwrap_or_default()
 }
 
 /// Texture, and what networks trained on all real images alone (the first seed's) see in the images.
-fn judged(b: &mut Builder, spec: &ResolvedSpec, name: &str, made: Made, real: &str) -> GeneratorCell {
+fn judged(
+    b: &mut Builder,
+    spec: &ResolvedSpec,
+    name: &str,
+    patients: Option<Fraction>,
+    made: Made,
+    real: &str,
+) -> GeneratorCell {
+    let label = GeneratorCell::label(name, patients);
     let settings = &spec.generators[name];
     let judge = spec.judge().map(|arm| arm.name.clone());
     let networks: Vec<Cell> =
@@ -362,7 +389,7 @@ fn judged(b: &mut Builder, spec: &ResolvedSpec, name: &str, made: Made, real: &s
         };
         let data = at_size(b, &made.images, size);
         let inputs = vec![input("network", &cell.train), input("data", &data)];
-        let key = b.add(format!("judge images of {name}: {}", cell.task), work, inputs, vec![]);
+        let key = b.add(format!("judge images of {label}: {}", cell.task), work, inputs, vec![]);
         judged.push((cell.task, key));
     }
     let images = match settings.mode == Mode::External {
@@ -370,9 +397,10 @@ fn judged(b: &mut Builder, spec: &ResolvedSpec, name: &str, made: Made, real: &s
         false => made.images.clone(),
     };
     let inputs = vec![input("synthetic", &images), input("data", real)];
-    let texture = b.add(format!("texture of {name}"), Work::MeasureTexture {}, inputs, vec![]);
+    let texture = b.add(format!("texture of {label}"), Work::MeasureTexture {}, inputs, vec![]);
     GeneratorCell {
         name: name.to_owned(),
+        patients,
         train: made.train,
         images: made.images,
         texture,
@@ -466,6 +494,29 @@ mod tests {
 
     fn labels(plan: &Plan, start: &str) -> usize {
         plan.stages.iter().filter(|stage| stage.label.starts_with(start)).count()
+    }
+
+    #[test]
+    fn a_generator_of_few_patients_is_judged_at_each_seed() {
+        let arms =
+            "[[arms]]\n[[arms]]\nname=\"few {ratio}\"\nreal_fraction=0.5\nsynthetic=\"a\"\nratio=[0.5,1.0]\n";
+        let plan = plan(&format!(
+            "[experiment]\nseeds=[0,1]\n[data]\nsource=\"phantom\"\n[generators.a]\nmode=\"text+segmentation\"\n{arms}[tasks.segmentation]\n[measure]\n"
+        ));
+        assert_eq!(labels(&plan, "train a"), 2);
+        for (cell, seed) in plan.generators.iter().zip([0, 1]) {
+            let label = GeneratorCell::label(&cell.name, cell.patients);
+            assert_eq!(label, format!("a, 50% of the patients, seed {seed}"));
+            assert_eq!((cell.judged.len(), &cell.distances), (1, &None));
+            let roles = ["train", "images", "texture", "judge-segmentation"]
+                .map(|what| format!("generator/{what}/{label}"));
+            let report = plan.stages.last().unwrap();
+            assert!(
+                roles.iter().all(|role| report.inputs.iter().any(|input| input.role == *role)),
+                "{roles:?}"
+            );
+        }
+        assert_eq!(plan.generators.len(), 2);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use build::build;
+pub use build::{build, generator_cells};
 pub use key::params;
 
 use crate::spec::{
@@ -169,7 +169,7 @@ impl Work {
             Self::Generate { .. } => 1,
             Self::ImportSynthetic {} => 1,
             Self::PrepareSynthetic { .. } => 1,
-            Self::PseudoMasks { .. } => 1,
+            Self::PseudoMasks { .. } => 2,
             Self::JudgeSegmentation { .. } => 1,
             Self::JudgeClassification { .. } => 1,
             Self::MeasureTexture {} => 1,
@@ -274,6 +274,11 @@ impl Mixture {
         Self { real_fraction, ratio: None, further: Further::Synthetic, seed }
     }
 
+    /// Whether there are synthetic images in it.
+    fn takes_synthetic(&self) -> bool {
+        self.ratio.is_some() && self.further != Further::DuplicateReal
+    }
+
     /// Images in all, in units of all real training images.
     fn size(&self) -> f64 {
         let real = if self.further == Further::SyntheticOnly { 0.0 } else { 1.0 };
@@ -345,7 +350,10 @@ pub struct Cell {
 /// One generator of the experiment, trained on all training patients, and where its artifacts are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratorCell {
+    /// In the spec.
     pub name: String,
+    /// Whom it was trained on; None: all training patients.
+    pub patients: Option<Fraction>,
     pub train: Option<String>,
     /// At the generator's own size.
     pub images: String,
@@ -354,6 +362,13 @@ pub struct GeneratorCell {
     pub distances: Option<String>,
     /// (task, key of the judging stage).
     pub judged: Vec<(&'static str, String)>,
+}
+
+impl GeneratorCell {
+    /// The name that a reader sees, and that roles end with.
+    pub fn label(name: &str, patients: Option<Fraction>) -> String {
+        format!("{name}{}", build::of(patients))
+    }
 }
 
 /// Stages in an order in which they can be done, each key once.

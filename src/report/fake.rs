@@ -48,6 +48,7 @@ fn arm_info(name: &str, images: u64) -> super::ArmInfo {
         name: name.into(),
         synthetic: generator.map(Into::into),
         ratio: more.then(|| images as f64 / 400.0 - 1.0),
+        replaces_real: false,
         control: name.starts_with("duplicate-real"),
         real_fraction: if name == "real 25 %" { 0.25 } else { 1.0 },
     }

@@ -81,7 +81,8 @@ pub(super) fn figure(
     let split = aggregate::reported_split(rows, of.task)?;
     let arms = &input.meta.arms;
     let mut fractions: Vec<f64> = Vec::new();
-    let varied = |arm: &&ArmInfo| !arm.is_real_only() && arm.ratio.is_some_and(|r| r > 0.0);
+    let varied =
+        |arm: &&ArmInfo| !arm.is_real_only() && !arm.replaces_real && arm.ratio.is_some_and(|r| r > 0.0);
     for arm in arms.iter().filter(varied).filter(|arm| arm.synthetic.is_some()) {
         if !fractions.contains(&arm.real_fraction) {
             fractions.push(arm.real_fraction);

@@ -7,9 +7,9 @@ mod measure;
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Classification, Data, DataSection, Experiment, ExperimentSpec, Freeze, HeldOut, Phantom, Precision,
-    Report, ReportOn, ResolvedSpec, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
-    read::Origin,
+    Budget, Classification, Data, DataSection, Experiment, ExperimentSpec, Freeze, HeldOut, Mix, Phantom,
+    Precision, Report, ReportOn, ResolvedSpec, Schedule, Segmentation, Source, Split, SplitScheme, Tasks,
+    TranslateUnit, read::Origin,
 };
 use crate::{
     error::{Error, Result},
@@ -71,6 +71,21 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
                 "use mode = \"text+segmentation\", set pseudo_masks = true, or add [tasks.classification]",
             ));
         }
+    }
+    let length = |budget: Option<Budget>, epochs: usize| budget.map_or(epochs, |budget| budget.steps);
+    let lengths = [
+        tasks.segmentation.as_ref().map(|t| ("segmentation", length(t.budget, t.epochs))),
+        tasks.classification.as_ref().map(|t| ("classification", length(t.budget, t.epochs))),
+    ];
+    if let (Some(arm), Some((task, _))) = (
+        arms.iter().find(|arm| arm.mix == Mix::Pretrain),
+        lengths.into_iter().flatten().find(|(_, length)| *length < 2),
+    ) {
+        return Err(check.fault(
+            &format!("tasks.{task}"),
+            &format!("one step or epoch cannot be shared out to both trainings of {:?}", arm.name),
+            "train for at least two",
+        ));
     }
     if let Some((name, _)) = generators.iter().find(|(_, g)| g.pseudo_masks && tasks.segmentation.is_none()) {
         return Err(check.fault(
@@ -296,6 +311,10 @@ macro_rules! budgeted {
         if let Some(budget) = task.budget {
             task.budget = Some(budget.resolved());
             task.epochs = 0;
+            // Arms with other numbers of images have other epochs: at the same step all have the same rate.
+            if task.schedule == Schedule::Cosine {
+                task.schedule = Schedule::CosinePerStep;
+            }
         }
         task
     }};

@@ -9,6 +9,7 @@ mod digest;
 use std::{
     fs::{self, File, OpenOptions},
     path::{Component, Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -234,6 +235,12 @@ impl Store {
 
     pub fn failure(&self, kind: StageKind, key: &str) -> Option<Failure> {
         serde_json::from_str(&fs::read_to_string(self.partial(kind, key).join(FAILED)).ok()?).ok()
+    }
+
+    /// The stage's failure, if it failed after `time`.
+    pub fn failure_since(&self, kind: StageKind, key: &str, time: SystemTime) -> Option<Failure> {
+        let failed = fs::metadata(self.partial(kind, key).join(FAILED)).ok()?.modified().ok()?;
+        if failed < time { None } else { self.failure(kind, key) }
     }
 
     /// Cheap: does not verify digests.

@@ -181,10 +181,55 @@ fn external(patient: &str) -> Place {
 #[test]
 fn images_made_from_masks_of_patients_who_do_not_train_are_refused() {
     // p1 to p4 train, p7 is a test patient.
-    external("p1").synecho(&support::RUN).well();
+    let place = external("p1");
+    place.synecho(&support::RUN).well();
+    assert!(place.read("reports/small/tables/generators.md").contains("Not trained here: other."));
     external("p7")
         .synecho(&support::RUN)
         .refused(&["the masks of 1 patient(s) who do not train in this arm: p7"]);
+    // Masks that a network drew hide nothing of whose mask the image was made from.
+    let place = external("p7");
+    let spec =
+        place.read("small.toml").replace("folder = \"made\"", "folder = \"made\"\npseudo_masks = true");
+    place.write("small.toml", &spec);
+    place.synecho(&support::RUN).refused(&["the masks of 1 patient(s) who do not train in this arm: p7"]);
+    // Images that bear the name of a test patient, and do not say where they come from.
+    let place = external("p1");
+    let table = place.read("made/manifest.csv");
+    let (first, last) = (table.find("s1,").unwrap(), table.find(",p1_").unwrap());
+    let row = table[first..last].replacen("s1,", "p7,", 1);
+    place.write(
+        "made/manifest.csv",
+        &format!(
+            "{}{row}{}",
+            &table[..first],
+            table[last..].replacen(table[last..].lines().next().unwrap(), ",", 1)
+        ),
+    );
+    place
+        .synecho(&support::RUN)
+        .refused(&["are called images of 1 patient(s) who do not train in this arm: p7"]);
+}
+
+#[test]
+fn external_images_without_masks_are_refused_for_segmentation_before_any_work() {
+    let place = external("p1");
+    let bare: String = place
+        .read("made/manifest.csv")
+        .lines()
+        .map(|line| {
+            let mut columns: Vec<&str> = line.split(',').collect();
+            if columns[0] != "patient" {
+                columns[4] = "";
+            }
+            columns.join(",") + "\n"
+        })
+        .collect();
+    place.write("made/manifest.csv", &bare);
+    place.synecho(&["plan", "small.toml"]).refused(&[
+        "the arm \"real + 100% other\" trains segmentation on images of other, of which 8 have no mask",
+        "pseudo_masks = true",
+    ]);
 }
 
 #[test]

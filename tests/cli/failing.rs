@@ -56,6 +56,21 @@ fn the_other_stages_are_done_and_status_says_why() {
 }
 
 #[test]
+fn what_fails_in_one_process_is_not_tried_in_another() {
+    let place = place();
+    let told = place.synecho(&["run", "small.toml", "--jobs", "2", "--threads", "1"]).refused(&[]);
+    for seed in 0..2 {
+        let label = format!("train classification resnet18, real, seed {seed}");
+        assert_eq!(told.err.matches(&format!("failed: {label}")).count(), 1, "{told:#?}");
+        assert_eq!(told.err.matches(&format!("error: {label}: bad.safetensors: ")).count(), 1, "{told:#?}");
+    }
+    assert_eq!(count(&place, "segmentation", "done"), 4, "{told:#?}");
+    // Another run tries again.
+    let told = place.synecho(&RUN).refused(&[]);
+    assert_eq!(told.err.matches("failed: ").count(), 2, "{told:#?}");
+}
+
+#[test]
 fn fail_fast_stops_at_the_first_failure() {
     let place = place();
     let told = place.synecho(&[&RUN[..], &["--fail-fast"]].concat()).refused(&["seed 0: bad.safetensors: "]);

@@ -96,19 +96,19 @@ fn data_that_lacks_what_the_mode_needs_is_told() {
     let data = "[data]\nsource = \"folder\"\nroot = \"data\"\n";
     for lines in [UNCONDITIONAL, "mode = \"unconditional\"\nper_class = true\n", "mode = \"text\"\n"] {
         place.write("made.toml", &format!("{data}{}", section("a", lines)));
-        let told = place.synecho(&RUN).refused(&[
-            "train a: ",
-            "there is no training image of 4CH ED",
-            "synecho data check",
-        ]);
-        assert!(!told.err.contains("step 20"), "only after the training: {told:#?}");
+        for command in [&RUN[..], &["plan", "made.toml"]] {
+            place
+                .synecho(command)
+                .refused(&["the generator a: there is no training image of 4CH ED", "synecho data check"]);
+        }
     }
     // The same images without masks.
     let bare = (0..16)
         .fold(place.read("data/manifest.csv"), |table, i| table.replace(&format!(",masks/{i}.png,"), ",,"));
     place.write("data/manifest.csv", &bare);
     place.write("made.toml", &format!("{data}{}", section("a", CHANNELS)));
-    place.synecho(&RUN).refused(&["train a: ", "manifest.csv: ", "has no mask"]);
+    place.synecho(&RUN).refused(&["the generator a: ", "has no mask", "mode = \"text\""]);
+    assert!(!place.path("runs").exists());
 }
 
 #[test]

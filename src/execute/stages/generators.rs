@@ -9,6 +9,7 @@ use crate::{
     manifest::{Manifest, Phase, Row, Split, View},
     measure::{generators, networks},
     picture::Picture,
+    plan::{self, GeneratorCell},
     report::ReportInput,
     report::generators::{
         Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances,
@@ -28,18 +29,17 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
     if spec.generators.is_empty() {
         return Ok(());
     }
-    for (name, settings) in &spec.generators {
-        if !place.artifacts.contains_key(format!("generator/images/{name}").as_str()) {
-            // Arms with few patients have one of their own for each seed.
-            continue;
-        }
-        let artifact = |what: &str| place.artifacts.get(format!("generator/{what}/{name}").as_str());
+    let mut shown = HashSet::new();
+    for (name, patients) in plan::generator_cells(spec) {
+        let settings = &spec.generators[name];
+        let label = GeneratorCell::label(name, patients);
+        let artifact = |what: &str| place.artifacts.get(format!("generator/{what}/{label}").as_str());
         let mode = word(&settings.mode);
         let real = Manifest::read(place.artifact(&format!("data/generator {name}"))?.join(DATA))?;
-        let made_by = place.artifact(&format!("generator/images/{name}"))?;
+        let made_by = place.artifact(&format!("generator/images/{label}"))?;
         let made = Manifest::read(made_by.join(DATA))?;
         let mut generator = Generator {
-            name: name.clone(),
+            name: label.clone(),
             mode: mode.clone(),
             own_models: settings.mode == Mode::Unconditional && settings.per_class,
             images: made.rows.len() as u64,
@@ -58,7 +58,7 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
             input.curves.extend(points.into_iter().map(|point| CurvePoint {
                 experiment: spec.experiment.name.clone(),
                 task: TASK.into(),
-                arm: name.clone(),
+                arm: label.clone(),
                 model: mode.clone(),
                 seed: Some(settings.seed),
                 ..point
@@ -80,12 +80,13 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
         input.measurements.extend(rows.into_iter().map(|row| Measurement {
             experiment: spec.experiment.name.clone(),
             task: TASK.into(),
-            arm: name.clone(),
+            arm: label.clone(),
             model: mode.clone(),
             seed: Some(settings.seed),
             ..row
         }));
-        if spec.report.pictures || is_phantom(place) {
+        // One figure of a generator, however often it was trained.
+        if (spec.report.pictures || is_phantom(place)) && shown.insert(name) {
             generator.samples = samples(&real, &made)?;
             if let Some(dir) = artifact("distances") {
                 generator.nearest = nearest(&dir.join(NEAREST), &real, &made)?;

@@ -20,10 +20,27 @@ use crate::{
     train,
 };
 
-/// The greatest number of synthetic images of each class.
+/// The greatest number of synthetic (or repeated) images of each class.
 pub(super) struct Most {
     pub per_class: usize,
     pub label: Label,
+}
+
+impl Most {
+    fn in_all(&self) -> usize {
+        self.per_class * self.label.classes().len()
+    }
+
+    /// Keeps the first ones of each class.
+    fn limit(&self, order: &mut Vec<usize>, rows: &[Row]) {
+        let mut left = vec![self.per_class; self.label.classes().len()];
+        order.retain(|&i| {
+            let left = &mut left[class_of(&rows[i], self.label)];
+            let room = *left > 0;
+            *left = left.saturating_sub(1);
+            room
+        });
+    }
 }
 
 /// Training and validation images of an arm's network.
@@ -40,12 +57,12 @@ pub(super) fn task_data(
     let train = match (mixture.ratio, mixture.further) {
         (None, _) => real,
         (Some(ratio), Further::DuplicateReal) => {
-            let copies = real.copies(&duplicates(real.len(), ratio, seed));
+            let copies = real.copies(&duplicates(&real.rows, ratio, seed, most));
             real.followed_by(&copies)?
         }
         (Some(ratio), further) => {
             let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
-            check_sources(&made, &real)?;
+            check_sources(&made, &real, &manifest)?;
             let made = Samples::read(&made, Split::Train, None, masks)?;
             let synthetic = made.chosen(&chosen(&made.rows, real.len(), ratio, seed, most)?);
             match further == Further::SyntheticOnly {
@@ -58,7 +75,10 @@ pub(super) fn task_data(
 }
 
 /// The arm's training patients, where they are not all.
-pub(super) fn arm_patients(manifest: &Manifest, patients: Option<Fraction>) -> Option<Vec<String>> {
+pub(in crate::execute) fn arm_patients(
+    manifest: &Manifest,
+    patients: Option<Fraction>,
+) -> Option<Vec<String>> {
     patients.map(|p| data::split::fraction(manifest, p.fraction, p.seed))
 }
 
@@ -66,7 +86,8 @@ pub(super) fn arm_patients(manifest: &Manifest, patients: Option<Fraction>) -> O
 /// smaller are among those of the greater.
 fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) -> Result<Vec<usize>> {
     let count = (real as f64 * ratio).round() as usize;
-    if count > made.len() {
+    let needed = most.as_ref().map_or(count, |most| count.min(most.in_all()));
+    if needed > made.len() {
         return Err(Error::input(format!(
             "a ratio of {ratio} asks for {count} synthetic images beside {real} real ones: there are {}",
             made.len()
@@ -81,21 +102,17 @@ fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) 
     order.shuffle(&mut random::rng(seed, "synthetic images", &[]));
     order.truncate(count);
     if let Some(most) = most {
-        let mut left = vec![most.per_class; most.label.classes().len()];
-        order.retain(|&i| {
-            let left = &mut left[class_of(&made[i], most.label)];
-            let room = *left > 0;
-            *left = left.saturating_sub(1);
-            room
-        });
+        most.limit(&mut order, made);
     }
     order.sort_unstable();
     Ok(order)
 }
 
 /// Which real images are there once more, and in which copy of the set: whole copies, and a drawn part of
-/// one. Each is augmented by draws of its own, as another epoch's would be.
-fn duplicates(real: usize, ratio: f64, seed: u64) -> Vec<usize> {
+/// one; where there may be no more of a class, what is left is drawn too. Each is augmented by draws of its own, as
+/// another epoch's would be.
+fn duplicates(rows: &[Row], ratio: f64, seed: u64, most: Option<Most>) -> Vec<usize> {
+    let real = rows.len();
     let count = (real as f64 * ratio).round() as usize;
     let mut copies: Vec<usize> = (0..real).cycle().take(count / real.max(1) * real).collect();
     let mut order: Vec<usize> = (0..real).collect();
@@ -103,15 +120,30 @@ fn duplicates(real: usize, ratio: f64, seed: u64) -> Vec<usize> {
     order.truncate(count - copies.len());
     order.sort_unstable();
     copies.extend(order);
+    if let Some(most) = most {
+        let mut drawn = copies.clone();
+        drawn.shuffle(&mut random::rng(seed, "duplicate images of a class", &[]));
+        most.limit(&mut drawn, rows);
+        if drawn.len() < copies.len() {
+            drawn.sort_unstable();
+            return drawn;
+        }
+    }
     copies
 }
 
-/// Refuses images that were made from the masks of patients who do not train in this arm.
-fn check_sources(made: &Manifest, real: &Samples) -> Result<()> {
+/// Refuses images that were made from the masks of patients who do not train in this arm, or are named as images of
+/// such patients of the data set.
+fn check_sources(made: &Manifest, real: &Samples, all: &Manifest) -> Result<()> {
     let known: HashSet<&str> = real.rows.iter().map(|row| row.patient.as_str()).collect();
     let sources = made.rows.iter().filter_map(|row| patient_of(row.source_mask.as_deref()?));
     let strange: BTreeSet<&str> = sources.filter(|patient| !known.contains(patient)).collect();
-    refuse(&strange, "synthetic images were made from the masks of", &made.root)
+    refuse(&strange, "synthetic images were made from the masks of", &made.root)?;
+    let others: HashSet<&str> =
+        all.rows.iter().map(|row| row.patient.as_str()).filter(|patient| !known.contains(patient)).collect();
+    let named = made.rows.iter().map(|row| row.patient.as_str());
+    let strange: BTreeSet<&str> = named.filter(|patient| others.contains(patient)).collect();
+    refuse(&strange, "synthetic images are called images of", &made.root)
 }
 
 /// The patient in `patient0001_2CH_ED`; none for what is no image's name (`pseudo`).
@@ -125,16 +157,14 @@ fn patient_of(source: &str) -> Option<&str> {
 /// Beside a trained pipeline's parts: the patients whose images it was trained on, one a line.
 const SEEN: &str = "training_patients.txt";
 
-/// Whom a pipeline was trained on; empty where it does not say, as a stock one.
-fn seen_by(pipeline: &Path) -> Result<BTreeSet<String>> {
-    let file = pipeline.join(SEEN);
-    match file.is_file() {
-        false => Ok(BTreeSet::new()),
-        true => {
-            let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
-            Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
-        }
-    }
+/// Whom a pipeline, or a part of one, was trained on; empty where it does not say, as a stock one.
+fn seen_by(folder: &Path) -> Result<BTreeSet<String>> {
+    let places = [Some(folder), folder.parent()].into_iter().flatten();
+    let Some(file) = places.map(|place| place.join(SEEN)).find(|file| file.is_file()) else {
+        return Ok(BTreeSet::new());
+    };
+    let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
+    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 /// Writes down whom a pipeline was trained on, and whom its base was.
@@ -216,6 +246,8 @@ mod tests {
 
     #[test]
     fn duplicates_are_whole_copies_and_a_drawn_part() {
+        let rows: Vec<Row> = (0..100).map(|i| row(i, None)).collect();
+        let duplicates = |real, ratio, seed| duplicates(&rows[..real], ratio, seed, None);
         let copies = duplicates(10, 2.3, 1);
         assert_eq!(copies.len(), 23);
         for image in 0..10 {

@@ -38,7 +38,7 @@ fn generators(generators: &[Generator]) -> Table {
     let mut table = Table {
         name: "generators".to_owned(),
         title: "Generators: what was trained and made".to_owned(),
-        caption: "As trained on all real training patients. An arm of fewer patients gets its images from a generator of its own, trained on those patients alone.".to_owned(),
+        caption: "An arm of fewer patients gets its images from a generator of its own, trained on those patients alone and named with them.".to_owned(),
         columns: columns(&[
             "Generator",
             "Mode",
@@ -73,6 +73,11 @@ fn generators(generators: &[Generator]) -> Table {
     without_empty_columns(&mut table);
     if generators.iter().any(|g| g.summary.is_some()) {
         table.notes.push("Trained on: patients / images. Steps × images behind each.".to_owned());
+    }
+    let outside: Vec<&str> =
+        generators.iter().filter(|g| g.summary.is_none()).map(|g| g.name.as_str()).collect();
+    if !outside.is_empty() {
+        table.notes.push(format!("Not trained here: {}. Images from the masks of patients who do not train in an arm are refused for it, and pipelines that list such patients. One that names no patients cannot be checked: whether it knows the test patients is not known.", outside.join(", ")));
     }
     if generators.iter().any(|g| g.own_models) {
         table.notes.push(
