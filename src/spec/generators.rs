@@ -141,7 +141,7 @@ layered! {
         preset: GeneratorPreset,
         mode: Mode,
         /// What training starts from: another generator of the spec, or a diffusers folder. Empty: from
-        /// scratch. Text + segmentation needs one, of mode text.
+        /// scratch (what is then trained: `docs/spec.md`). A ControlNet needs one, of mode text.
         base: String,
         /// A finished diffusers folder: nothing is trained.
         pipeline: PathBuf,
