@@ -20,6 +20,9 @@ const DECIMALS: f64 = 1e10;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmInfo {
     pub name: String,
+    /// In words, what it is trained on.
+    #[serde(default)]
+    pub what: String,
     /// The generator of its synthetic images; and how they are used, where not beside the real ones.
     pub synthetic: Option<String>,
     /// Synthetic (or repeated) images per real one.
@@ -249,7 +252,16 @@ mod tests {
     fn info(name: &str, synthetic: Option<&str>, ratio: Option<f64>, real_fraction: f64) -> ArmInfo {
         let control = name.starts_with("duplicate-real");
         let (name, synthetic) = (name.to_owned(), synthetic.map(str::to_owned));
-        ArmInfo { replaces_real: name.ends_with("alone"), name, synthetic, ratio, control, real_fraction }
+        let what = String::new();
+        ArmInfo {
+            what,
+            replaces_real: name.ends_with("alone"),
+            name,
+            synthetic,
+            ratio,
+            control,
+            real_fraction,
+        }
     }
 
     fn row(arm: &str, seed: u64, patient: usize, phase: &str, structure: &str, value: f64) -> Measurement {

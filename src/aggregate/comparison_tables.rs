@@ -96,6 +96,28 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
     words
 }
 
+/// A heading, and a line a comparison: how much, and what may be said of it. None without comparisons.
+pub fn findings(comparisons: &[Comparison], score: &Score, split: &str, unit: &str) -> Option<Vec<String>> {
+    let first = comparisons.first()?;
+    let several = comparisons.iter().any(|c| c.model != first.model);
+    let decimals = score.decimals();
+    let head = format!(
+        "Differences in {} on {} {split} patients, mean of {}; {} is better",
+        score.words(unit),
+        first.patients,
+        plural(first.per_seed.len() as u64, "seed", "seeds"),
+        if score.higher_is_better() { "higher" } else { "lower" },
+    );
+    let line = |c: &Comparison| {
+        let interval = c.interval.map_or(String::new(), |(low, high)| {
+            format!(" [{}, {}]", number(low, decimals), number(high, decimals))
+        });
+        let size = format!("{}{interval}", number(c.difference, decimals));
+        format!("{} against {}: {size}, {}", named(&c.arm, &c.model, several), c.against, c.words())
+    };
+    Some(std::iter::once(head).chain(comparisons.iter().map(line)).collect())
+}
+
 /// A row a comparison, with what may be said of it. None without comparisons.
 pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, unit: &str) -> Option<Table> {
     let first = comparisons.first()?;
@@ -280,6 +302,10 @@ mod tests {
         assert!(found.iter().filter(|c| c.against == "duplicate-real 100 %").count() == 3, "{found:?}");
         assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
         assert!(table.notes[0].starts_with("Significant at 0.05 after Holm's correction over "));
+        let lines = findings(&found, &Score::segmentation("dice"), "test", "").unwrap();
+        assert_eq!(lines.len(), 1 + found.len());
+        assert!(lines[0].ends_with("test patients, mean of 3 seeds; higher is better"), "{}", lines[0]);
+        assert!(lines[1].contains(" against real: ") && lines[1].contains("], "), "{}", lines[1]);
         let text = table.to_markdown();
         assert!(text.contains("than real, p ") && text.contains("no significant difference"), "{text}");
         let csv = table.to_csv().unwrap();

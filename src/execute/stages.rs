@@ -576,9 +576,40 @@ fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
     })
 }
 
+/// What an arm is trained on.
+fn arm_words(arm: &spec::Arm) -> String {
+    let of = match arm.real_fraction {
+        1.0 => String::new(),
+        fraction => format!(
+            " of {} % of the training patients, others for each seed",
+            (fraction * 1e4).round() / 100.0
+        ),
+    };
+    let ratio = arm.ratio.unwrap_or_default();
+    match (&arm.synthetic, arm.mix, arm.control) {
+        (None, _, None) => format!("real images{of} alone"),
+        (None, _, Some(_)) => format!(
+            "real images{of}, and copies of them, {ratio} for each: as many as with synthetic images, and nothing new"
+        ),
+        (Some(name), spec::Mix::Together, _) => {
+            format!("real images{of}, and for each of them {ratio} of {name}")
+        }
+        (Some(name), spec::Mix::SyntheticOnly, _) => {
+            format!("for each real image{of} {ratio} of {name}, and no real one")
+        }
+        (Some(name), spec::Mix::Pretrain, _) => {
+            let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
+            format!(
+                "first, for {share} % of the training, {ratio} of {name} for each real image; then the real images{of}"
+            )
+        }
+    }
+}
+
 fn arm_info(arm: &spec::Arm) -> ArmInfo {
     ArmInfo {
         name: arm.name.clone(),
+        what: arm_words(arm),
         synthetic: arm.synthetic.as_ref().map(|name| match arm.mix {
             spec::Mix::Together => name.clone(),
             spec::Mix::SyntheticOnly => format!("{name} alone"),

@@ -179,7 +179,7 @@ impl Work {
             Self::TrainClassification { .. } => 1,
             Self::MeasureSegmentation { .. } => 1,
             Self::MeasureClassification { .. } => 1,
-            Self::Report { .. } => 3,
+            Self::Report { .. } => 4,
         }
     }
 

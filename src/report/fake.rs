@@ -46,6 +46,7 @@ fn arm_info(name: &str, images: u64) -> super::ArmInfo {
     let more = generator.is_some() || name.starts_with("duplicate");
     super::ArmInfo {
         name: name.into(),
+        what: String::new(),
         synthetic: generator.map(Into::into),
         ratio: more.then(|| images as f64 / 400.0 - 1.0),
         replaces_real: false,

@@ -1,7 +1,7 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
-use super::{Figure, PHANTOM, ReportInput};
-use crate::aggregate::{Cell, Table, training_images};
+use super::{Figure, PHANTOM, ReportInput, comparisons::Compared};
+use crate::aggregate::{Cell, Table, findings, training_images};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -39,11 +39,19 @@ fn list(items: &[String]) -> String {
     format!("<ul>{items}</ul>\n")
 }
 
+/// A paragraph a line, where there are several.
+fn lines(text: &str) -> String {
+    match text.contains('\n') {
+        true => text.lines().map(|line| format!("<p>{}</p>", escape(line))).collect(),
+        false => escape(text),
+    }
+}
+
 fn pairs(pairs: &[(String, String)]) -> String {
     let rows: String = pairs
         .iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)))
+        .map(|(name, value)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), lines(value)))
         .collect();
     format!("<dl>\n{rows}</dl>\n")
 }
@@ -138,16 +146,30 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
             first.test_patients,
             first.test_images
         );
-        facts.push((if task == "segmentation" { "Segmentation" } else { "Classification" }.to_owned(), text));
+        let steps: Vec<u64> = models.iter().map(|m| m.steps).collect();
+        text += &match (steps.iter().min(), steps.iter().max()) {
+            (Some(least), Some(most)) if least == most => {
+                format!("; every network trained for {} optimizer steps", grouped(*most))
+            }
+            (Some(least), Some(most)) => {
+                format!("; trained for {} to {} optimizer steps", grouped(*least), grouped(*most))
+            }
+            _ => String::new(),
+        };
+        facts.push((name_of(task).to_owned(), text));
     }
     let arms: Vec<String> = super::arms(input)
         .iter()
-        .map(|arm| match input.models.iter().find(|m| m.arm == *arm) {
-            Some(m) => format!("{arm}: {}", training_images(m)),
-            None => arm.clone(),
+        .map(|arm| {
+            let info = input.meta.arms.iter().find(|info| info.name == *arm);
+            let what = info.map_or("", |info| info.what.as_str());
+            let images = input.models.iter().find(|m| m.arm == *arm).map(training_images);
+            let words: Vec<&str> =
+                [what, images.as_deref().unwrap_or_default()].into_iter().filter(|w| !w.is_empty()).collect();
+            format!("{arm}: {}", words.join(" (")) + if words.len() == 2 { ")" } else { "" }
         })
         .collect();
-    facts.push(("Arms (trained on)".to_owned(), arms.join("; ")));
+    facts.push(("Arms (trained on)".to_owned(), arms.join("\n")));
     let generators: Vec<String> = input
         .generators
         .iter()
@@ -162,13 +184,39 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
     facts
 }
 
+fn name_of(task: &str) -> &'static str {
+    if task == "segmentation" { "Segmentation" } else { "Classification" }
+}
+
+/// What came of the comparisons by each task's first score.
+fn found(compared: &[Compared]) -> Vec<(String, String)> {
+    let mut facts: Vec<(String, String)> = Vec::new();
+    for c in compared {
+        let name = name_of(c.score.task);
+        if facts.iter().any(|(known, _)| known == name) {
+            continue;
+        }
+        let lines = findings(&c.found, &c.score, &c.split, &c.unit);
+        facts.extend(lines.map(|lines| (name.to_owned(), lines.join("\n"))));
+    }
+    if !facts.is_empty() {
+        facts.push(("How to read it".to_owned(), "In brackets: 95 % interval over patients. “Higher” and “lower” only after a paired test over patients, corrected for the number of comparisons. It is said of these networks, images and patients: another generator, another number of real images or another training can do otherwise.".to_owned()));
+    }
+    facts
+}
+
 /// `664 282`, with spaces that do not break.
 fn grouped(n: u64) -> String {
     super::axes::tick_label(n as f64, 0)
 }
 
 /// The whole page.
-pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &[Table]) -> String {
+pub(super) fn page(
+    input: &ReportInput,
+    figures: &[(&Figure, String)],
+    tables: &[Table],
+    compared: &[Compared],
+) -> String {
     let meta = &input.meta;
     let title = if meta.title.is_empty() { &meta.name } else { &meta.title };
     let mut nav = Vec::new();
@@ -245,10 +293,14 @@ pub(super) fn page(input: &ReportInput, figures: &[(&Figure, String)], tables: &
     };
     let nav: String = nav.iter().map(|(id, name)| format!("<a href=\"#{id}\">{name}</a>")).collect();
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<p class=\"kicker\">Synecho report · {name}</p>\n<h1>{title}</h1>\n{banner}</header>\n<nav aria-label=\"Contents\">{nav}</nav>\n<main>\n<h2 id=\"asked\">What was asked</h2>\n{asked}{warnings}{body}</main>\n</body>\n</html>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<p class=\"kicker\">Synecho report · {name}</p>\n<h1>{title}</h1>\n{banner}</header>\n<nav aria-label=\"Contents\">{nav}</nav>\n<main>\n<h2 id=\"asked\">What was asked</h2>\n{asked}{warnings}{found}{body}</main>\n</body>\n</html>\n",
         title = escape(title),
         name = escape(&meta.name),
         asked = pairs(&asked(input)),
+        found = match found(compared) {
+            facts if facts.is_empty() => String::new(),
+            facts => format!("<h2 id=\"found\">What was found</h2>\n{}", pairs(&facts)),
+        },
     )
 }
 

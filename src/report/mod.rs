@@ -314,7 +314,7 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     save(to.join("resolved.toml"), input.meta.resolved_toml.as_bytes())?;
     save(to.join("measurements.csv"), results::to_csv(&rows)?.as_bytes())?;
     save(to.join("curves.csv"), results::to_csv(&aggregate::sorted_curves(&input.curves))?.as_bytes())?;
-    save(to.join(PAGE), html::page(input, &drawn, &tables).as_bytes())
+    save(to.join(PAGE), html::page(input, &drawn, &tables, &compared).as_bytes())
 }
 
 /// Removes what an earlier report left, by the names that reports give; a user's own files stay.
