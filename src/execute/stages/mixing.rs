@@ -220,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_pipeline_knows_whom_the_whole_saw() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(SEEN), "p1\np2\n").unwrap();
+        for folder in [dir.path().to_owned(), dir.path().join("controlnet"), dir.path().join("2ch_ed")] {
+            assert_eq!(seen_by(&folder).unwrap().into_iter().collect::<Vec<_>>(), ["p1", "p2"], "{folder:?}");
+        }
+        assert!(seen_by(&dir.path().join("a/b")).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_greater_ratio_keeps_what_the_smaller_one_drew() {
         let made: Vec<Row> = (0..40).map(|i| row(i, None)).collect();
         let few = chosen(&made, 20, 0.5, 3, None).unwrap();
@@ -246,6 +256,16 @@ mod tests {
 
     #[test]
     fn duplicates_are_whole_copies_and_a_drawn_part() {
+        // Two thirds of 90 are ED; no more than 20 of each phase are repeated, whichever they are.
+        let uneven: Vec<Row> = (0..90).map(|i| row(if i % 3 < 2 { 0 } else { 1 }, None)).collect();
+        let most = || Some(Most { per_class: 20, label: Label::Phase });
+        let drawn = super::duplicates(&uneven, 2.0, 1, most());
+        assert_eq!(drawn.iter().filter(|&&i| i % 3 < 2).count(), 20);
+        assert_eq!(drawn.len(), 40);
+        assert!(drawn.iter().any(|&i| i > 45), "not the first ones");
+        // A limit that nothing reaches changes nothing.
+        let loose = Some(Most { per_class: 200, label: Label::Phase });
+        assert_eq!(super::duplicates(&uneven, 0.5, 1, loose), super::duplicates(&uneven, 0.5, 1, None));
         let rows: Vec<Row> = (0..100).map(|i| row(i, None)).collect();
         let duplicates = |real, ratio, seed| duplicates(&rows[..real], ratio, seed, None);
         let copies = duplicates(10, 2.3, 1);
