@@ -3,7 +3,7 @@
 
 MONAI's UNet or torchvision's ResNet-18, torchvision's v2 transforms, a DataLoader with worker
 processes. Timed are whole epochs: reading the PNG files, augmentation, forward, backward, step.
-Prints one JSON document; everything in f32 on the CPU.
+Prints one JSON document; everything in f32.
 
     python bench/reference.py --data DIR --task segmentation --epochs 3
 """
@@ -72,7 +72,7 @@ class Manifest(Dataset):
         return image, mask[0].long()
 
 
-def recipe(task):
+def recipe(task, device):
     """Network, loss and optimizer."""
     if task == "segmentation":
         network = UNet(
@@ -84,20 +84,21 @@ def recipe(task):
             num_res_units=0,
             act=("LeakyReLU", {"negative_slope": 0.1}),
             norm="instance",
-        )
-        loss = nn.CrossEntropyLoss(weight=torch.tensor([0.05, 0.25, 0.35, 0.35]))
+        ).to(device)
+        loss = nn.CrossEntropyLoss(weight=torch.tensor([0.05, 0.25, 0.35, 0.35], device=device))
         return network, loss, torch.optim.Adam(network.parameters(), lr=1e-3)
-    network = resnet18(weights=None, num_classes=2)
+    network = resnet18(weights=None, num_classes=2).to(device)
     return network, nn.CrossEntropyLoss(), torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
 
 
-def train(loader, network, loss, optimizer, steps=None):
+def train(loader, network, loss, optimizer, device, steps=None):
     """One epoch (or its first `steps` steps); the mean loss."""
     network.train()
     total, count = 0.0, 0
     for step, (images, truth) in enumerate(loader):
         if step == steps:
             break
+        images, truth = images.to(device, non_blocking=True), truth.to(device, non_blocking=True)
         optimizer.zero_grad()
         value = loss(network(images), truth)
         value.backward()
@@ -116,6 +117,7 @@ def main():
     parser.add_argument("--warmup-steps", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the DataLoader")
     parser.add_argument("--threads", type=int, help="threads of PyTorch (its own choice without)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -132,13 +134,15 @@ def main():
             shuffle=True,
             num_workers=arguments.workers,
             persistent_workers=arguments.workers > 0,
+            pin_memory=arguments.device != "cpu",
         )
-        network, loss, optimizer = recipe(arguments.task)
-        train(loader, network, loss, optimizer, arguments.warmup_steps)
+        device = torch.device(arguments.device)
+        network, loss, optimizer = recipe(arguments.task, device)
+        train(loader, network, loss, optimizer, device, arguments.warmup_steps)
         seconds, losses = [], []
         for epoch in range(arguments.epochs):
             start = time.perf_counter()
-            losses.append(train(loader, network, loss, optimizer))
+            losses.append(train(loader, network, loss, optimizer, device))
             seconds.append(time.perf_counter() - start)
             print(f"epoch {epoch + 1}: {seconds[-1]:.2f} s, loss {losses[-1]:.4f}", file=sys.stderr)
     result = {
@@ -151,6 +155,7 @@ def main():
         "peak_rss_mb": peak.megabytes,
         "threads": torch.get_num_threads(),
         "workers": arguments.workers,
+        "device": arguments.device,
         "version": f"torch {torch.__version__}",
     }
     print(json.dumps(result, indent=2))

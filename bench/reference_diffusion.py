@@ -33,7 +33,7 @@ class Ddpm:
 
     batch_size, rate, schedule, warmup_steps = 16, 1e-4, "cosine", 500
 
-    def __init__(self, _base, _kind):
+    def __init__(self, _base, _kind, device):
         self.scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
         self.trained = UNet2DModel(
             sample_size=128,
@@ -44,7 +44,7 @@ class Ddpm:
             down_block_types=("DownBlock2D",) * 4 + ("AttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * 4,
             num_class_embeds=4,
-        )
+        ).to(device)
         self.data = TensorDataset(torch.rand(IMAGES, 1, 128, 128) * 2 - 1, torch.randint(0, 4, (IMAGES,)))
 
     def prepare(self, images, _labels):
@@ -59,17 +59,17 @@ class ControlNet:
 
     batch_size, rate, schedule, warmup_steps = 4, 5e-6, "constant", 0
 
-    def __init__(self, base, kind):
+    def __init__(self, base, kind, device):
         base = Path(base) / "pipeline"
 
         def frozen(network, part):
-            return network.from_pretrained(base / part, torch_dtype=kind).requires_grad_(False)
+            return network.from_pretrained(base / part, torch_dtype=kind).requires_grad_(False).to(device)
 
         self.scheduler = DDPMScheduler.from_pretrained(base / "scheduler")
         self.autoencoder = frozen(AutoencoderKL, "vae")
         self.text_encoder = frozen(CLIPTextModel, "text_encoder")
         self.unet = frozen(UNet2DConditionModel, "unet")
-        self.trained = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(base / "unet"))
+        self.trained = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(base / "unet")).to(device)
         self.kind = kind
         words = self.text_encoder.config.vocab_size
         side = self.autoencoder.config.sample_size
@@ -120,6 +120,7 @@ def main():
     parser.add_argument("--precision", default="f32", choices=["f32", "bf16"])
     parser.add_argument("--steps", type=int, default=6, help="steps to time; the median counts")
     parser.add_argument("--warmup-steps", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="threads of PyTorch (its own choice without)")
     arguments = parser.parse_args()
     if arguments.task == "controlnet" and not arguments.base:
@@ -129,24 +130,27 @@ def main():
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     low = arguments.precision == "bf16"
-    task = TASKS[arguments.task](arguments.base, torch.bfloat16 if low else torch.float32)
+    device = torch.device(arguments.device)
+    task = TASKS[arguments.task](arguments.base, torch.bfloat16 if low else torch.float32, device)
     parameters = list(task.trained.parameters())
     task.trained.train()
     optimizer = torch.optim.AdamW(parameters, lr=task.rate)
     rates = get_scheduler(
         task.schedule, optimizer, num_warmup_steps=task.warmup_steps, num_training_steps=10_000
     )
-    loader = DataLoader(task.data, batch_size=task.batch_size, shuffle=True, drop_last=True)
+    loader = DataLoader(
+        task.data, batch_size=task.batch_size, shuffle=True, drop_last=True, pin_memory=device.type != "cpu"
+    )
     seconds, losses = [], []
     source = batches(loader)
     for step in range(arguments.warmup_steps + arguments.steps):
         start = time.perf_counter()
-        images, *conditions = next(source)
+        images, *conditions = (part.to(device, non_blocking=True) for part in next(source))
         sample = task.prepare(images, *conditions)
         noise = torch.randn_like(sample)
-        timesteps = torch.randint(0, 1000, (len(sample),))
+        timesteps = torch.randint(0, 1000, (len(sample),), device=device)
         noisy = task.scheduler.add_noise(sample, noise, timesteps)
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
             predicted = task.predict(noisy, timesteps, *conditions)
         loss = functional.mse_loss(predicted.float(), noise)
         loss.backward()
@@ -155,6 +159,8 @@ def main():
         rates.step()
         optimizer.zero_grad()
         losses.append(loss.item())
+        if device.type != "cpu":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         print(f"step {step + 1}: {seconds[-1]:.2f} s, loss {losses[-1]:.4f}", file=sys.stderr)
     result = {
@@ -166,6 +172,7 @@ def main():
         "seconds": [round(value, 4) for value in seconds],
         "last_loss": round(losses[-1], 5),
         "threads": torch.get_num_threads(),
+        "device": arguments.device,
         "version": f"torch {torch.__version__}",
     }
     print(json.dumps(result, indent=2))

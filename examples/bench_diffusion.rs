@@ -15,12 +15,14 @@ use serde_json::json;
 use synecho::{
     Error, Result,
     data::{self, import::Format, phantom::PhantomSpec},
+    doctor,
     manifest::{Manifest, Split},
     progress::Progress,
     samples::{MaskReading, Samples},
     spec::{Augment, Generator, GeneratorPreset, ImageSpace, Mode, Precision, Preset},
     train,
 };
+use tch::{Cuda, Device};
 
 #[derive(Parser)]
 struct Arguments {
@@ -32,6 +34,9 @@ struct Arguments {
     base: Option<PathBuf>,
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     precision: String,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Steps to time; the median counts
     #[arg(long, default_value_t = 6)]
     steps: usize,
@@ -101,19 +106,27 @@ fn main() -> Result<()> {
         Some(base) if making_base => base.clone(),
         _ => work.path().join("out"),
     };
-    let laps = RefCell::new(vec![Instant::now()]);
+    let device = doctor::choose_device(&arguments.device)?;
+    // A GPU works on while the program prepares what is next: a step has ended when its kernels have.
+    let now = || {
+        if let Device::Cuda(index) = device {
+            Cuda::synchronize(i64::try_from(index).unwrap_or(0));
+        }
+        Instant::now()
+    };
+    let laps = RefCell::new(vec![now()]);
     let setting = train::Setting {
-        device: tch::Device::Cpu,
+        device,
         out: &out,
         checkpoints: &work.path().join("checkpoints"),
         progress: &Progress::new(true),
         label: "bench",
         checkpoint_every: f64::INFINITY,
         start: None,
-        lap: &|| laps.borrow_mut().push(Instant::now()),
+        lap: &|| laps.borrow_mut().push(now()),
     };
     let pipeline = |base: &PathBuf| base.join(train::diffusion::PIPELINE);
-    let base = arguments.base.as_ref().filter(|_| !making_base).map(pipeline);
+    let base = arguments.base.as_ref().filter(|_| arguments.task == "controlnet").map(pipeline);
     train::diffusion::diffusion(&settings, base.as_deref(), &data, &|_, _, _| Ok(()), &setting)?;
     let laps = laps.borrow();
     let seconds: Vec<f64> = laps.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
@@ -128,6 +141,7 @@ fn main() -> Result<()> {
             "seconds_per_step": timed.get(timed.len() / 2),
             "seconds": seconds,
             "threads": tch::get_num_threads(),
+            "device": arguments.device,
         })
     );
     Ok(())

@@ -10,7 +10,7 @@ use std::{cell::RefCell, path::PathBuf, time::Instant};
 use clap::Parser;
 use serde_json::json;
 use synecho::{
-    Error, Result, data,
+    Error, Result, data, doctor,
     manifest::{Manifest, Split},
     nn::backbone::Backbone,
     progress::Progress,
@@ -18,6 +18,7 @@ use synecho::{
     spec::{Classification, Precision, Preset, Segmentation},
     train,
 };
+use tch::{Cuda, Device};
 
 #[derive(Parser)]
 struct Arguments {
@@ -27,6 +28,9 @@ struct Arguments {
     task: String,
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     precision: String,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     #[arg(long, default_value_t = 3)]
     epochs: usize,
     /// Take the first LIMIT training images only
@@ -52,6 +56,7 @@ fn main() -> Result<()> {
         precision,
         ..Classification::preset(Preset::Corrected)
     };
+    let device = doctor::choose_device(&arguments.device)?;
     let segments = arguments.task == "segmentation";
     let size = if segments { segmentation.image_size } else { classification.image_size };
 
@@ -68,16 +73,23 @@ fn main() -> Result<()> {
 
     let images = samples.len();
     let task = train::TaskData { train: samples, val: few };
-    let ends = RefCell::new(vec![Instant::now()]);
+    // A GPU works on while the program prepares what is next: an epoch has ended when its kernels have.
+    let now = || {
+        if let Device::Cuda(index) = device {
+            Cuda::synchronize(i64::try_from(index).unwrap_or(0));
+        }
+        Instant::now()
+    };
+    let ends = RefCell::new(vec![now()]);
     let setting = train::Setting {
-        device: tch::Device::Cpu,
+        device,
         out: folder.path(),
         checkpoints: &folder.path().join("checkpoint"),
         progress: &Progress::new(true),
         label: "bench",
         checkpoint_every: f64::INFINITY,
         start: None,
-        lap: &|| ends.borrow_mut().push(Instant::now()),
+        lap: &|| ends.borrow_mut().push(now()),
     };
     if segments {
         train::segmentation(&segmentation, &task, 0, &setting)?;
@@ -98,6 +110,7 @@ fn main() -> Result<()> {
             "epochs": seconds,
             "load_seconds": load_seconds,
             "threads": tch::get_num_threads(),
+            "device": arguments.device,
         })
     );
     Ok(())

@@ -15,7 +15,10 @@ use std::{
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::{
+    determinism,
+    error::{Error, Result},
+};
 
 /// Everything that [`inspect`] found.
 #[derive(Debug, Clone, Serialize)]
@@ -236,6 +239,7 @@ pub fn choose_device(name: &str) -> Result<tch::Device> {
     };
     let count = cuda_device_count();
     if index < count {
+        determinism::require();
         return Ok(tch::Device::Cuda(index));
     }
     Err(match load_cuda() {

@@ -142,6 +142,14 @@ impl From<tch::TchError> for Error {
     }
 }
 
+impl Error {
+    /// Whether a kernel broke off on the GPU, after which the process can do nothing on it any more. (Out of memory
+    /// is no such error.)
+    pub fn lost_the_gpu(&self) -> bool {
+        self.detail.as_deref().unwrap_or(&self.problem).contains("CUDA error:")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

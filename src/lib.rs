@@ -11,6 +11,7 @@ pub mod aggregate;
 pub mod augment;
 pub mod cli;
 pub mod data;
+mod determinism;
 pub mod doctor;
 pub mod error;
 pub mod execute;

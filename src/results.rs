@@ -1,7 +1,11 @@
 //! Tidy results: a row a value. What measuring writes, and what aggregating and reporting read.
 
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::Path,
+};
 
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AtPath, Error, Result};
@@ -146,6 +150,24 @@ pub fn parse_csv<T: for<'de> Deserialize<'de>>(text: &str, file: &Path) -> Resul
     )
 }
 
+/// As [`to_csv`], gzipped. The same rows give the same bytes: no time and no name is in the header.
+pub fn to_csv_gz<T: Serialize + Default>(rows: &[T]) -> Result<Vec<u8>> {
+    let fail = |e: std::io::Error| Error::failure(format!("cannot compress a table: {e}"));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(to_csv(rows)?.as_bytes()).map_err(fail)?;
+    encoder.finish().map_err(fail)
+}
+
+/// Reads what [`to_csv_gz`] wrote.
+pub fn read_csv_gz<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<Vec<T>> {
+    let packed = std::fs::read(file).at_path(file, "cannot read the table")?;
+    let mut text = String::new();
+    GzDecoder::new(packed.as_slice())
+        .read_to_string(&mut text)
+        .map_err(|e| Error::input(format!("not a gzipped table: {e}")).at(file))?;
+    parse_csv(&text, file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +188,14 @@ mod tests {
         let back: Vec<Measurement> = read_csv(&file).unwrap();
         assert!(back[0].value.is_nan() && back[0].seed.is_none() && back[0].n == Some(3));
         assert_eq!(to_csv::<Measurement>(&[]).unwrap().lines().count(), 1);
+
+        let packed = to_csv_gz(&rows).unwrap();
+        assert_eq!(packed, to_csv_gz(&rows).unwrap());
+        std::fs::write(&file, &packed).unwrap();
+        let back: Vec<Measurement> = read_csv_gz(&file).unwrap();
+        assert_eq!((back.len(), back[0].n), (1, Some(3)));
+        std::fs::write(&file, &packed[..packed.len() - 9]).unwrap();
+        let error = read_csv_gz::<Measurement>(&file).unwrap_err().to_string();
+        assert!(error.contains("not a gzipped table") && error.contains("m.csv"), "{error}");
     }
 }

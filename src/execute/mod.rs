@@ -123,7 +123,7 @@ pub fn run(
                 continue;
             }
             if let Some(outcome) = attempt(stage, plan, store, digests, options, progress)? {
-                let stop = options.fail_fast && matches!(outcome, Outcome::Failed(_));
+                let stop = matches!(&outcome, Outcome::Failed(e) if options.fail_fast || e.lost_the_gpu());
                 let elsewhere = matches!(outcome, Outcome::Hit) && !there[i];
                 outcomes[i] = Some(if elsewhere { Outcome::DoneElsewhere } else { outcome });
                 moved = true;
@@ -223,7 +223,12 @@ fn attempt(
     });
     Ok(Some(match result {
         Ok(_) => Outcome::Done,
-        Err(error) => {
+        Err(mut error) => {
+            if error.lost_the_gpu() {
+                error = error.help(
+                    "the GPU does nothing more for this process: run the command again, what is done is kept",
+                );
+            }
             store.fail(kind, key, &error);
             progress.line(format!("failed: {}", stage.label));
             Outcome::Failed(error)

@@ -28,6 +28,26 @@ fn weights(vs: &Path, shape: &[i64]) -> Result<(Tensor, Tensor)> {
     Ok((vs.f_var("weight", shape, Init::Const(0.0))?, vs.f_var("bias", &shape[..1], Init::Const(0.0))?))
 }
 
+/// `AdaptiveAvgPool2d(7)`. As products with matrices of means: libtorch's own adds its gradient up in an order that
+/// changes from run to run on CUDA.
+fn pooled(xs: &Tensor) -> Tensor {
+    let size = xs.size();
+    let means = |from: i64| {
+        let mut means = vec![0f32; (7 * from) as usize];
+        for (i, row) in means.chunks_exact_mut(from as usize).enumerate() {
+            let i = i as i64;
+            let (start, end) = (i * from / 7, ((i + 1) * from + 6) / 7);
+            row[start as usize..end as usize].fill(1.0 / (end - start) as f32);
+        }
+        Tensor::from_slice(&means).view([7, from]).to_device(xs.device()).to_kind(xs.kind())
+    };
+    let (height, width) = (size[2], size[3]);
+    if (height, width) == (7, 7) {
+        return xs.shallow_clone(); // 224 px: each mean is of one value
+    }
+    means(height).matmul(xs).matmul(&means(width).transpose(0, 1))
+}
+
 /// `depths`: convolutions of each level; a max-pooling ends each, so images need 32 pixels a side.
 fn vgg(vs: &Path, depths: [usize; 5], classes: i64) -> Result<Classifier> {
     let (features, classifier) = (vs / "features", vs / "classifier");
@@ -45,7 +65,7 @@ fn vgg(vs: &Path, depths: [usize; 5], classes: i64) -> Result<Classifier> {
         layers.push(Box::new(|xs, _| xs.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false)));
         index += 1;
     }
-    layers.push(Box::new(|xs, _| xs.adaptive_avg_pool2d([7, 7]).flatten(1, -1)));
+    layers.push(Box::new(|xs, _| pooled(xs).flatten(1, -1)));
     let (weight, bias) = weights(&(&classifier / 0), &[4096, cin * 7 * 7])?;
     layers.push(Box::new(move |xs, _| xs.linear(&weight, Some(&bias)).relu_()));
     let (weight, bias) = weights(&(&classifier / 3), &[4096, 4096])?;

@@ -9,7 +9,10 @@ use tch::{Kind, Tensor};
 use crate::{
     error::{AtPath, Error, Result},
     manifest::CLASSES,
-    nn::{autoencoder_kl::AutoencoderKL, diffusion::config::ClassEmbed},
+    nn::{
+        autoencoder_kl::{AutoencoderKL, Posterior},
+        diffusion::config::ClassEmbed,
+    },
     store::write_atomically,
 };
 
@@ -99,6 +102,20 @@ pub enum Space {
     Latent(Box<AutoencoderKL>),
 }
 
+/// What is denoised, from what the encoder says of images: drawn by `noise` (standard normal, of the mean's shape),
+/// or the mean.
+///
+/// # Errors
+/// The noise has another shape.
+pub fn latents(vae: &AutoencoderKL, posterior: &Posterior, noise: Option<&Tensor>) -> Result<Tensor> {
+    let mean = posterior.mode();
+    let latents = match noise {
+        Some(noise) => posterior.sample(&noise.to_device(mean.device()).to_kind(mean.kind()))?,
+        None => mean,
+    };
+    Ok(latents * vae.config().scaling_factor)
+}
+
 impl Space {
     /// Pixels along the side of one place of what is denoised.
     pub fn factor(&self) -> i64 {
@@ -133,15 +150,7 @@ impl Space {
         match self {
             Self::Pixels { patch: 1 } => Ok(images.shallow_clone()),
             Self::Pixels { patch } => Ok(images.f_pixel_unshuffle(*patch)?),
-            Self::Latent(vae) => {
-                let posterior = vae.encode(images)?;
-                let mean = posterior.mode();
-                let latents = match noise {
-                    Some(noise) => posterior.sample(&noise.to_device(mean.device()).to_kind(mean.kind()))?,
-                    None => mean,
-                };
-                Ok(latents * vae.config().scaling_factor)
-            }
+            Self::Latent(vae) => latents(vae, &vae.encode(images)?, noise),
         }
     }
 

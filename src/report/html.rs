@@ -1,6 +1,6 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
-use super::{Figure, PHANTOM, ReportInput, comparisons::Compared};
+use super::{Figure, MEASUREMENTS, PHANTOM, ReportInput, comparisons::Compared};
 use crate::aggregate::{Cell, Table, findings, training_images};
 
 const STYLE: &str = include_str!("style.css");
@@ -272,7 +272,7 @@ pub(super) fn page(
         if input.generators.is_empty() { "" } else { "; of synthetic images per class and over all" };
     body += &format!(
         "<h2 id=\"data\">Data files</h2>\n<ul>\n\
-        <li><a href=\"measurements.csv\">measurements.csv</a>: every value behind the tables, per image, per patient and over all{generated}</li>\n\
+        <li><a href=\"{MEASUREMENTS}\">{MEASUREMENTS}</a> (pandas and polars read it as it is): every value behind the tables, per image, per patient and over all{generated}</li>\n\
         <li><a href=\"curves.csv\">curves.csv</a>: every point of the training curves</li>\n\
         <li><a href=\"resolved.toml\">resolved.toml</a>: the spec that makes this report again</li>\n</ul>\n"
     );

@@ -10,6 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::MEASUREMENTS;
 use crate::{
     aggregate::{Means, is_image, metric_label, number, structure_label},
     error::{AtPath, Error, Result},
@@ -110,7 +111,7 @@ pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
             .at(&file)
             .help(format!("there are\n        {help}")));
     }
-    let rows: Vec<Measurement> = results::read_csv(&folder.join("measurements.csv"))?;
+    let rows: Vec<Measurement> = results::read_csv_gz(&folder.join(MEASUREMENTS))?;
     let mut told = format!("spec: {}\n", folder.join("resolved.toml").display());
     let mut last = None;
     for cell in &cells {

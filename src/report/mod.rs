@@ -37,6 +37,9 @@ use crate::{
 };
 pub use publish::publish;
 
+/// Every value behind the report, gzipped: a row an image, structure and measure soon makes ten megabytes.
+pub const MEASUREMENTS: &str = "measurements.csv.gz";
+
 /// The page that holds everything.
 pub const PAGE: &str = "index.html";
 
@@ -270,7 +273,7 @@ fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Co
 const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
 
 /// Writes the whole report into the folder `to` (made where it is missing): `index.html`, `figures/`
-/// (SVG, PDF, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `stages.json`, `measurements.csv`, `curves.csv`.
+/// (SVG, PDF, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `stages.json`, `measurements.csv.gz`, `curves.csv`.
 ///
 /// Figures and tables of an earlier report that this one does not have are removed. The page is written last.
 ///
@@ -312,7 +315,7 @@ pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
     }
     save(to.join(lineage::STAGES), input.lineage.to_json()?.as_bytes())?;
     save(to.join("resolved.toml"), input.meta.resolved_toml.as_bytes())?;
-    save(to.join("measurements.csv"), results::to_csv(&rows)?.as_bytes())?;
+    save(to.join(MEASUREMENTS), &results::to_csv_gz(&rows)?)?;
     save(to.join("curves.csv"), results::to_csv(&aggregate::sorted_curves(&input.curves))?.as_bytes())?;
     save(to.join(PAGE), html::page(input, &drawn, &tables, &compared).as_bytes())
 }
@@ -386,7 +389,7 @@ mod tests {
             "figures/segmentation_dice_ratio_column.png",
             "figures/segmentation_hd95_boxes.svg",
             "figures/segmentation_samples.png",
-            "measurements.csv",
+            MEASUREMENTS,
             "resolved.toml",
             "tables/classification.tex",
             "tables/classification_comparisons.csv",
@@ -400,10 +403,15 @@ mod tests {
         assert!(page.contains("these are not patients"));
         // Offline: nothing is fetched.
         assert!(!page.contains("src=\"http") && !page.contains("href=\"http") && !page.contains("@import"));
-        let head = fs::read_to_string(a.path().join("measurements.csv")).unwrap();
-        assert!(head.starts_with(
+        let rows: Vec<Measurement> = results::read_csv_gz(&a.path().join(MEASUREMENTS)).unwrap();
+        let csv = results::to_csv(&rows).unwrap();
+        assert!(csv.starts_with(
             "experiment,task,arm,model,seed,split,patient,view,phase,structure,metric,value,unit,n\n"
         ));
+        assert_eq!(
+            csv,
+            results::to_csv(&aggregate::measurements_table(&input.measurements).unwrap()).unwrap()
+        );
         // For looking at: `SYNECHO_KEEP_REPORT=folder cargo test the_whole_report`.
         if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
             write(&input, Path::new(&folder)).unwrap();

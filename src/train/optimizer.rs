@@ -58,12 +58,13 @@ impl Optimizer {
     /// One step on the master weights with their gradient, both flat f32.
     pub fn step(&mut self, master: &Tensor, gradient: &Tensor, rate: f64) {
         self.step += 1;
+        let chunk = if master.device().is_cuda() { CHUNK_CUDA } else { CHUNK };
         let (count, mut start) = (master.numel() as i64, 0);
         while start < count {
-            let part = |whole: &Tensor| whole.narrow(0, start, CHUNK.min(count - start));
+            let part = |whole: &Tensor| whole.narrow(0, start, chunk.min(count - start));
             let mut moments: Vec<Tensor> = self.moments.iter().map(part).collect();
             self.rule.apply(&mut part(master), &part(gradient), &mut moments, rate, self.step);
-            start += CHUNK;
+            start += chunk;
         }
     }
 }
@@ -71,6 +72,8 @@ impl Optimizer {
 /// Weights that are worked on at a time (4 MB each of weights, gradient and moments): what one pass over
 /// them reads is then in the CPU's cache for the next, and what it makes needs no new memory.
 const CHUNK: i64 = 1 << 20;
+/// On a GPU launching a kernel costs more than what a small one does; 256 MB each keep the temporaries small.
+const CHUNK_CUDA: i64 = 1 << 26;
 
 impl Rule {
     /// Step `step`, from 1, on weights and moments in place.

@@ -33,8 +33,8 @@ impl Task for SegmentationTask<'_> {
     }
 
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let (logits, weights) = (logits.to_kind(Kind::Float), Some(&self.class_weights));
-        let cross_entropy = logits.f_cross_entropy_loss(target, weights, Reduction::Mean, -100, 0.0)?;
+        let logits = logits.to_kind(Kind::Float);
+        let cross_entropy = cross_entropy(&logits, target, &self.class_weights)?;
         Ok(match self.loss {
             SegmentationLoss::CrossEntropy => cross_entropy,
             SegmentationLoss::DiceCrossEntropy => cross_entropy + dice_loss(&logits, target)?,
@@ -92,6 +92,15 @@ pub fn dice_loss(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     let shared: Tensor = over(&(&predicted * &truth)) * 2.0 + SMOOTH;
     let both: Tensor = over(&predicted) + over(&truth) + SMOOTH;
     Ok((shared / both).mean(Kind::Float) * -1.0 + 1.0)
+}
+
+/// torch.nn.CrossEntropyLoss with class weights: [N, C, H, W] logits against [N, H, W] classes; a scalar.
+///
+/// The mean is taken here: on CUDA libtorch's own adds the pixels up in an order that changes from run to run.
+fn cross_entropy(logits: &Tensor, target: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let of_pixels = logits.f_cross_entropy_loss(target, Some(weights), Reduction::None, -100, 0.0)?;
+    let weight_of_pixels = weights.f_index_select(0, &target.flatten(0, -1))?;
+    Ok(of_pixels.sum(Kind::Float) / weight_of_pixels.sum(Kind::Float))
 }
 
 /// Trains a U-Net on the images and masks of `data`; writes weights, curves and summary.

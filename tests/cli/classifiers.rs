@@ -33,7 +33,7 @@ fn place() -> Place {
 fn each_is_trained_and_measured_and_the_report_counts_what_was_trained() {
     let place = place();
     assert_eq!(place.synecho(&RUN).well().stages_done(), (10, 10));
-    let measurements = place.read("reports/small/measurements.csv");
+    let measurements = place.measurements("reports/small");
     for backbone in MODELS {
         let start = format!("small,classification,real,{},0,test,,,,,accuracy,", backbone.name());
         assert!(measurements.lines().any(|line| line.starts_with(&start)), "{start}");

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use synecho::{
     nn::{init, resnet::resnet18, weights},
     picture::Picture,
-    results::{Measurement, parse_csv},
+    results::{Measurement, read_csv_gz},
 };
 use tch::{Device, Tensor, nn::VarStore};
 
@@ -205,8 +205,7 @@ fn a_spec_measures_its_generators_beside_what_tells_the_scale() {
         table.contains("Fréchet distance") && table.contains("domain") && !table.contains("| FID |"),
         "{table}"
     );
-    let rows: Vec<Measurement> =
-        parse_csv(&place.read("reports/made/measurements.csv"), Path::new("measurements.csv")).unwrap();
+    let rows: Vec<Measurement> = read_csv_gz(&place.path("reports/made/measurements.csv.gz")).unwrap();
     let value = |arm: &str, metric: &str| {
         let fits = |r: &&Measurement| r.arm == arm && r.metric == metric && r.view.is_empty();
         let found: Vec<&Measurement> = rows.iter().filter(fits).collect();

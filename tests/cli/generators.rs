@@ -52,7 +52,11 @@ pub const IMAGES: usize = 24;
 pub const GENERATORS: [(&str, &str); 7] = [
     ("channels", "mode = \"text+segmentation\"\nconditioning = \"channels\"\nper_mask = 2\n"),
     ("control", "mode = \"text+segmentation\"\nbase = \"text\"\nconditioning = \"controlnet\"\n"),
-    ("control-latent", "mode = \"text+segmentation\"\nbase = \"latent\"\nconditioning = \"controlnet\"\n"),
+    // Without augmentation: its latents are kept.
+    (
+        "control-latent",
+        "mode = \"text+segmentation\"\nbase = \"latent\"\nconditioning = \"controlnet\"\naugment = { enabled = false }\n",
+    ),
     ("each", "mode = \"unconditional\"\nper_class = true\nimage_space = \"pixel\"\n"),
     ("latent", "mode = \"text\"\nimage_space = \"latent\"\n"),
     ("text", "mode = \"text\"\n"),

@@ -27,7 +27,7 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
     let files = done.place.files("reports/small");
     for name in [
         "index.html",
-        "measurements.csv",
+        "measurements.csv.gz",
         "curves.csv",
         "resolved.toml",
         "figures/segmentation_convergence_steps.svg",
@@ -43,7 +43,7 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
     ] {
         assert!(files.get(name).is_some_and(|bytes| bytes.len() > 100), "{name}");
     }
-    let measurements = done.place.read("reports/small/measurements.csv");
+    let measurements = done.place.measurements("reports/small");
     let mut lines = measurements.lines();
     assert_eq!(
         lines.next(),
@@ -123,7 +123,7 @@ fn a_report_is_drawn_again_to_the_same_bytes_and_a_new_title_trains_nothing() {
     let told = place.synecho(&[&RUN[..], &title, &["--reports", "titled"]].concat()).well();
     assert_eq!(told.stages_done(), (1, STAGES));
     assert!(place.read("titled/small/index.html").contains("Another title"));
-    assert_eq!(place.read("titled/small/measurements.csv"), place.read("reports/small/measurements.csv"));
+    assert_eq!(place.measurements("titled/small"), place.measurements("reports/small"));
 
     Place::small().synecho(&["report", "small.toml"]).refused(&[
         "7 of 7 stages are not done yet, the first is: draw the phantom",

@@ -3,12 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use flate2::read::GzDecoder;
 use synecho::picture::Picture;
 use tempfile::TempDir;
 
@@ -97,10 +99,26 @@ impl Place {
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
+    /// The measurements of a report, as CSV.
+    pub fn measurements(&self, report: &str) -> String {
+        let path = self.path(report).join("measurements.csv.gz");
+        let packed = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut text = String::new();
+        GzDecoder::new(packed.as_slice()).read_to_string(&mut text).unwrap();
+        text
+    }
+
     /// The program in this folder, without what cargo puts into the environment of a test.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_synecho"));
         command.args(args).current_dir(&self.root);
+        // `SYNECHO_TEST_DEVICE=cuda cargo test` tries the same on a GPU.
+        let works = args.first().is_some_and(|verb| ["run", "sample"].contains(verb));
+        if let Some(device) =
+            std::env::var_os("SYNECHO_TEST_DEVICE").filter(|_| works && !args.contains(&"--device"))
+        {
+            command.arg("--device").arg(device);
+        }
         for name in ["LIBTORCH", "LD_LIBRARY_PATH", "RUST_BACKTRACE"] {
             command.env_remove(name);
         }

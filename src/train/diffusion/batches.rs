@@ -1,8 +1,6 @@
 //! Batches for a generator, made ahead of the training step. All that is drawn comes from (seed, place
 //! in the whole training), so it depends neither on the batch nor on where training was taken up.
 
-use std::sync::mpsc::sync_channel;
-
 use rand::{Rng, seq::SliceRandom};
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
@@ -13,10 +11,8 @@ use crate::{
     error::Result,
     random,
     samples::Samples,
+    train::loader::ahead,
 };
-
-/// Batches made ahead of their use.
-const AHEAD: usize = 3;
 
 /// How batches are made.
 pub(super) struct Batches<'a> {
@@ -43,6 +39,8 @@ pub(super) struct Batch {
     pub images: Tensor,
     /// (batch, height, width), i64; none where the samples have none.
     pub masks: Option<Tensor>,
+    /// Whether the images are the samples' own, without augmentation: such an image comes back as it is.
+    pub unchanged: bool,
     /// Which of the samples these are, and whether they go without their prompt.
     pub chosen: Vec<usize>,
     pub dropped: Vec<bool>,
@@ -58,29 +56,30 @@ pub(super) struct Batch {
     pub posterior_noise: Option<Tensor>,
 }
 
+/// What a batch is made of, as plain numbers.
+struct Pixels {
+    images: Vec<f32>,
+    /// Empty where the samples have none.
+    masks: Vec<i64>,
+    noise: Vec<f32>,
+    /// Empty where no posterior is drawn from.
+    posterior: Vec<f32>,
+    timesteps: Vec<i64>,
+    dropped: Vec<bool>,
+    places: Vec<Place>,
+    training: bool,
+}
+
 impl Batches<'_> {
     /// Hands the batches `from`..`to` of the training to `step`.
-    pub fn each(&self, from: u64, to: u64, mut step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
-        std::thread::scope(|scope| {
-            let (sender, batches) = sync_channel(AHEAD);
-            let ahead = scope.spawn(move || {
-                let mut order = Order::default();
-                for batch in from..to {
-                    let size = self.batch_size as u64;
-                    let places: Vec<Place> =
-                        (batch * size..(batch + 1) * size).map(|p| order.place(self, p)).collect();
-                    // The receiver is gone after an error in a step.
-                    if sender.send(self.batch(&places, true)).is_err() {
-                        break;
-                    }
-                }
-            });
-            let outcome = batches.into_iter().try_for_each(|batch| step(batch?));
-            match ahead.join() {
-                Ok(()) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+    pub fn each(&self, from: u64, to: u64, step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
+        let (size, mut order) = (self.batch_size as u64, Order::default());
+        let batches = (from..to).map(move |batch| {
+            let places: Vec<Place> =
+                (batch * size..(batch + 1) * size).map(|p| order.place(self, p)).collect();
+            self.pixels(places, true)
+        });
+        ahead(self.device, batches, |pixels| self.tensors(pixels), step)
     }
 
     /// The samples themselves with noise that is always the same, at most `most` of them, evenly chosen.
@@ -89,10 +88,16 @@ impl Batches<'_> {
         let places: Vec<Place> = (0..count)
             .map(|i| Place { at: i as u64, epoch: 0, sample: i * self.samples.len() / count })
             .collect();
-        places.chunks(self.batch_size.max(16)).map(|places| self.batch(places, false)).collect()
+        let mut batches = Vec::new();
+        let mut places = places.into_iter().peekable();
+        while places.peek().is_some() {
+            let some = places.by_ref().take(self.batch_size.max(16)).collect();
+            batches.push(self.tensors(self.pixels(some, false)?)?);
+        }
+        Ok(batches)
     }
 
-    fn batch(&self, places: &[Place], training: bool) -> Result<Batch> {
+    fn pixels(&self, places: Vec<Place>, training: bool) -> Result<Pixels> {
         let size = self.samples.size;
         let pixels = size * size;
         let with_masks = !self.samples.masks.is_empty();
@@ -142,23 +147,29 @@ impl Batches<'_> {
                 }
             })?;
         let (mut timesteps, mut dropped) = (Vec::new(), Vec::new());
-        for place in places {
+        for place in &places {
             let mut rng = random::rng(self.seed, &purpose("timestep"), &[place.at]);
             timesteps.push(rng.random_range(0..self.timesteps));
             dropped.push(rng.random::<f64>() < self.prompt_dropout && training);
         }
-        let (n, s) = (places.len() as i64, size as i64);
+        Ok(Pixels { images, masks, noise, posterior, timesteps, dropped, places, training })
+    }
+
+    fn tensors(&self, pixels: Pixels) -> Result<Batch> {
+        let Pixels { images, masks, noise, posterior, timesteps, dropped, places, training } = pixels;
+        let (n, s) = (places.len() as i64, self.samples.size as i64);
         let [c, h, w] = self.noise;
         let tensor = |values: &[f32], shape: [i64; 4]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(values)?.f_view(shape)?.f_to(self.device)?)
         };
-        let masks = match with_masks {
-            true => Some(Tensor::f_from_slice(&masks)?.f_view([n, s, s])?.f_to(self.device)?),
-            false => None,
+        let masks = match masks.is_empty() {
+            false => Some(Tensor::f_from_slice(&masks)?.f_view([n, s, s])?.f_to(self.device)?),
+            true => None,
         };
         Ok(Batch {
             images: tensor(&images, [n, 1, s, s])?,
             masks,
+            unchanged: self.range.is_none() || !training,
             labels: places.iter().filter_map(|p| self.labels.get(p.sample).copied()).collect(),
             offset: self.offset,
             chosen: places.iter().map(|p| p.sample).collect(),

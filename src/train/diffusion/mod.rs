@@ -8,7 +8,11 @@ mod folder;
 mod networks;
 mod texts;
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, hash_map::Entry},
+    path::{Path, PathBuf},
+};
 
 use tch::{Device, Kind, Tensor};
 
@@ -22,8 +26,11 @@ use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
     manifest::{Manifest, Row, Split},
-    nn::schedulers::{PredictionType, Scheduler},
-    pipeline::space::Space,
+    nn::{
+        autoencoder_kl::{AutoencoderKL, Posterior},
+        schedulers::{PredictionType, Scheduler},
+    },
+    pipeline::space::{self, Space},
     progress::Bar,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
@@ -275,6 +282,8 @@ struct Denoising<'a> {
     velocity: bool,
     /// Weight of the loss at each timestep; none: 1.
     weights: Option<Vec<f32>>,
+    /// Of images that come back as they are: what the autoencoder says of them, by their place among all prompts.
+    encoded: RefCell<HashMap<usize, Posterior>>,
 }
 
 impl<'a> Denoising<'a> {
@@ -293,7 +302,39 @@ impl<'a> Denoising<'a> {
             false => None,
             true => Some(min_snr(scheduler.alphas_cumprod(), gamma, velocity)?),
         };
-        Ok(Self { networks, scheduler, velocity, weights })
+        Ok(Self { networks, scheduler, velocity, weights, encoded: RefCell::default() })
+    }
+
+    /// What noise is added to, f32: nothing is learned on the way.
+    fn clean(&self, batch: &Batch) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let images = match self.networks.image_channels {
+            1 => batch.images.shallow_clone(),
+            channels => batch.images.f_expand([-1, channels, -1, -1], false)?.contiguous(),
+        };
+        let (space, noise) = (&self.networks.space, batch.posterior_noise.as_ref());
+        match space {
+            Space::Latent(vae) if batch.unchanged => {
+                space::latents(vae, &self.encoded(vae, &images, batch)?, noise)
+            }
+            _ => space.encode(&images, noise),
+        }
+    }
+
+    /// Each image is encoded once, and by itself: so its latents depend neither on the batch nor on where training
+    /// was taken up.
+    fn encoded(&self, vae: &AutoencoderKL, images: &Tensor, batch: &Batch) -> Result<Posterior> {
+        let mut encoded = self.encoded.borrow_mut();
+        let (mut means, mut logvars) = (Vec::new(), Vec::new());
+        for (i, &sample) in batch.chosen.iter().enumerate() {
+            let posterior = match encoded.entry(batch.offset + sample) {
+                Entry::Occupied(kept) => kept.into_mut(),
+                Entry::Vacant(place) => place.insert(vae.encode(&images.f_narrow(0, i as i64, 1)?)?),
+            };
+            means.push(posterior.mean.shallow_clone());
+            logvars.push(posterior.logvar.shallow_clone());
+        }
+        Ok(Posterior { mean: Tensor::f_cat(&means, 0)?, logvar: Tensor::f_cat(&logvars, 0)? })
     }
 
     fn timesteps(&self) -> i64 {
@@ -312,7 +353,7 @@ fn min_snr(alphas_cumprod: &Tensor, gamma: f64, velocity: bool) -> Result<Vec<f3
 
 impl Objective for Denoising<'_> {
     fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
-        let sample = clean(batch, self.networks)?;
+        let sample = self.clean(batch)?;
         let noisy = self.scheduler.add_noise(&sample, &batch.noise, &batch.timesteps)?;
         let predicted = self.networks.predict(&noisy, batch, kind)?;
         let target = match self.velocity {
@@ -326,14 +367,4 @@ impl Objective for Denoising<'_> {
         let errors = (predicted - target).square().f_mean_dim(&[1i64, 2, 3][..], false, Kind::Float)?;
         Ok((errors * Tensor::from_slice(&of).to_device(batch.noise.device())).mean(Kind::Float))
     }
-}
-
-/// What noise is added to, f32: nothing is learned on the way.
-fn clean(batch: &Batch, networks: &Networks) -> Result<Tensor> {
-    let _guard = tch::no_grad_guard();
-    let images = match networks.image_channels {
-        1 => batch.images.shallow_clone(),
-        channels => batch.images.f_expand([-1, channels, -1, -1], false)?.contiguous(),
-    };
-    networks.space.encode(&images, batch.posterior_noise.as_ref())
 }

@@ -546,6 +546,7 @@ mod tests {
         Batch {
             images: Tensor::zeros([2, 1, 16, 16], (Kind::Float, Device::Cpu)),
             masks: None,
+            unchanged: true,
             chosen: vec![0, 1],
             dropped: dropped.to_vec(),
             labels: labels.to_vec(),
