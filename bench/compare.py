@@ -4,7 +4,8 @@
 The two tasks: one epoch against bench/reference.py, on the same files. Synecho reads and resizes all
 files once, before its first epoch: that time is added to its epoch whole. The diffusion models: one step
 against bench/reference_diffusion.py, which needs no files; how Python's own bf16 compares with its f32
-is told as well, since whether bf16 pays depends on the CPU. FID of two halves of the folder's images: the whole
+is told as well, since whether bf16 pays depends on the CPU. A ControlNet's images are not augmented: Synecho keeps
+their latents after the first pass, and is timed after it; the reference encodes them in each step, as its script does. FID of two halves of the folder's images: the whole
 program against the whole of pytorch-fid (bench/reference_fid.py), with the same made-up weights. The Frechet
 distance of 1600 and 1600 features of 2048 dimensions: against pytorch-fid's (bench/reference_frechet.py).
 

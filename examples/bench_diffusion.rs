@@ -85,7 +85,9 @@ fn phantom(size: usize, image_space: ImageSpace, work: &Path) -> Result<train::T
 }
 
 fn main() -> Result<()> {
-    synecho::memory::keep(); // as the program does
+    // As the program does.
+    synecho::memory::keep();
+    synecho::determinism::prepare();
     let arguments = Arguments::parse();
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let work = tempfile::tempdir().map_err(temporary)?;

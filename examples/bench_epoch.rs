@@ -39,7 +39,9 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    synecho::memory::keep(); // as the program does
+    // As the program does.
+    synecho::memory::keep();
+    synecho::determinism::prepare();
     let arguments = Arguments::parse();
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let folder = tempfile::tempdir().map_err(temporary)?;

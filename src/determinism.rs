@@ -17,15 +17,20 @@ unsafe extern "C" {
     fn set_deterministic_fill_uninitialized_memory(context: *mut c_void, on: bool);
 }
 
-/// Asks libtorch for kernels that give the same bytes each time: to be called before the first work on a GPU,
-/// by a program with one thread. The CPU's are so without.
-pub(crate) fn require() {
+/// To be called when a program begins: cuBLAS reads this variable when it is first used, and without it libtorch
+/// refuses its kernels after [`require`]. Whoever sets it keeps what they say.
+pub fn prepare() {
     const CUBLAS: &str = "CUBLAS_WORKSPACE_CONFIG";
-    // cuBLAS reads it when it is first used; the value is the one that PyTorch's documentation names.
     if std::env::var_os(CUBLAS).is_none() {
-        // SAFETY: no other thread reads or writes the environment yet.
+        // SAFETY: a program that begins has no other thread that could read or write the environment. The value is
+        // the one that PyTorch's documentation names.
         unsafe { std::env::set_var(CUBLAS, ":4096:8") };
     }
+}
+
+/// Asks libtorch for kernels that give the same bytes each time: before the first work on a GPU. The CPU's are so
+/// without.
+pub(crate) fn require() {
     // SAFETY: plain setters of the process's one context, which lives as long as the process.
     unsafe {
         let context = global_context();

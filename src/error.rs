@@ -143,10 +143,14 @@ impl From<tch::TchError> for Error {
 }
 
 impl Error {
-    /// Whether a kernel broke off on the GPU, after which the process can do nothing on it any more. (Out of memory
-    /// is no such error.)
+    /// Whether a kernel of this process broke off on the GPU, after which the process can do nothing on it any more. Too little memory
+    /// and a GPU that libtorch was not built for are no such errors.
     pub fn lost_the_gpu(&self) -> bool {
-        self.detail.as_deref().unwrap_or(&self.problem).contains("CUDA error:")
+        const BROKEN_OFF: [&str; 3] = ["CUDA error:", "CUDA driver error:", "CUDNN_STATUS_EXECUTION_FAILED"];
+        const WORKS_ON: [&str; 4] = ["out of memory", "ALLOC_FAILED", "NOT_INITIALIZED", "no kernel image"];
+        let whole = self.detail.as_deref().unwrap_or_default();
+        let holds = |words: &[&str]| words.iter().any(|word| whole.contains(word));
+        holds(&BROKEN_OFF) && !holds(&WORKS_ON)
     }
 }
 
@@ -173,5 +177,18 @@ mod tests {
             .unwrap_err();
         assert_eq!(e.to_string().lines().count(), 1);
         assert!(e.log_detail().is_some());
+    }
+
+    #[test]
+    fn what_breaks_off_on_the_gpu_is_told_from_too_little_memory() {
+        let lost = |message: &str| Error::failure("x").detail(message).lost_the_gpu();
+        assert!(lost("CUDA error: misaligned address\nCUDA kernel errors might be reported later"));
+        assert!(lost("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"));
+        assert!(!lost("CUDA out of memory. Tried to allocate 2 GiB"));
+        assert!(!lost("CUDA error: out of memory"));
+        assert!(!lost("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"));
+        assert!(!Error::failure("the loss is NaN").lost_the_gpu());
+        // As another process tells of it: this one has its GPU still.
+        assert!(!Error::failure("libtorch: CUDA error: an illegal memory access").lost_the_gpu());
     }
 }

@@ -11,7 +11,7 @@ pub mod aggregate;
 pub mod augment;
 pub mod cli;
 pub mod data;
-mod determinism;
+pub mod determinism;
 pub mod doctor;
 pub mod error;
 pub mod execute;

@@ -147,7 +147,7 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     }
     let blocked = ran.outcomes.iter().filter(|o| matches!(o, Outcome::Blocked)).count();
     if blocked > 0 {
-        eprintln!("{blocked} stage(s) need what failed and were not begun");
+        eprintln!("{blocked} stage(s) were not begun");
     }
     if ran.exit_code() == 0 {
         let to = how.reports.join(&asked.spec.experiment.name);

@@ -348,6 +348,7 @@ FID is biased upwards by small n: compare it at equal n alone, or take KID. In f
 /// Parses, runs, and turns an error into its exit code.
 pub fn main() -> ExitCode {
     crate::memory::keep();
+    crate::determinism::prepare();
     let cli = Cli::parse();
     match commands::carry_out(cli.command) {
         Ok(code) => ExitCode::from(code),

@@ -89,6 +89,9 @@ pub const CHECKPOINT_EVERY: f64 = 15.0;
 /// The folder of the store where features of images are kept; they can be computed again at any time.
 const FEATURES: &str = "features";
 
+/// What to do after a kernel has broken off.
+const LOST_GPU: &str = "this process can do nothing more on the GPU: run the command again, what is done is kept; where it breaks off again, take fewer --jobs or a smaller batch_size";
+
 /// How long to wait for another process's stage before looking again.
 const WAIT: Duration = Duration::from_millis(200);
 
@@ -223,12 +226,8 @@ fn attempt(
     });
     Ok(Some(match result {
         Ok(_) => Outcome::Done,
-        Err(mut error) => {
-            if error.lost_the_gpu() {
-                error = error.help(
-                    "the GPU does nothing more for this process: run the command again, what is done is kept",
-                );
-            }
+        Err(error) => {
+            let error = if error.lost_the_gpu() { error.help(LOST_GPU) } else { error };
             store.fail(kind, key, &error);
             progress.line(format!("failed: {}", stage.label));
             Outcome::Failed(error)
@@ -252,9 +251,11 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
         let first = whole.split("\\n").next().and_then(|s| s.lines().next()).unwrap_or_default();
-        Err(Error::failure(format!("the stage broke off: {first}"))
-            .detail(whole)
-            .help("the whole message is in log.txt in the stage's .partial folder"))
+        let error = Error::failure(format!("the stage broke off: {first}")).detail(whole);
+        Err(match error.lost_the_gpu() {
+            true => error,
+            false => error.help("the whole message is in log.txt in the stage's .partial folder"),
+        })
     })
 }
 

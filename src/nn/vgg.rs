@@ -4,7 +4,7 @@
 //! order of its `parameters()`.
 
 use tch::{
-    Tensor,
+    Kind, Tensor,
     nn::{Init, Path},
 };
 
@@ -39,13 +39,14 @@ fn pooled(xs: &Tensor) -> Tensor {
             let (start, end) = (i * from / 7, ((i + 1) * from + 6) / 7);
             row[start as usize..end as usize].fill(1.0 / (end - start) as f32);
         }
-        Tensor::from_slice(&means).view([7, from]).to_device(xs.device()).to_kind(xs.kind())
+        Tensor::from_slice(&means).view([7, from]).to_device(xs.device())
     };
     let (height, width) = (size[2], size[3]);
     if (height, width) == (7, 7) {
         return xs.shallow_clone(); // 224 px: each mean is of one value
     }
-    means(height).matmul(xs).matmul(&means(width).transpose(0, 1))
+    let ys = means(height).matmul(&xs.to_kind(Kind::Float)).matmul(&means(width).transpose(0, 1));
+    ys.to_kind(xs.kind())
 }
 
 /// `depths`: convolutions of each level; a max-pooling ends each, so images need 32 pixels a side.

@@ -111,7 +111,8 @@ pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
             .at(&file)
             .help(format!("there are\n        {help}")));
     }
-    let rows: Vec<Measurement> = results::read_csv_gz(&folder.join(MEASUREMENTS))?;
+    let rows: Vec<Measurement> = results::read_csv_gz(&folder.join(MEASUREMENTS))
+        .map_err(|e| e.help("`synecho report SPEC` draws the report again"))?;
     let mut told = format!("spec: {}\n", folder.join("resolved.toml").display());
     let mut last = None;
     for cell in &cells {

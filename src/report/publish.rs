@@ -11,6 +11,9 @@ use crate::error::{AtPath, Result};
 /// Folders of a report that hold nothing but what was drawn.
 const DRAWN: [&str; 2] = ["figures", "tables"];
 
+/// What reports of earlier versions had, which would now be taken for this one's.
+const EARLIER: &str = "measurements.csv";
+
 /// Copies a report into the folder `to`. A file that is the same is not written; what an earlier
 /// report left in `figures/` and `tables/` goes away; other files of the user's stay.
 pub fn publish(artifact: &Path, to: &Path) -> Result<()> {
@@ -31,13 +34,15 @@ pub fn publish(artifact: &Path, to: &Path) -> Result<()> {
             kept.insert(target);
         }
     }
+    let mut stale = vec![to.join(EARLIER)];
     for folder in DRAWN.map(|folder| to.join(folder)).iter().filter(|folder| folder.is_dir()) {
-        for stale in files(folder)?.into_iter().filter(|file| !kept.contains(file)) {
-            // Another process that publishes the same report may have been faster.
-            match fs::remove_file(&stale) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.at_path(&stale, "cannot remove")?,
-            }
+        stale.extend(files(folder)?.into_iter().filter(|file| !kept.contains(file)));
+    }
+    for stale in stale {
+        // Another process that publishes the same report may have been faster.
+        match fs::remove_file(&stale) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.at_path(&stale, "cannot remove")?,
         }
     }
     Ok(())
@@ -64,9 +69,11 @@ mod tests {
         fs::write(from.join("figures/x.svg"), "x").unwrap();
         fs::write(to.join("figures/old.svg"), "old").unwrap();
         fs::write(to.join("notes.md"), "mine").unwrap();
+        fs::write(to.join("measurements.csv"), "old").unwrap();
         publish(&from, &to).unwrap();
         assert_eq!(fs::read_to_string(to.join("index.html")).unwrap(), "new");
         assert!(to.join("figures/x.svg").exists() && to.join("notes.md").exists());
+        assert!(!to.join("measurements.csv").exists());
         assert!(!to.join("figures/old.svg").exists() && !to.join("record.json").exists());
     }
 }

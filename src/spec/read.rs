@@ -110,6 +110,9 @@ fn typed_wrongly(message: &str) -> Error {
             None => format!("there are {}", known.join(", ")),
         });
     }
+    if let (true, Some(field)) = (message.starts_with("missing field"), names.first()) {
+        return Error::input(format!("`{field}` is missing")).help(format!("write {field} = … there"));
+    }
     let Some((problem, expected)) =
         message.rsplit_once(", expected ").filter(|_| message.starts_with("invalid"))
     else {

@@ -81,8 +81,11 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
         std::fs::rename(&next, &place).at_path(&place, "cannot put the checkpoint in its place")
     }
 
-    /// The checkpoint in `dir`, if there is one.
-    pub fn read(dir: &Path) -> Result<Option<Self>> {
+    /// The checkpoint in `dir`, if there is one, of a master like `master`.
+    ///
+    /// # Errors
+    /// It is damaged, or another version of the program laid the weights out otherwise.
+    pub fn read(dir: &Path, master: &Tensor) -> Result<Option<Self>> {
         let file = dir.join(FILE);
         if !file.exists() {
             return Ok(None);
@@ -97,8 +100,31 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
         let standing = serde_json::from_str(text("standing")?).map_err(|_| damaged())?;
         let curves = crate::results::parse_csv(text("curves")?, &file)?;
         let now = take(&mut tensors, "now").ok_or_else(damaged)?;
+        if now.master.size() != master.size() {
+            return Err(Error::failure("the checkpoint is another version's").at(&file));
+        }
         let kept = take(&mut tensors, "kept");
         let moments = (0..).map_while(|i| tensors.remove(&format!("moment.{i}"))).collect();
         Ok(Some(Self { standing, curves, now, moments, kept }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_of_another_layout_is_refused() {
+        let zeros = |count: i64| Tensor::zeros([count], (Kind::Float, Device::Cpu));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().is_none());
+        let now = Snapshot { master: zeros(64), buffers: HashMap::new() };
+        let checkpoint = Checkpoint { standing: 7u64, curves: vec![], now, moments: vec![], kept: None };
+        checkpoint.write(dir.path()).unwrap();
+        assert_eq!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().unwrap().standing, 7);
+        let error = Checkpoint::<u64>::read(dir.path(), &zeros(65)).err().unwrap().to_string();
+        assert!(error.contains("another version's") && error.contains("safetensors"), "{error}");
     }
 }

@@ -70,9 +70,10 @@ impl Features {
 struct Pixels {
     /// Images (or features), one after the other.
     images: Vec<f32>,
+    /// (batch, channels, height, width) or (batch, features).
+    shape: Vec<i64>,
     /// Classes of pixels, or of images.
     target: Vec<i64>,
-    count: usize,
 }
 
 /// Images (batch, channels, height, width), f32, channels last; targets (batch, height, width) or
@@ -134,9 +135,10 @@ impl Loader<'_> {
     }
 
     fn pixels(&self, chosen: &[usize], augment: Option<(usize, &AugmentRange)>) -> Result<Pixels> {
-        let count = chosen.len();
+        let n = chosen.len() as i64;
         if let (Some(features), Target::Labels(labels)) = (self.features, self.target) {
-            return Ok(Pixels { images: features.rows(chosen), target: classes(labels, chosen)?, count });
+            let shape = [&[n], &features.shape[..]].concat();
+            return Ok(Pixels { images: features.rows(chosen), shape, target: classes(labels, chosen)? });
         }
         let size = self.samples.size;
         let (pixels, planes) = (size * size, self.channels.len());
@@ -178,22 +180,17 @@ impl Loader<'_> {
             Target::Masks => masks,
             Target::Labels(labels) => classes(labels, chosen)?,
         };
-        Ok(Pixels { images, target, count })
+        let shape = vec![n, planes as i64, size as i64, size as i64];
+        Ok(Pixels { images, shape, target })
     }
 
     fn tensors(&self, pixels: &Pixels) -> Result<Batch> {
-        let (n, s) = (pixels.count as i64, self.samples.size as i64);
-        let one = match self.features {
-            Some(features) => features.shape.clone(),
-            None => vec![self.channels.len() as i64, s, s],
-        };
-        let shape = [&[n], &one[..]].concat();
-        let images =
-            Tensor::f_from_slice(&pixels.images)?.f_view(shape.as_slice())?.f_to_device(self.device)?;
+        let images = Tensor::f_from_slice(&pixels.images)?.f_view(pixels.shape.as_slice())?;
+        let images = images.f_to_device(self.device)?;
         let target = Tensor::f_from_slice(&pixels.target)?;
-        let target = match self.target {
-            Target::Masks => target.f_view([n, s, s])?,
-            Target::Labels(_) => target,
+        let target = match (self.target, &pixels.shape[..]) {
+            (Target::Masks, &[n, _, height, width]) => target.f_view([n, height, width])?,
+            _ => target,
         };
         Ok(Batch {
             images: if images.dim() == 4 { channels_last(&images) } else { images },

@@ -136,10 +136,11 @@ fn fit(
     let mut standing = Standing::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut best: Option<Snapshot> = None;
-    let saved = Checkpoint::<Standing>::read(setting.checkpoints).unwrap_or_else(|damage| {
-        setting.progress.line(format!("training starts afresh: {damage}"));
-        None
-    });
+    let saved =
+        Checkpoint::<Standing>::read(setting.checkpoints, &parameters.master).unwrap_or_else(|damage| {
+            setting.progress.line(format!("training starts afresh: {damage}"));
+            None
+        });
     if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
         optimizer.resume(&saved.moments, saved.standing.step)?;

@@ -38,7 +38,7 @@ fn the_other_stages_are_done_and_status_says_why() {
     let told = place.synecho(&RUN).refused(&[
         "error: train classification resnet18, real, seed 0: bad.safetensors: ",
         "error: train classification resnet18, real, seed 1: bad.safetensors: ",
-        "3 stage(s) need what failed and were not begun",
+        "3 stage(s) were not begun",
         fault,
     ]);
     assert_eq!(count(&place, "segmentation", "done"), 4, "{told:#?}");

@@ -68,6 +68,11 @@ fn faults_name_file_line_and_remedy() {
             vec![],
             vec!["spec.toml:10: unknown field `epoks`", "did you mean `epochs`?"],
         ),
+        (
+            SMALL.replace("epochs = 3", "budget = { validate_every = 5 }"),
+            vec![],
+            vec!["spec.toml:10: `steps` is missing", "write steps = … there"],
+        ),
         (SMALL.replace("= 3", "= \"three\""), vec![], vec!["spec.toml:10: invalid type: string"]),
         (
             SMALL.replace("= 3", "= 0"),

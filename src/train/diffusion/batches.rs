@@ -88,13 +88,8 @@ impl Batches<'_> {
         let places: Vec<Place> = (0..count)
             .map(|i| Place { at: i as u64, epoch: 0, sample: i * self.samples.len() / count })
             .collect();
-        let mut batches = Vec::new();
-        let mut places = places.into_iter().peekable();
-        while places.peek().is_some() {
-            let some = places.by_ref().take(self.batch_size.max(16)).collect();
-            batches.push(self.tensors(self.pixels(some, false)?)?);
-        }
-        Ok(batches)
+        let batch = |places: &[Place]| self.tensors(self.pixels(places.to_vec(), false)?);
+        places.chunks(self.batch_size.max(16)).map(batch).collect()
     }
 
     fn pixels(&self, places: Vec<Place>, training: bool) -> Result<Pixels> {
@@ -185,6 +180,7 @@ impl Batches<'_> {
 }
 
 /// One image's turn.
+#[derive(Clone, Copy)]
 struct Place {
     /// Images before it in the whole training.
     at: u64,

@@ -125,10 +125,11 @@ pub(super) fn fit(
     let mut standing = Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut ema = (recipe.ema > 0.0).then(|| parameters.snapshot());
-    let saved = Checkpoint::<Standing>::read(place.checkpoints).unwrap_or_else(|damage| {
-        (place.say)(&format!("training starts afresh: {damage}"));
-        None
-    });
+    let saved =
+        Checkpoint::<Standing>::read(place.checkpoints, &parameters.master).unwrap_or_else(|damage| {
+            (place.say)(&format!("training starts afresh: {damage}"));
+            None
+        });
     if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
         optimizer.resume(&saved.moments, saved.standing.applied)?;

@@ -282,7 +282,8 @@ struct Denoising<'a> {
     velocity: bool,
     /// Weight of the loss at each timestep; none: 1.
     weights: Option<Vec<f32>>,
-    /// Of images that come back as they are: what the autoencoder says of them, by their place among all prompts.
+    /// Of images that come back as they are: what the autoencoder says of them, by their place among all prompts. At
+    /// 512 px and four channels 128 KiB an image, on the device.
     encoded: RefCell<HashMap<usize, Posterior>>,
 }
 
@@ -329,7 +330,11 @@ impl<'a> Denoising<'a> {
         for (i, &sample) in batch.chosen.iter().enumerate() {
             let posterior = match encoded.entry(batch.offset + sample) {
                 Entry::Occupied(kept) => kept.into_mut(),
-                Entry::Vacant(place) => place.insert(vae.encode(&images.f_narrow(0, i as i64, 1)?)?),
+                Entry::Vacant(place) => {
+                    let posterior = vae.encode(&images.f_narrow(0, i as i64, 1)?)?;
+                    // A copy: the mean is a view that would keep all of the encoder's output.
+                    place.insert(Posterior { mean: posterior.mean.copy(), ..posterior })
+                }
             };
             means.push(posterior.mean.shallow_clone());
             logvars.push(posterior.logvar.shallow_clone());
