@@ -151,7 +151,7 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
     let mut notes = in_words(comparisons, several);
     let seeds = comparisons.iter().any(|c| c.seed_sd.is_some());
     notes.push(format!(
-        "Difference: the arm less the one that it stands against, mean over patients (each patient's values averaged over its images{}); in brackets the 95 % paired bootstrap interval over patients (2000 resamples).",
+        "Difference: the arm less the one that it stands against, mean over patients (each patient's values averaged over its images{}; in brackets the 95 % paired bootstrap interval over patients (2000 resamples).",
         if seeds { ", then over seeds) ± sample standard deviation over seeds, each of which stands under Per seed" } else { ")" },
     ));
     let tested = comparisons.iter().filter(|c| c.test.is_some()).count() as u64;
