@@ -4,10 +4,11 @@
 The two tasks: one epoch against bench/reference.py, on the same files. Synecho reads and resizes all
 files once, before its first epoch: that time is added to its epoch whole. The diffusion models: one step
 against bench/reference_diffusion.py, which needs no files; how Python's own bf16 compares with its f32
-is told as well, since whether bf16 pays depends on the CPU. A ControlNet's images are not augmented: Synecho keeps
-their latents after the first pass, and is timed after it; the reference encodes them in each step, as its script does. FID of two halves of the folder's images: the whole
-program against the whole of pytorch-fid (bench/reference_fid.py), with the same made-up weights. The Frechet
-distance of 1600 and 1600 features of 2048 dimensions: against pytorch-fid's (bench/reference_frechet.py).
+is told as well, since whether bf16 pays depends on the CPU. A ControlNet's images are not augmented: Synecho
+keeps their latents after the first pass, and is timed after it; the reference encodes them in each step, as
+its script does. FID of two halves of the folder's images: the whole program against the whole of pytorch-fid
+(bench/reference_fid.py), with the same made-up weights. The Frechet distance of 1600 and 1600 features of 2048
+dimensions: against pytorch-fid's (bench/reference_frechet.py).
 
 Runs the programs in turn and prints a table (or --json). Peak memory is taken from outside and for both
 alike (see memory.py). bf16 is left out, with a word, on a CPU without bf16 instructions, where libtorch
@@ -95,7 +96,7 @@ class Steps:
         return {**found, "seconds": found["seconds_per_step"]}
 
     def request(self, task, precision):
-        """A ControlNet is timed from the second pass through its 24 images on: their latents are kept then."""
+        """A ControlNet is timed from the second pass through its (at most 24) images on: their latents are kept then."""
         warmup = 6 if task == "controlnet" else 2
         return ["--task", task, "--precision", precision, "--warmup-steps", str(warmup), *self.common]
 

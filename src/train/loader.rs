@@ -203,7 +203,7 @@ impl Loader<'_> {
 ///
 /// That thread makes the tensors too where they go to a GPU. On the CPU it must not: libgomp gives each thread that
 /// computes threads of its own, and with more of those than cores it lets none wait for work awake. Every kernel
-/// of the step would begin by waking its threads, which costs a small network a fifth of its time.
+/// of the step would begin by waking its threads, which cost a small ControlNet a sixth of its time.
 pub(super) fn ahead<P: Send, B: Send>(
     device: Device,
     pixels: impl Iterator<Item = Result<P>> + Send,
