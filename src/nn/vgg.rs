@@ -77,3 +77,19 @@ fn vgg(vs: &Path, depths: [usize; 5], classes: i64) -> Result<Classifier> {
     }));
     Classifier::new(layers, DROPOUT, &(classifier / 6), 4096, classes)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn means_are_those_of_libtorch_at_any_size() {
+        for (height, width) in [(1, 2), (7, 7), (8, 7), (9, 10), (14, 5)] {
+            let xs = Tensor::randn([2, 3, height, width], (Kind::Float, Device::Cpu));
+            let apart: Tensor = pooled(&xs) - xs.adaptive_avg_pool2d([7, 7]);
+            assert!(apart.abs().max().double_value(&[]) < 1e-6, "{height} x {width}: {apart:?}");
+        }
+    }
+}
