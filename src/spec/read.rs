@@ -138,12 +138,22 @@ pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
+/// The dotted key of `KEY=VALUE`.
+fn key_of(set: &str) -> &str {
+    set.split('=').next().unwrap_or_default().trim()
+}
+
 impl Origin<'_> {
+    /// Whether a `--set` gives this key, or one below it.
+    pub fn sets_within(&self, key: &str) -> bool {
+        let below =
+            |set: &str| set.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.sets.iter().any(|set| below(key_of(set)))
+    }
+
     /// Puts the place of a dotted key (`arms.0.real_fraction`) on an error about it.
     pub fn place(&self, key: &str, error: Error) -> Error {
-        if let Some(set) =
-            self.sets.iter().rev().find(|s| s.split('=').next().is_some_and(|k| k.trim() == key))
-        {
+        if let Some(set) = self.sets.iter().rev().find(|set| key_of(set) == key) {
             return error.at(format!("--set {set}"));
         }
         let parts: Vec<&str> = key.split('.').collect();

@@ -51,12 +51,14 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
     let tasks = Tasks {
         segmentation: segmentation
             .map(|typed| {
+                check.epochs_or_budget("segmentation", typed.epochs, typed.budget.flatten())?;
                 let preset = Segmentation::preset(typed.preset.unwrap_or_default());
                 check_segmentation(budgeted!(typed.over(preset)), &check)
             })
             .transpose()?,
         classification: classification
             .map(|typed| {
+                check.epochs_or_budget("classification", typed.epochs, typed.budget.flatten())?;
                 let preset = Classification::preset(typed.preset.unwrap_or_default());
                 check_classification(budgeted!(typed.over(preset)), &check)
             })
@@ -132,6 +134,20 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Who types epochs beside a budget would wait for a training of another length. A budget by `--set` takes the
+    /// place of the file's epochs.
+    fn epochs_or_budget(&self, task: &str, epochs: Option<usize>, budget: Option<Budget>) -> Result<()> {
+        let key = |name: &str| format!("tasks.{task}.{name}");
+        let (Some(1..), Some(budget)) = (epochs, budget) else { return Ok(()) };
+        if self.origin.sets_within(&key("budget")) && !self.origin.sets_within(&key("epochs")) {
+            return Ok(());
+        }
+        let problem = format!("the budget of {} steps says how long it trains", budget.steps);
+        let help =
+            format!("remove `epochs` or `budget`; another budget: --set {}=STEPS", key("budget.steps"));
+        Err(self.fault(&key("epochs"), &problem, &help))
+    }
+
     fn fault(&self, key: &str, problem: &str, help: &str) -> Error {
         self.origin.place(key, Error::input(format!("`{key}`: {problem}")).help(help))
     }

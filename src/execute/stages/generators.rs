@@ -2,7 +2,11 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{DATA, Place, distances::NEAREST, is_phantom, record, summary};
+use super::{
+    DATA, Place,
+    distances::NEAREST,
+    report_input::{is_phantom, record, summary},
+};
 use crate::{
     aggregate,
     error::{Error, Result},

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use super::{Place, record};
+use super::{Place, report_input::record};
 use crate::{
     plan::StageKind,
     report::lineage::{CellLine, Lineage, StageLine},

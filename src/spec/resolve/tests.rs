@@ -53,6 +53,15 @@ fn with_a_budget_arms_of_any_size_have_the_same_rate_at_the_same_step() {
 }
 
 #[test]
+fn a_budget_by_set_takes_the_place_of_the_files_epochs() {
+    let sets = ["tasks.segmentation.budget.steps=50".to_owned()];
+    let spec = parse(SMALL, Path::new("s"), &sets).unwrap();
+    let origin = Origin { file: Path::new("s"), text: SMALL, sets: &sets };
+    let task = resolve_in(spec, "s", &origin).unwrap().tasks.segmentation.unwrap();
+    assert_eq!((task.epochs, task.budget.unwrap().steps), (0, 50));
+}
+
+#[test]
 fn a_list_sweeps() {
     let text = format!("{SMALL}\n[[arms]]\nname = \"few {{real_fraction}}\"\nreal_fraction = [0.05, 0.5]\n");
     let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
@@ -78,6 +87,19 @@ fn faults_name_file_line_and_remedy() {
             SMALL.replace("= 3", "= 0"),
             vec![],
             vec!["spec.toml:10: `tasks.segmentation.epochs`: 0 is out of range", "choose a value from 1"],
+        ),
+        (
+            SMALL.replace("epochs = 3", "epochs = 3\nbudget = { steps = 50 }"),
+            vec![],
+            vec![
+                "spec.toml:10: `tasks.segmentation.epochs`: the budget of 50 steps says how long it trains",
+                "remove `epochs` or `budget`",
+            ],
+        ),
+        (
+            SMALL.replace("epochs = 3", "budget = { steps = 50 }"),
+            vec!["tasks.segmentation.epochs=1"],
+            vec!["--set tasks.segmentation.epochs=1: ", "--set tasks.segmentation.budget.steps=STEPS"],
         ),
         (
             SMALL.replace("phantom", "fantom"),
