@@ -2,32 +2,28 @@
 //! scheduler, and how they make images together. Equal to diffusers' `DDPMPipeline`, `DDIMPipeline`, `StableDiffusionPipeline` and
 //! `StableDiffusionControlNetPipeline` (0.42.1).
 
+mod conditioning;
 pub mod folder;
 pub mod folder_write;
+mod networks;
 pub mod noise;
 pub mod space;
 mod weight_files;
 
 use std::{fmt, path::Path};
 
-use tch::{Device, Kind, Tensor, nn::VarStore};
+use tch::{Device, Kind, Tensor};
 
 use self::{
-    folder::{Part, PipelineFolder},
+    conditioning::Conditioning,
+    folder::PipelineFolder,
+    networks::{Latent, Networks, Unconditional},
     noise::Noise,
-    space::{Extras, Space},
+    space::Extras,
 };
 use crate::{
     error::{Error, Result},
-    nn::{
-        autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
-        clip_text::{ClipTextConfig, ClipTextModel},
-        controlnet::{ControlNetConfig, ControlNetModel},
-        schedulers::{NoiseLevels, Scheduler, SchedulerClass, SchedulerConfig},
-        tokenizer::ClipTokenizer,
-        unet2d::{UNet2DConfig, UNet2DModel},
-        unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
-    },
+    nn::schedulers::{NoiseLevels, Scheduler, SchedulerClass, SchedulerConfig},
 };
 
 /// What an image is made from.
@@ -136,41 +132,6 @@ pub struct Pipeline {
     device: Device,
 }
 
-enum Networks {
-    Unconditional(Box<Unconditional>),
-    Latent(Box<Latent>),
-}
-
-struct Unconditional {
-    unet: UNet2DModel,
-    space: Space,
-    /// The class label that means none.
-    no_class: Option<i64>,
-}
-
-impl Unconditional {
-    fn size_factor(&self) -> i64 {
-        self.unet.config().size_factor() * self.space.factor()
-    }
-}
-
-struct Latent {
-    tokenizer: ClipTokenizer,
-    text_encoder: ClipTextModel,
-    unet: UNet2DConditionModel,
-    space: Space,
-    controlnet: Option<ControlNetModel>,
-    /// Whether the U-Net takes the mask as further channels.
-    mask_channels: bool,
-}
-
-impl Latent {
-    /// Pixels along a latent pixel's side.
-    fn scale(&self) -> i64 {
-        self.space.factor()
-    }
-}
-
 const UNCONDITIONAL: [&str; 2] = ["DDPMPipeline", "DDIMPipeline"];
 const TEXT: &str = "StableDiffusionPipeline";
 const TEXT_CONTROL: &str = "StableDiffusionControlNetPipeline";
@@ -197,25 +158,8 @@ impl Pipeline {
         let controlled = source.controlnet.is_some() || class == TEXT_CONTROL;
         let extras = Extras::read(folder.dir())?;
         let networks = match latent {
-            false => {
-                folder.only_parts(&["unet", "scheduler"])?;
-                let part = folder.part("unet")?;
-                let unet = load(part, source, UNet2DConfig::read, UNet2DModel::new)?;
-                let space = match extras.latent(false) {
-                    false => extras.space(),
-                    // Its pipeline knows no autoencoder: the index does not name it.
-                    true => Space::Latent(Box::new(load(
-                        &Part::open(&folder.dir().join("vae"))?,
-                        source,
-                        AutoencoderKLConfig::read,
-                        AutoencoderKL::new,
-                    )?)),
-                };
-                check_picture_channels(space.image_channels(unet.config().out_channels), part)?;
-                let no_class = extras.no_class(unet.config().class_embed);
-                Networks::Unconditional(Box::new(Unconditional { unet, space, no_class }))
-            }
-            true => Networks::Latent(Box::new(latent_networks(&folder, source, controlled, &extras)?)),
+            false => Networks::Unconditional(Box::new(Unconditional::load(&folder, source, &extras)?)),
+            true => Networks::Latent(Box::new(Latent::load(&folder, source, controlled, &extras)?)),
         };
         let part = folder.part("scheduler")?;
         let mut config = part.config()?;
@@ -443,212 +387,13 @@ impl Pipeline {
             })?;
             tick(done + 1, timesteps.len());
         }
-        sample = match &self.networks {
-            Networks::Unconditional(networks) => networks.space.decode(&sample)?,
-            Networks::Latent(latent) => latent.space.decode(&sample)?,
-        };
+        sample = self.networks.space().decode(&sample)?;
         if sample.isfinite().all().int64_value(&[]) == 0 {
             return Err(Error::failure("the networks gave values that are not finite").help(
                 "use --dtype f32, another scheduler or fewer steps, and look whether the weights are whole",
             ));
         }
         Ok((sample / 2.0 + 0.5).clamp(0.0, 1.0).to_kind(Kind::Float).to_device(Device::Cpu))
-    }
-}
-
-/// The networks with everything but the sample and the timestep.
-struct Conditioning<'a> {
-    networks: &'a Networks,
-    /// A row for each row that the networks see: negative texts first.
-    embeddings: Option<Tensor>,
-    control: Option<Tensor>,
-    class_labels: Option<Tensor>,
-    /// The guidance scale, where guidance is on.
-    guidance: Option<f64>,
-    conditioning_scale: f64,
-}
-
-impl<'a> Conditioning<'a> {
-    fn new(pipeline: &'a Pipeline, prepared: &Prepared, images: i64) -> Result<Self> {
-        let request = prepared.request;
-        let no_class = match &pipeline.networks {
-            Networks::Unconditional(networks) => networks.no_class.filter(|_| request.guidance > 1.0),
-            Networks::Latent(_) => None,
-        };
-        let negative_text = prepared.texts.as_ref().is_some_and(|texts| texts.negative.is_some());
-        let guided = negative_text || no_class.is_some();
-        let each = |tensor: &Tensor, what: &str| -> Result<Tensor> {
-            let (given, mut shape) = (tensor.size()[0], vec![images]);
-            if given != 1 && given != images {
-                return Err(Error::failure(format!("{given} {what} for {images} images")));
-            }
-            shape.resize(tensor.dim(), -1);
-            Ok(tensor.f_expand(shape.as_slice(), false)?.f_contiguous()?)
-        };
-        let twice = |tensor: Tensor| -> Result<Tensor> {
-            Ok(if guided { Tensor::f_cat(&[&tensor, &tensor], 0)? } else { tensor })
-        };
-        let embeddings = match &prepared.texts {
-            None => None,
-            Some(texts) => {
-                let positive = each(&texts.positive, "prompts")?;
-                Some(match &texts.negative {
-                    None => positive,
-                    Some(negative) => Tensor::f_cat(&[each(negative, "prompts")?, positive], 0)?,
-                })
-            }
-        };
-        let control = prepared.control.as_ref().map(|c| twice(each(c, "control images")?)).transpose()?;
-        let labels = match request.class_labels.as_slice() {
-            [] => None,
-            labels => {
-                let labels = each(&Tensor::from_slice(labels).to_device(pipeline.device), "class labels")?;
-                Some(match no_class {
-                    None => labels,
-                    Some(no_class) => Tensor::f_cat(&[&labels.full_like(no_class), &labels], 0)?,
-                })
-            }
-        };
-        Ok(Self {
-            networks: &pipeline.networks,
-            embeddings,
-            control,
-            class_labels: labels,
-            guidance: guided.then_some(request.guidance),
-            conditioning_scale: request.conditioning_scale,
-        })
-    }
-
-    /// The networks' prediction for a batch, guided.
-    fn predict(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
-        let Some(guidance) = self.guidance else { return self.unguided(input, timestep) };
-        let predicted = self.unguided(&Tensor::f_cat(&[input, input], 0)?, timestep)?;
-        match predicted.f_chunk(2, 0)?.as_slice() {
-            [negative, positive] => Ok(negative + (positive - negative) * guidance),
-            _ => Err(Error::failure("the U-Net gave another batch than it was given")),
-        }
-    }
-
-    /// What the networks predict for each row that they see.
-    fn unguided(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
-        let timesteps = Tensor::from_slice(&[timestep]).to_device(input.device());
-        let latent = match self.networks {
-            Networks::Unconditional(networks) => {
-                return networks.unet.forward(input, &timesteps, self.class_labels.as_ref());
-            }
-            Networks::Latent(latent) => latent,
-        };
-        let Some(texts) = &self.embeddings else {
-            return Err(Error::failure("a text pipeline without an encoded text"));
-        };
-        match (&latent.controlnet, &self.control) {
-            (Some(controlnet), Some(control)) => {
-                let (down, mid) =
-                    controlnet.forward(input, &timesteps, texts, control, self.conditioning_scale)?;
-                latent.unet.forward(input, &timesteps, texts, None, Some(&down), Some(&mid))
-            }
-            (None, Some(mask)) => {
-                let input = Tensor::f_cat(&[input, mask], 1)?;
-                latent.unet.forward(&input, &timesteps, texts, None, None, None)
-            }
-            _ => latent.unet.forward(input, &timesteps, texts, None, None, None),
-        }
-    }
-}
-
-fn latent_networks(
-    folder: &PipelineFolder,
-    source: &Source,
-    controlled: bool,
-    extras: &Extras,
-) -> Result<Latent> {
-    folder.only_parts(&["vae", "text_encoder", "tokenizer", "unet", "scheduler", "controlnet"])?;
-    let of_its_own;
-    let controlnet = match (controlled, source.controlnet) {
-        (false, _) => None,
-        (true, None) => Some(folder.part("controlnet")?),
-        (true, Some(dir)) => {
-            of_its_own = Part::open(dir)?;
-            Some(&of_its_own)
-        }
-    };
-    let controlnet = match controlnet {
-        Some(part) => {
-            part.expect_class(&["ControlNetModel"])?;
-            Some(load(part, source, ControlNetConfig::read, ControlNetModel::new)?)
-        }
-        None => None,
-    };
-    let part = |name: &str, class: &str| -> Result<&Part> {
-        let part = folder.part(name)?;
-        part.expect_class(&[class])?;
-        Ok(part)
-    };
-    let tokenizer = folder.part("tokenizer")?;
-    tokenizer.expect_class(&["CLIPTokenizer", "CLIPTokenizerFast"])?;
-    let space = match extras.latent(true) {
-        false => extras.space(),
-        true => {
-            let part = part("vae", "AutoencoderKL")?;
-            Space::Latent(Box::new(load(part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?))
-        }
-    };
-    let latent = Latent {
-        tokenizer: ClipTokenizer::read(tokenizer.dir())?,
-        text_encoder: load(
-            part("text_encoder", "CLIPTextModel")?,
-            source,
-            ClipTextConfig::read,
-            ClipTextModel::new,
-        )?,
-        unet: load(
-            part("unet", "UNet2DConditionModel")?,
-            source,
-            UNet2DConditionConfig::read,
-            UNet2DConditionModel::new,
-        )?,
-        space,
-        controlnet,
-        mask_channels: extras.mask_channels,
-    };
-    let unet = latent.unet.config();
-    check_picture_channels(latent.space.image_channels(unet.out_channels), folder.part("unet")?)?;
-    let mask = if latent.mask_channels { space::mask_channels(latent.scale()) } else { 0 };
-    let ours = latent.space.latent_channels().unwrap_or(unet.out_channels) + mask;
-    if ours != unet.in_channels {
-        return Err(Error::input(format!(
-            "there are {ours} channels to denoise and to be seen, the U-Net takes {}",
-            unet.in_channels
-        ))
-        .at(folder.dir())
-        .help("an inpainting or image-to-image model cannot be sampled from a text alone"));
-    }
-    Ok(latent)
-}
-
-/// Builds a part's network in the numeric type and on the device asked for, and loads its weights.
-fn load<C, N>(
-    part: &Part,
-    source: &Source,
-    read: impl Fn(&crate::nn::config::Config) -> Result<C>,
-    new: impl Fn(&tch::nn::Path, &C) -> Result<N>,
-) -> Result<N> {
-    let config = read(&part.config()?)?;
-    let mut vs = VarStore::new(source.device);
-    let network = new(&vs.root(), &config).map_err(|e| e.at(part.dir()))?;
-    vs.set_kind(source.kind);
-    part.load_weights(&vs, source.variant)?;
-    vs.freeze();
-    Ok(network)
-}
-
-/// PNG files hold grey or colour.
-fn check_picture_channels(channels: i64, part: &Part) -> Result<()> {
-    match channels {
-        1 | 3 => Ok(()),
-        _ => Err(Error::input(format!("images of {channels} channels cannot be written as PNG"))
-            .at(part.dir())
-            .help("networks with 1 or 3 output channels can be sampled")),
     }
 }
 

@@ -2,6 +2,7 @@
 //! ([`batches`]) and the networks ([`networks`]). What comes out is a folder that diffusers loads.
 
 mod autoencoder;
+mod bases;
 mod batches;
 mod fit;
 mod folder;
