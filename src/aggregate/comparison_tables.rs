@@ -1,7 +1,7 @@
 //! Tables of comparisons between arms, and of how soon they converge.
 
 use super::{
-    Comparison, Score, Verdict,
+    ArmInfo, Comparison, Score, Verdict,
     comparison::{LEVEL, p_words},
     convergence::{Convergence, OverSeeds, SHARE, Speed},
     metric_label,
@@ -17,6 +17,14 @@ impl Score {
 
     pub fn higher_is_better(&self) -> bool {
         !["hd", "hd95", "assd"].contains(&self.metric)
+    }
+
+    /// `mean Dice`, `accuracy`.
+    fn short(&self) -> String {
+        match self.structures {
+            [] => self.label().to_lowercase(),
+            _ => format!("mean {}", self.label()),
+        }
     }
 
     /// Decimals of a difference.
@@ -68,7 +76,8 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
     };
     let significant = of(&[Verdict::Higher, Verdict::Lower]);
     let (not, untested) = (of(&[Verdict::NotSignificant]), of(&[Verdict::OneSeed]));
-    let tested = significant.len() + not.len();
+    let disagreeing = of(&[Verdict::SeedsDisagree]);
+    let tested = significant.len() + not.len() + disagreeing.len();
     let arm = |c: &Comparison| named(&c.arm, &c.model, several_models);
     let mut words = Vec::new();
     if tested > 0 {
@@ -82,7 +91,12 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
             format!("{} against {} ({})", arm(c), c.against, p_words(c.holm.unwrap_or(f64::NAN)))
         };
         words.extend(listed(
-            "No significant difference (which does not say that they are equal)",
+            "The patients differ, but the seeds do not agree on the direction, so that trainings may differ as much as these arms do, and none is called better or worse",
+            &disagreeing,
+            pair,
+        ));
+        words.extend(listed(
+            "No significant difference (which does not mean that they are equal)",
             &not,
             pair,
         ));
@@ -94,6 +108,57 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
         pair,
     ));
     words
+}
+
+/// Whether synthetic images helped, by the tests. `arms` say which arms have any. None where nothing was compared.
+pub fn answer(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Option<String> {
+    let info = |name: &str| arms.iter().find(|arm| arm.name == name);
+    let synthetic = |c: &&Comparison| info(&c.arm).is_some_and(|arm| arm.synthetic.is_some());
+    let against_control = |c: &&Comparison| info(&c.against).is_some_and(|arm| arm.control);
+    let of: Vec<&Comparison> = comparisons.iter().filter(synthetic).collect();
+    of.first()?;
+    if of.iter().all(|c| c.verdict() == Verdict::OneSeed) {
+        return Some("One seed: whether synthetic images help cannot be said.".to_owned());
+    }
+    let said = |of: &[&Comparison], than: &str| -> Option<String> {
+        let count = |verdict| of.iter().filter(|c| c.verdict() == verdict).count();
+        let (higher, lower) = (count(Verdict::Higher), count(Verdict::Lower));
+        let rest = of.len() - higher - lower;
+        let what = plural(of.len() as u64, "comparison", "comparisons");
+        let parts: Vec<String> = [
+            (higher, format!("a higher {}", score.short())),
+            (lower, format!("a lower {}", score.short())),
+            (rest, "no difference that can be claimed".to_owned()),
+        ]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, words)| match of.len() {
+            1 => words,
+            all if n == all => format!("{words} in every one"),
+            _ => format!("{words} in {n}"),
+        })
+        .collect();
+        (!of.is_empty()).then(|| format!("{than} ({what}): {}.", parts.join(", ")))
+    };
+    let (controls, baselines): (Vec<&Comparison>, Vec<&Comparison>) =
+        of.iter().copied().partition(against_control);
+    let helped = of.iter().filter(|c| !against_control(c)).any(|c| is_better(c, score));
+    let control: Vec<&Comparison> =
+        comparisons.iter().filter(|c| info(&c.arm).is_some_and(|arm| arm.control)).collect();
+    let lines = [
+        Some(match helped {
+            true => "Some arms with synthetic images are better than real images alone.".to_owned(),
+            false => "No arm with synthetic images is better than real images alone.".to_owned(),
+        }),
+        said(&baselines, "Arms with synthetic images, against real images alone of the same patients"),
+        said(&controls, "The same against as many copies of real images"),
+        said(&control, "Copies of real images, which add nothing new, against real images alone"),
+    ];
+    Some(lines.into_iter().flatten().collect::<Vec<_>>().join(" "))
+}
+
+fn is_better(c: &Comparison, score: &Score) -> bool {
+    c.verdict() == if score.higher_is_better() { Verdict::Higher } else { Verdict::Lower }
 }
 
 /// A heading, and a line a comparison: how much, and what may be said of it. None without comparisons.
@@ -126,7 +191,7 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
     let body = comparisons
         .iter()
         .map(|c| {
-            let seeds: Vec<String> = c.per_seed.iter().map(|d| number(*d, decimals)).collect();
+            let seeds: Vec<String> = c.per_seed.iter().map(|d| number(*d, decimals + 1)).collect();
             let p = |p: Option<f64>| p.map_or(Cell::Empty, Cell::P);
             vec![
                 named(&c.arm, &c.model, several).into(),
@@ -151,20 +216,20 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
     let mut notes = in_words(comparisons, several);
     let seeds = comparisons.iter().any(|c| c.seed_sd.is_some());
     notes.push(format!(
-        "Difference: the arm less the one that it stands against, mean over patients (each patient's values averaged over its images{}; in brackets the 95 % paired bootstrap interval over patients (2000 resamples).",
-        if seeds { ", then over seeds) ± sample standard deviation over seeds, each of which stands under Per seed" } else { ")" },
+        "Difference: arm minus the one in the column Against, before rounding, mean over patients (each patient's values averaged over its images{}; in brackets the 95 % paired bootstrap interval over patients (2000 resamples).",
+        if seeds { ", then over seeds) ± sample standard deviation over seeds, given one by one under Per seed" } else { ")" },
     ));
     let tested = comparisons.iter().filter(|c| c.test.is_some()).count() as u64;
     if tested > 0 {
         notes.push(format!(
-            "p: two-sided Wilcoxon signed-rank test over patients; Holm: adjusted for {} of this table. The test asks what other patients would show of these networks; what other trainings would show is in the spread over seeds. Rank-biserial: matched-pairs correlation, −1 to 1.",
+            "p: two-sided Wilcoxon signed-rank test over patients; Holm: adjusted for the {} of this table. The test generalises to other patients, not to other trainings: an arm is called higher or lower only where, besides, the difference has the same sign with every seed. The interval is of the mean and is not corrected, the test is of signed ranks and is: close to the limit they may disagree. Rank-biserial: matched-pairs correlation, −1 to 1.",
             counted(tested)
         ));
     }
     notes.push("dz: mean difference over the patients' standard deviation (Cohen).".to_owned());
     if comparisons.iter().any(|c| c.undefined > 0) {
         notes.push(
-            "Undefined: values (image, structure, seed) that one of the two arms does not have; left out of both, so an arm that misses a structure more often is not the worse for it here."
+            "Undefined: values (image, structure, seed) that one of the two arms does not have. They are left out of both, so that an arm that misses a structure more often does not suffer for it here."
                 .to_owned(),
         );
     }
@@ -229,14 +294,14 @@ pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
     let score = if task == "segmentation" { "mean Dice" } else { "accuracy" };
     let mut notes = vec![
         format!(
-            "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm that ends badly is soon there. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; only this says which arm is faster. Steps count the work: an epoch of an arm with more images has more of them."
+            "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm with a poor final score gets there early. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; only this says which arm is faster. Steps count the work: an epoch of an arm with more images has more of them."
         ),
         "Read off each seed's curve, between validations by a straight line.".to_owned(),
     ];
     notes.push(if found.iter().all(|c| c.own.seeds < 2) {
         "One seed: no spread is known, and no arm can be called faster.".to_owned()
     } else {
-        "Steps: mean over seeds ± sample standard deviation; in brackets the 95 % bootstrap interval over seeds, of two seeds their range. No test is made of so few seeds, so no arm is called faster.".to_owned()
+        "Steps: mean over seeds ± sample standard deviation; in brackets the 95 % bootstrap interval over seeds, which for two or three seeds is little more than their range. No test is made of so few seeds, so no arm is called faster.".to_owned()
     });
     let speeds = || found.iter().flat_map(|c| [&c.own, &c.common.1]);
     if speeds().any(|s| s.reached < s.seeds) {
@@ -313,6 +378,35 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_counts_verdicts_and_knows_controls() {
+        let arms = fake::input(&fake::Shape { arms: 10, ..Default::default() }).meta.arms;
+        let (_, mut found) = compared(3);
+        let score = Score::segmentation("dice");
+        let text = answer(&found, &arms, &score).unwrap();
+        assert!(
+            text.starts_with("Some arms with synthetic images are better than real images alone."),
+            "{text}"
+        );
+        assert!(text.contains(
+            "against real images alone of the same patients (6 comparisons): a higher mean Dice in"
+        ));
+        assert!(text.contains("as many copies of real images (3 comparisons): "), "{text}");
+        assert!(text.contains(
+            "Copies of real images, which add nothing new, against real images alone (2 comparisons): "
+        ));
+        found.iter_mut().for_each(|c| c.holm = Some(0.5));
+        let text = answer(&found, &arms, &score).unwrap();
+        assert!(
+            text.starts_with("No arm with synthetic images is better") && !text.contains("higher"),
+            "{text}"
+        );
+        assert!(text.contains("no difference that can be claimed in every one."), "{text}");
+        let one = answer(&compared(1).1, &arms, &score).unwrap();
+        assert_eq!(one, "One seed: whether synthetic images help cannot be said.");
+        assert_eq!(answer(&found, &arms[..2], &score), None);
+    }
+
+    #[test]
     fn nothing_is_better_with_one_seed() {
         let (table, found) = compared(1);
         assert!(found.iter().all(|c| c.verdict() == Verdict::OneSeed));
@@ -329,7 +423,7 @@ mod tests {
         assert!(words[0].ends_with("none. None of these arms can be said to be better or worse."));
         assert!(
             words[1].starts_with(
-                "No significant difference (which does not say that they are equal): real + 100"
+                "No significant difference (which does not mean that they are equal): real + 100"
             )
         );
     }

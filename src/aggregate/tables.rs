@@ -35,11 +35,15 @@ fn size(patients: u64, images: u64) -> String {
 }
 
 /// How the numbers of a result table are to be read.
-fn reading_notes(estimates: &[Estimate]) -> Vec<String> {
+fn reading_notes(estimates: &[Estimate], models: &[TrainedModel]) -> Vec<String> {
     let seeds: Vec<u64> = estimates.iter().map(|e| e.seeds).collect();
     let (low, high) =
         (seeds.iter().min().copied().unwrap_or_default(), seeds.iter().max().copied().unwrap_or_default());
-    let mut notes = vec!["Trained on: patients / images.".to_owned()];
+    let images = match models.iter().any(|m| m.synthetic_images > 0) {
+        true => "Trained on: patients whose real images train / images, synthetic ones and copies included.",
+        false => "Trained on: patients / images.",
+    };
+    let mut notes = vec![images.to_owned()];
     if high <= 1 {
         notes.push(
             "One seed: the spread over seeds is unknown, and small differences between arms mean nothing."
@@ -75,6 +79,24 @@ fn trained_on(models: &[TrainedModel], task: &str, arm: &str, model: &str) -> Ce
         .iter()
         .find(|m| m.task == task && m.arm == arm && m.model == model)
         .map_or(Cell::Empty, |m| format!("{} / {}", m.train_patients, m.train_images).into())
+}
+
+/// What a measure is, in a sentence.
+fn definition(metric: &str) -> &'static str {
+    match metric {
+        "dice" => {
+            "Dice: twice the area that prediction and truth share, over the sum of their areas; per image and structure."
+        }
+        "hd95" => {
+            "HD95: the distances from every pixel of one outline to the nearest of the other, their 95th percentile, the greater of both directions; per image and structure."
+        }
+        "hd" => {
+            "HD (Hausdorff distance): the greatest distance from a pixel of one outline to the nearest of the other; per image and structure."
+        }
+        _ => {
+            "ASSD (average symmetric surface distance): the mean distance from the pixels of both outlines to the nearest of the other; per image and structure."
+        }
+    }
 }
 
 /// One table per metric (Dice, HD95, HD, ASSD): a row an arm, a column a structure.
@@ -120,7 +142,11 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
             })
             .collect();
         let label = metric_label(metric);
-        let mut notes = reading_notes(&estimates);
+        let mut notes = reading_notes(&estimates, models);
+        notes.push(definition(metric).to_owned());
+        if unit == "px" {
+            notes.push("px: pixels of the images as the network sees them; the data do not say how large a pixel is.".to_owned());
+        }
         if metric == "dice" {
             if structures.contains(&"mean") {
                 notes.push("Mean: of endocardium, myocardium and left atrium.".to_owned());
@@ -129,7 +155,12 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
                 notes.push("Epicardium: endocardium and myocardium together.".to_owned());
             }
         }
-        if estimates.iter().any(|e| e.undefined > 0) {
+        if estimates.iter().all(|e| e.undefined == 0) {
+            notes.push(
+                "Nothing is undefined: no structure is missing from a prediction or from the truth."
+                    .to_owned(),
+            );
+        } else {
             notes.push(
                 "Undefined: images (times seeds) in which the structure is missing from the prediction or the truth; left out of the mean, counted here."
                     .to_owned(),
@@ -211,7 +242,7 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
             cells
         })
         .collect();
-    let mut notes = reading_notes(&estimates);
+    let mut notes = reading_notes(&estimates, models);
     notes.push("Precision, recall and F1: unweighted mean over classes, per seed.".to_owned());
     vec![Table {
         name: "classification".to_owned(),

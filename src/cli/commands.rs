@@ -335,14 +335,13 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
     text += &match misses.len() {
         0 => "everything is there: a run only looks\n".to_owned(),
         n if known > 0.0 && unknown == 0 => {
-            format!("{n} to do, about {} (from earlier runs)\n", duration(known))
+            format!("{n} to do, about {} as one process (from earlier runs)\n", duration(known))
         }
-        n if known > 0.0 => {
-            format!(
-                "{n} to do: about {} for some (from earlier runs), {unknown} of unknown length\n",
-                duration(known)
-            )
-        }
+        n if known > 0.0 => format!(
+            "{n} to do: {} in about {} as one process (from earlier runs), {unknown} of unknown length\n",
+            n - unknown,
+            duration(known)
+        ),
         n => {
             format!("{n} to do; nothing like them was run in this store yet, so their length is not known\n")
         }

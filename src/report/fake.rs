@@ -71,6 +71,8 @@ pub(crate) fn input(shape: &Shape) -> ReportInput {
             commit: "0123456789ab".into(),
             seeds: (0..shape.seeds).collect(),
             arms: ARMS.iter().take(shape.arms).map(|arm| arm_info(arm.0, arm.2)).collect(),
+            methods: vec![("segmentation".into(), "MONAI's U-Net; batches of 4".into())],
+            limits: vec!["A phantom is no patient.".into()],
             settings: vec![
                 ("segmentation: loss weights".into(), "0.05, 0.25, 0.35, 0.35".into()),
                 ("segmentation: schedule".into(), "cosine per epoch, 1e-3 to 1e-4".into()),

@@ -22,9 +22,9 @@ pub(super) fn figure(compared: &Compared, of: &Of<'_>) -> Option<Figure> {
     let tested = compared.found.iter().filter(|c| c.test.is_some()).count() as u64;
     let tested = plural(tested, "comparison", "comparisons");
     let caption = format!(
-        "Each arm less the one in bold above it, {} patients ({n}). Point: mean over patients; bar: 95 % paired bootstrap interval over patients; ticks: the same difference with each seed. Filled: significant at 0.05 (two-sided Wilcoxon signed-rank test over patients, Holm's correction over {tested}); hollow: not significant{}. p: after Holm's correction; an interval is of one comparison, and not corrected.",
+        "Each arm minus the one in bold above it, {} patients ({n}). Point: mean over patients; bar: 95 % paired bootstrap interval over patients; ticks: the same difference with each seed. Filled: significant at 0.05 (two-sided Wilcoxon signed-rank test over patients, Holm's correction over {tested}) and with the same sign in every seed; hollow: neither higher nor lower can be claimed{}. p: after Holm's correction; an interval is of one comparison, and not corrected.",
         compared.split,
-        if first.test.is_none() { ", or not tested: one seed is no ground for a test" } else { "" },
+        if first.test.is_none() { " (one seed is no ground for a test)" } else { "" },
     );
     let what = if score.metric == "correct" {
         "differences".into()
@@ -137,7 +137,9 @@ fn draw(rows: &[&Comparison], label: &str, n: &str, page: f64) -> Scene {
             let at = (frame.at_x(c.difference), middle);
             match c.verdict() {
                 Verdict::Higher | Verdict::Lower => POINT.draw_marker(&mut scene, at, 2.8),
-                Verdict::NotSignificant | Verdict::OneSeed => POINT.draw_hollow_marker(&mut scene, at, 2.8),
+                Verdict::NotSignificant | Verdict::SeedsDisagree | Verdict::OneSeed => {
+                    POINT.draw_hollow_marker(&mut scene, at, 2.8)
+                }
             }
             y += step;
         }
@@ -147,12 +149,15 @@ fn draw(rows: &[&Comparison], label: &str, n: &str, page: f64) -> Scene {
 
 /// What the symbols say, along the top.
 fn keys(scene: &mut Scene, tested: bool) {
-    let words: &[&str] =
-        if tested { &["significant", "not significant", "one seed's"] } else { &["not tested: one seed"] };
+    let words: &[&str] = if tested {
+        &["significant, seeds agree", "not so", "one seed's"]
+    } else {
+        &["not tested: one seed"]
+    };
     let (mut x, y) = (8.0, 7.5);
     for word in words {
         match *word {
-            "significant" => POINT.draw_marker(scene, (x + 2.5, y), 2.5),
+            "significant, seeds agree" => POINT.draw_marker(scene, (x + 2.5, y), 2.5),
             "one seed's" => scene.line(vec![(x + 3.0, y - 1.6), (x + 3.0, y + 1.6)], MUTED, 0.7, &[]),
             _ => POINT.draw_hollow_marker(scene, (x + 2.5, y), 2.5),
         }

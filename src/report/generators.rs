@@ -30,8 +30,9 @@ pub struct Generator {
     pub val_images: u64,
     /// How many it made.
     pub images: u64,
-    /// Words: how the images were sampled, and what each was made from.
+    /// Words: how the images were sampled, what each was made from, and the same under the sample figure.
     pub sampling: String,
+    pub made_from: String,
     pub lineage: String,
     pub training_cost: Option<Cost>,
     pub sampling_cost: Option<Cost>,

@@ -1,7 +1,9 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
-use super::{Figure, MEASUREMENTS, PHANTOM, ReportInput, comparisons::Compared};
-use crate::aggregate::{Cell, Table, findings, training_images};
+use super::{
+    Figure, MEASUREMENTS, PHANTOM, ReportInput, ReportMeta, comparisons::Compared, generators::Generator,
+};
+use crate::aggregate::{Cell, Table, answer, findings, training_images};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -123,7 +125,11 @@ fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
 
 /// What was asked, in a table of facts.
 fn asked(input: &ReportInput) -> Vec<(String, String)> {
-    let mut facts = vec![("Data".to_owned(), input.meta.data_description.clone())];
+    let mut facts = Vec::new();
+    if input.meta.arms.iter().any(|arm| arm.synthetic.is_some()) {
+        facts.push(("Question".to_owned(), "Do synthetic images help to train a network? The arms differ in their training images and in nothing else; they are compared on the same held-out patients.".to_owned()));
+    }
+    facts.push(("Data".to_owned(), input.meta.data_description.clone()));
     for task in ["segmentation", "classification"] {
         let models: Vec<_> = input.models.iter().filter(|m| m.task == task).collect();
         let Some(first) = models.first() else { continue };
@@ -137,6 +143,9 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
         };
         let names = super::distinct(models.iter().map(|m| m.model.as_str()));
         let mut text = names.iter().filter_map(counted).collect::<Vec<_>>().join("; ");
+        if let Some((_, how)) = input.meta.methods.iter().find(|(of, _)| of == task) {
+            text += &format!("; {how}");
+        }
         text += &format!(
             "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested on {} test patients ({} images)",
             first.preset,
@@ -169,19 +178,34 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
             format!("{arm}: {}", words.join(" (")) + if words.len() == 2 { ")" } else { "" }
         })
         .collect();
-    facts.push(("Arms (trained on)".to_owned(), arms.join("\n")));
-    let generators: Vec<String> = input
-        .generators
-        .iter()
-        .map(|g| {
-            let mode = if g.name == g.mode { String::new() } else { format!(" ({})", g.mode) };
-            format!("{}{mode}: {} images", g.name, g.images)
-        })
-        .collect();
-    facts.push(("Generators (made)".to_owned(), generators.join("; ")));
+    facts.push(("Arms, and what each is trained on".to_owned(), arms.join("\n")));
+    let generators: Vec<String> = input.generators.iter().map(generator_words).collect();
+    facts.push(("Synthetic images".to_owned(), generators.join("\n")));
     let seeds: Vec<String> = input.meta.seeds.iter().map(u64::to_string).collect();
-    facts.push(("Seeds".to_owned(), seeds.join(", ")));
+    let drawn = "each draws the first weights, the order of the images, and whatever an arm says is drawn";
+    facts.push(("Seeds".to_owned(), format!("{} ({drawn})", seeds.join(", "))));
     facts
+}
+
+/// What a generator is, and how it came to its images.
+fn generator_words(g: &Generator) -> String {
+    let mode = if g.name == g.mode { String::new() } else { format!(" ({})", g.mode) };
+    let mut words = format!("{}{mode}: {} images", g.name, grouped(g.images));
+    if !g.made_from.is_empty() {
+        words += &format!(", {}", g.made_from);
+    }
+    if let Some(s) = &g.summary {
+        words += &format!(
+            ". Trained on {} training patients ({} images) and nobody else: {} steps of {} images at {} px; {} parameters",
+            grouped(s.train_patients),
+            grouped(s.train_images),
+            grouped(s.steps),
+            grouped(s.batch),
+            s.image_size,
+            grouped(s.parameters)
+        );
+    }
+    words
 }
 
 fn name_of(task: &str) -> &'static str {
@@ -189,18 +213,25 @@ fn name_of(task: &str) -> &'static str {
 }
 
 /// What came of the comparisons by each task's first score.
-fn found(compared: &[Compared]) -> Vec<(String, String)> {
+fn found(meta: &ReportMeta, compared: &[Compared]) -> Vec<(String, String)> {
     let mut facts: Vec<(String, String)> = Vec::new();
     for c in compared {
         let name = name_of(c.score.task);
         if facts.iter().any(|(known, _)| known == name) {
             continue;
         }
+        let answer = answer(&c.found, &meta.arms, &c.score);
         let lines = findings(&c.found, &c.score, &c.split, &c.unit);
-        facts.extend(lines.map(|lines| (name.to_owned(), lines.join("\n"))));
+        facts.extend(lines.map(|lines| {
+            let all: Vec<String> = answer.into_iter().chain(lines).collect();
+            (name.to_owned(), all.join("\n"))
+        }));
     }
     if !facts.is_empty() {
-        facts.push(("How to read it".to_owned(), "In brackets: 95 % interval over patients. “Higher” and “lower” only after a paired test over patients, corrected for the number of comparisons. It is said of these networks, images and patients: another generator, another number of real images or another training can do otherwise.".to_owned()));
+        facts.push(("How to read it".to_owned(), "In brackets: 95 % interval over patients. An arm is called higher or lower only after a paired test over the same patients, corrected for the number of comparisons, and only where the difference has the same sign with every seed. No significant difference does not mean that two arms are equal.".to_owned()));
+        let mut limits = meta.limits.clone();
+        limits.push("The results hold for these networks, images and patients: another generator, another number of real images or another training may give others.".to_owned());
+        facts.push(("How far it reaches".to_owned(), limits.join("\n")));
     }
     facts
 }
@@ -240,7 +271,9 @@ pub(super) fn page(
             tables.into_iter().partition(|t| !LATER.contains(&t.name.as_str()));
         first.into_iter().for_each(|t| body += &table(t));
         if !later.is_empty() {
-            body += "<details><summary>More distances, and undefined values</summary>\n";
+            let undefined = later.iter().any(|t| t.name == "failures");
+            let more = if undefined { "More distances, and undefined values" } else { "More distances" };
+            body += &format!("<details><summary>{more}</summary>\n");
             later.into_iter().for_each(|t| body += &table(t));
             body += "</details>\n";
         }
@@ -250,7 +283,18 @@ pub(super) fn page(
         body += "<p>No results yet.</p>\n";
     }
     if let Some(published) = tables.iter().find(|t| t.name == "published") {
-        body += &format!("<h2 id=\"published\">What others have published</h2>\n{}", table(published));
+        body += "<h2 id=\"published\">What others have published</h2>\n";
+        let theirs = published.columns.iter().position(|column| column == "Published");
+        let entered =
+            published.rows.iter().any(|row| theirs.is_some_and(|i| matches!(row[i], Cell::Number { .. })));
+        body += &match entered {
+            true => table(published),
+            false => format!(
+                "<details><summary>Nothing was entered: {} figures not verified</summary>\n{}</details>\n",
+                published.rows.len(),
+                table(published)
+            ),
+        };
     }
     if let Some(training) = tables.iter().find(|t| t.name == "training") {
         nav.push(("networks", "Networks"));
@@ -263,6 +307,7 @@ pub(super) fn page(
     run.extend(meta.versions.iter().cloned());
     body += &pairs(&run);
     body += &list(&meta.notes).replace("<ul></ul>\n", "");
+    body += "<p class=\"note\">From what, when and by which build each network was trained: <a href=\"stages.json\">stages.json</a>, or <code>synecho explain</code> with this report's folder.</p>\n";
     body += &format!(
         "<details><summary>The whole spec, every default filled in (<code>resolved.toml</code>)</summary>\n<pre>{}</pre>\n</details>\n",
         escape(&meta.resolved_toml)
@@ -297,7 +342,7 @@ pub(super) fn page(
         title = escape(title),
         name = escape(&meta.name),
         asked = pairs(&asked(input)),
-        found = match found(compared) {
+        found = match found(meta, compared) {
             facts if facts.is_empty() => String::new(),
             facts => format!("<h2 id=\"found\">What was found</h2>\n{}", pairs(&facts)),
         },

@@ -62,6 +62,12 @@ pub struct ReportMeta {
     pub seeds: Vec<u64>,
     /// What each arm was trained on, in the order of the spec; without it no arms are compared.
     pub arms: Vec<ArmInfo>,
+    /// (task, how its networks are trained, in words).
+    #[serde(default)]
+    pub methods: Vec<(String, String)>,
+    /// How far the results reach, a sentence or two each.
+    #[serde(default)]
+    pub limits: Vec<String>,
     /// (setting, value): presets and the switches that decide how the tasks are trained.
     pub settings: Vec<(String, String)>,
     pub notes: Vec<String>,
@@ -371,7 +377,7 @@ mod tests {
 
     #[test]
     fn the_whole_report_twice_is_the_same_bytes() {
-        let input = fake::input(&Shape::default());
+        let input = fake::input(&Shape { arms: 5, ..Shape::default() });
         let (a, page) = written(&input);
         let (b, _) = written(&input);
         assert_eq!(files(a.path()), files(b.path()));

@@ -70,7 +70,7 @@ pub(super) fn figure(input: &ReportInput, of: &Of<'_>) -> Option<Figure> {
     let percent = SHARE * 100.0;
     let baselines = super::distinct(panels.iter().map(|p| p.baseline.as_str())).join(", ");
     let mut caption = format!(
-        "{name} on the validation patients over optimizer steps, a panel an arm; grey: its baseline ({baselines}). Line: mean over seeds ({}); band: from the lowest to the highest seed. Dashed: {percent:.0} % of the baseline's final score; marker on it: where the arm has it (mean over seeds, only where all of them get there); grey marker: where the baseline has it.",
+        "{name} on the validation patients over optimizer steps, one panel per arm; grey: its baseline ({baselines}). Line: mean over seeds ({}); band: from the lowest to the highest seed. Dashed: {percent:.0} % of the baseline's final score; marker on it: where the arm reaches it (mean over seeds, only where all of them get there); grey marker: where the baseline does.",
         n,
     );
     if cut {

@@ -71,7 +71,7 @@ fn point(rows: &[Measurement], of: &Of<'_>, score: &Score, split: &str, arm: &Ar
     })
 }
 
-/// None where no arm has a ratio.
+/// None where no two arms have different ratios.
 pub(super) fn figure(
     input: &ReportInput,
     rows: &[Measurement],
@@ -101,7 +101,9 @@ pub(super) fn figure(
         })
         .filter(|panel| !panel.points.is_empty())
         .collect();
-    if panels.is_empty() {
+    let mut ratios = panels.iter().flat_map(|panel| &panel.points).map(|point| point.ratio);
+    let first = ratios.next()?;
+    if ratios.all(|ratio| ratio == first) {
         return None;
     }
     let name = if score.structures.is_empty() { "Accuracy" } else { "Mean Dice" };
@@ -109,7 +111,7 @@ pub(super) fn figure(
     let all = || panels.iter().flat_map(Panel::all);
     let n = super::n_of(all().map(|p| p.n), all().map(|p| p.seeds.len() as u64));
     let caption = format!(
-        "{name} on the {split} patients ({n}) over added images per real one (logarithmic). Line across: real images alone; dashed: as many real images again ({REPEATED}), where there are such arms: what the images add, and not the longer training, is what a generator has above it. Marker: mean over seeds; bar and band: 95 % bootstrap interval over patients; small points: single seeds. Intervals of two arms that overlap may still differ on the same patients: the comparisons' table has the tests."
+        "{name} on the {split} patients ({n}) over added images per real one (logarithmic). Line across: real images alone; dashed: copies of the real images, as many ({REPEATED}), where there are such arms: only what a generator has above these comes from what its images show, and not from their number. Marker: mean over seeds; bar and band: 95 % bootstrap interval over patients; small points: single seeds. Intervals of two arms that overlap may still differ on the same patients: the comparisons' table has the tests."
     );
     let what = if score.metric == "correct" { "ratio".into() } else { format!("{}_ratio", score.metric) };
     Some(Figure {

@@ -7,6 +7,7 @@
 mod digest;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     path::{Component, Path, PathBuf},
     time::SystemTime,
@@ -285,9 +286,10 @@ impl Store {
             .collect()
     }
 
-    /// Seconds per unit of each cost class, from the records of one kind (the last one read counts).
-    pub fn rates(&self) -> std::collections::BTreeMap<String, f64> {
-        let mut rates = std::collections::BTreeMap::new();
+    /// Seconds per unit of each cost class: the median of the records, which neither a stage that was continued (its last
+    /// try is short) nor one that was held up (its time is long) moves much.
+    pub fn rates(&self) -> BTreeMap<String, f64> {
+        let mut all = BTreeMap::<String, Vec<f64>>::new();
         for kind in StageKind::ALL {
             let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { continue };
             for entry in entries.flatten().filter(|entry| !is_aside(entry)) {
@@ -295,13 +297,15 @@ impl Store {
                     .ok()
                     .and_then(|text| serde_json::from_str::<StageRecord>(&text).ok());
                 if let Some(r) = record.filter(|r| r.cost_units > 0.0) {
-                    // The slowest seen: a continued stage's last try is shorter than the whole.
-                    let rate: &mut f64 = rates.entry(r.cost_class).or_insert(0.0);
-                    *rate = rate.max(r.seconds / r.cost_units);
+                    all.entry(r.cost_class).or_default().push(r.seconds / r.cost_units);
                 }
             }
         }
-        rates
+        let median = |mut rates: Vec<f64>| {
+            rates.sort_by(f64::total_cmp);
+            rates[rates.len() / 2]
+        };
+        all.into_iter().map(|(class, rates)| (class, median(rates))).collect()
     }
 }
 
@@ -351,6 +355,19 @@ mod tests {
             versions: vec![],
             commit: String::new(),
         }
+    }
+
+    #[test]
+    fn a_stage_that_was_held_up_does_not_spoil_the_estimate() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let digests = Digests::open(dir.path());
+        for (key, seconds) in [("a", 2.0), ("b", 2.4), ("c", 900.0), ("d", 0.1), ("e", 2.2)] {
+            store.begin(StageKind::Prepare, key).unwrap();
+            let record = StageRecord { key: key.into(), seconds, ..record() };
+            store.finish(&Stage { key: key.into(), ..stage() }, record, &digests).unwrap();
+        }
+        assert_eq!(store.rates()["c"], 1.1);
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
             own_models: settings.mode == Mode::Unconditional && settings.per_class,
             images: made.rows.len() as u64,
             sampling: sampling(settings),
+            made_from: made_from(settings, &made),
             lineage: lineage(settings, &made),
             ..Generator::default()
         };
@@ -210,7 +211,30 @@ fn sampling(settings: &spec::Generator) -> String {
     words
 }
 
-/// What an image was made from, in words.
+/// What the images were made from, in words.
+fn made_from(settings: &spec::Generator, made: &Manifest) -> String {
+    let masks: HashSet<&str> = made.rows.iter().filter_map(|row| row.source_mask.as_deref()).collect();
+    let of_each = made.rows.len() as f64 / masks.len().max(1) as f64;
+    match settings.mode {
+        Mode::External => "made by another program".to_owned(),
+        Mode::Unconditional => "each from noise, for its view and phase".to_owned(),
+        Mode::Text => "each from a text about a real training image".to_owned(),
+        Mode::TextSegmentation => {
+            let moved = match settings.vary_masks {
+                true => ", which is moved, turned and scaled a little each time",
+                false => "",
+            };
+            let several = if of_each > 1.0 { format!(", {of_each:.3} of each mask") } else { String::new() };
+            let several = several.replace(".000", "");
+            format!(
+                "each from the mask of a real training image{moved}, and a text about that image; {} masks{several}",
+                masks.len()
+            )
+        }
+    }
+}
+
+/// What an image was made from, under the figure that shows it.
 fn lineage(settings: &spec::Generator, made: &Manifest) -> String {
     let prompt = made.rows.iter().find_map(|row| row.prompt.clone()).unwrap_or_default();
     match settings.mode {

@@ -15,7 +15,8 @@ use crate::{
 
 /// The report's head.
 pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
-    let (mut settings, mut notes, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut settings, mut methods, mut notes, mut warnings) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut description = String::new();
     let of_tasks = ["segmentation", "classification"].map(|task| format!("data/{task}"));
     let of_generators = spec.generators.keys().map(|name| format!("data/generator {name}"));
@@ -25,11 +26,11 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         let count = |split: Split| {
             let rows: Vec<_> = manifest.of(split).collect();
             let patients: BTreeSet<_> = rows.iter().map(|row| &row.patient).collect();
-            format!("{} images of {} patients for {split}", rows.len(), patients.len())
+            format!("{} images of {} patients", rows.len(), patients.len())
         };
         if description.is_empty() {
             description = format!(
-                "{}: {}, {} and {}; split by patient ({}).",
+                "{}: {} to train on, {} for validation (they choose the checkpoint) and {} as test; split by patient ({}).",
                 source_words(spec.data.source),
                 count(Split::Train),
                 count(Split::Val),
@@ -39,13 +40,15 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         }
     }
     if let Some(t) = &spec.tasks.segmentation {
-        settings.extend(described("segmentation", t));
+        settings.extend(described("segmentation", t, t.budget.is_some()));
+        methods.push(("segmentation".to_owned(), segmentation_words(t)));
         if t.report_on == ReportOn::Val {
             warnings.push("Segmentation is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
     }
     if let Some(t) = &spec.tasks.classification {
-        settings.extend(described("classification", t));
+        settings.extend(described("classification", t, t.budget.is_some()));
+        methods.push(("classification".to_owned(), classification_words(t)));
         if t.report_on == ReportOn::Val {
             warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
@@ -78,6 +81,8 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         commit: place.commit.to_owned(),
         seeds: spec.experiment.seeds.clone(),
         arms: spec.arms.iter().map(arm_info).collect(),
+        methods,
+        limits: limits(spec),
         settings,
         notes,
         warnings,
@@ -90,29 +95,59 @@ fn arm_words(arm: &spec::Arm) -> String {
     let of = match arm.real_fraction {
         1.0 => String::new(),
         fraction => format!(
-            " of {} % of the training patients, others for each seed",
+            " of {} % of the training patients, drawn anew by each seed",
             (fraction * 1e4).round() / 100.0
         ),
     };
     let ratio = arm.ratio.unwrap_or_default();
+    let images = |name: &str| format!("{ratio} of {name} for each real image, drawn at random by the seed");
     match (&arm.synthetic, arm.mix, arm.control) {
-        (None, _, None) => format!("real images{of} alone"),
+        (None, _, None) => format!("the real images{of} alone"),
         (None, _, Some(_)) => format!(
-            "real images{of}, and copies of them, {ratio} for each: as many as with synthetic images, and nothing new"
+            "the real images{of} and copies of them, {ratio} for each: as many images as with synthetic ones, and nothing new in them"
         ),
         (Some(name), spec::Mix::Together, _) => {
-            format!("real images{of}, and for each of them {ratio} of {name}")
+            format!("the real images{of} and synthetic ones, {}", images(name))
         }
         (Some(name), spec::Mix::SyntheticOnly, _) => {
-            format!("for each real image{of} {ratio} of {name}, and no real one")
+            format!("synthetic images alone, {}{of}", images(name))
         }
         (Some(name), spec::Mix::Pretrain, _) => {
             let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
             format!(
-                "first, for {share} % of the training, {ratio} of {name} for each real image; then the real images{of}"
+                "for {share} % of the training synthetic images alone, {}; then, from the best checkpoint of that, the real images{of} alone. Either part has an optimizer and a learning-rate schedule of its own",
+                images(name)
             )
         }
     }
+}
+
+/// How far the results reach, as the spec decides it.
+fn limits(spec: &ResolvedSpec) -> Vec<String> {
+    let mut limits = Vec::new();
+    let arms = || spec.arms.iter().filter(|arm| arm.synthetic.is_some());
+    let few = arms().filter(|arm| arm.real_fraction < 1.0).count();
+    let trained = arms().any(|arm| {
+        let settings = arm.synthetic.as_ref().and_then(|name| spec.generators.get(name));
+        settings.is_some_and(spec::Generator::is_trained)
+    });
+    if trained && few < arms().count() {
+        limits.push("A generator of all training patients was trained once: the seeds vary the networks that its images are given to, and which images these are, not the generator.".to_owned());
+    }
+    if trained && few > 0 {
+        limits.push("A generator of fewer patients was trained for each seed, on the patients of that seed: the spread over seeds is that of patients, generators and networks together.".to_owned());
+    }
+    let tasks = [
+        spec.tasks.segmentation.as_ref().map(|t| t.budget.is_some()),
+        spec.tasks.classification.as_ref().map(|t| t.budget.is_some()),
+    ];
+    if arms().next().is_some() && tasks.contains(&Some(true)) {
+        limits.push("All arms get the same number of optimizer steps, so an arm with synthetic images sees each real image less often. A difference says what comes of giving a part of the training to synthetic images, not of adding them to a training that stays as it is.".to_owned());
+    }
+    if arms().next().is_some() && tasks.contains(&Some(false)) {
+        limits.push("All arms are trained for the same number of epochs, so one with more images takes more optimizer steps: compare it with copies of the real images (duplicate-real), which takes as many steps.".to_owned());
+    }
+    limits
 }
 
 fn arm_info(arm: &spec::Arm) -> ArmInfo {
@@ -147,9 +182,15 @@ fn trained_with(place: &Place) -> BTreeSet<String> {
 
 fn source_words(source: Source) -> &'static str {
     match source {
-        Source::Camus => "CAMUS",
-        Source::Diffecho => "DiffEcho's PNG folders of CAMUS",
-        Source::KaggleH5 => "the Kaggle copy of CAMUS",
+        Source::Camus => {
+            "CAMUS, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
+        }
+        Source::Diffecho => {
+            "DiffEcho's PNG folders of CAMUS, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
+        }
+        Source::KaggleH5 => {
+            "the Kaggle copy of CAMUS, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
+        }
         Source::Folder => "a manifest folder",
         Source::Phantom => "the built-in phantom, which is drawn and not measured",
     }
@@ -166,16 +207,78 @@ fn split_words(split: &spec::Split) -> String {
     };
     match split.val_patients {
         Some(n) => format!(
-            "{scheme}; its validation patients are held out as test, and {n} training patients validate"
+            "{scheme}; its validation patients are the test patients here, its own test patients take no part, and {n} of its training patients, drawn at random (seed {}), validate",
+            split.seed
         ),
         None => scheme,
     }
 }
 
-/// The settings that a reader asks for, as (name, value).
-fn described<T: serde::Serialize>(task: &str, settings: &T) -> Vec<(String, String)> {
+/// A task's training in words; counts of parameters, patients and steps come from what was trained.
+fn segmentation_words(t: &spec::Segmentation) -> String {
+    let loss = match t.loss {
+        spec::SegmentationLoss::CrossEntropy => "weighted cross-entropy",
+        spec::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
+    };
+    format!(
+        "MONAI's U-Net from random weights, channels {}; images resized to {size} × {size} px, grey values scaled to −1 to 1; {loss}; Adam, {}; {}",
+        t.channels.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+        rate_words(t.learning_rate, t.final_learning_rate, t.warmup_steps, t.schedule, t.batch_size),
+        augment_words(&t.augment),
+        size = t.image_size,
+    )
+}
+
+fn classification_words(t: &spec::Classification) -> String {
+    let weights = match t.weights.as_os_str().is_empty() {
+        true => "from random weights",
+        false => "from given weights",
+    };
+    format!(
+        "{weights}, to tell {} apart; images resized to {size} × {size} px; cross-entropy; SGD with momentum {} and weight decay {}, {}; {}",
+        t.label.classes().join(", "),
+        t.momentum,
+        t.weight_decay,
+        rate_words(t.learning_rate, t.final_learning_rate, t.warmup_steps, t.schedule, t.batch_size),
+        augment_words(&t.augment),
+        size = t.image_size,
+    )
+}
+
+fn rate_words(from: f64, to: f64, warmup: usize, schedule: spec::Schedule, batch: usize) -> String {
+    let way = match schedule {
+        spec::Schedule::Constant => format!("learning rate {from}"),
+        spec::Schedule::Cosine => {
+            format!("learning rate from {from} to {to} by half a cosine, epoch by epoch")
+        }
+        spec::Schedule::CosinePerStep => format!("learning rate from {from} to {to} by half a cosine"),
+        spec::Schedule::CosinePeriodInEpochsSteppedPerBatch => {
+            format!("learning rate swinging between {from} and {to} (the paper's fault)")
+        }
+    };
+    let warmup = if warmup > 0 { format!(" after {warmup} steps of warm-up") } else { String::new() };
+    format!("{way}{warmup}, batches of {batch}")
+}
+
+fn augment_words(a: &spec::Augment) -> String {
+    if !a.enabled {
+        return "no augmentation".to_owned();
+    }
+    let unit = match a.translate_unit {
+        spec::TranslateUnit::Fraction => "of the side",
+        spec::TranslateUnit::Pixels => "px",
+    };
+    format!(
+        "random rotation (± {}°), shift (± {} {unit}), scale (± {}), shear (± {}°), brightness (± {}) and contrast (± {})",
+        a.rotate, a.translate, a.scale, a.shear, a.brightness, a.contrast
+    )
+}
+
+/// The settings that a reader asks for, as (name, value). With a budget, what counts epochs decides nothing.
+fn described<T: serde::Serialize>(task: &str, settings: &T, budget: bool) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(map)) = serde_json::to_value(settings) else { return Vec::new() };
     map.into_iter()
+        .filter(|(name, _)| !budget || !["epochs", "validate_every"].contains(&name.as_str()))
         .map(|(name, value)| {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             (format!("{task}.{name}"), value)

@@ -128,8 +128,8 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let hd95 = format!("HD95 in {}", unit.unwrap_or("px"));
     let mut table = Table {
         name: "generators_judged".to_owned(),
-        title: "Generators: images as networks see them".to_owned(),
-        caption: "Networks that were trained on real images alone look at the synthetic ones: do they find what an image was made from? The higher the better.".to_owned(),
+        title: "Generators: do the images show what they were made from?".to_owned(),
+        caption: "A network that was trained on real images alone looks at the synthetic ones. How far it falls short of what it reaches on real images (below) tells how many of the synthetic labels are wrong. The higher the better; of distances, the lower.".to_owned(),
         columns: columns(&["Generator", "Mode", "Dice with the control mask", &hd95, "n", &right, "Right view", "n"]),
         rows: body,
         notes: input.judges.iter().map(|judge| judge_note(judge, rows)).collect(),
@@ -192,7 +192,7 @@ fn texture(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
         name: "generators_texture".to_owned(),
         title: "Generators: texture".to_owned(),
         caption: format!(
-            "Power of the synthetic images over that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same texture; below: smoother; above: grainier; {} to {} is near.",
+            "Power of the synthetic images over that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same texture; below: smoother; above: grainier; the report calls {} to {} near, a factor of two either way.",
             GOOD_TEXTURE.0, GOOD_TEXTURE.1
         ),
         columns: columns(&[&["Generator", "Mode"][..], &OCTAVES[..], &["n"][..]].concat()),
@@ -238,7 +238,7 @@ fn costs(generators: &[Generator]) -> Option<Table> {
         ]),
         rows: body,
         notes: vec![
-            "Training: without that of the model it started from. Of a stage that was interrupted, the last try alone counts.".to_owned(),
+            "Training: without that of the model it started from. For interrupted stages only the last attempt is timed.".to_owned(),
         ],
         decimals: 2,
     })
