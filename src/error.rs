@@ -136,10 +136,47 @@ impl<T> AtPath<T> for std::io::Result<T> {
 impl From<tch::TchError> for Error {
     /// The first line for the user, the C++ stack for the log.
     fn from(e: tch::TchError) -> Self {
-        let whole = e.to_string();
-        let first = whole.lines().next().unwrap_or("libtorch failed").trim().to_owned();
-        Self::failure(format!("libtorch: {first}")).detail(whole)
+        Self::of_libtorch(&e.to_string(), "libtorch: ")
     }
+}
+
+impl Error {
+    /// What libtorch (or a panic of tch) says, in a line; the rest for the log.
+    pub fn of_libtorch(whole: &str, before: &str) -> Self {
+        if let Some(error) = no_memory(whole) {
+            return error.detail(whole);
+        }
+        // tch's panic: called `Result::unwrap()` on an `Err` value: Torch("…\n…")
+        let said = whole.split_once("value: Torch(\"").map_or(whole, |(_, said)| said);
+        let first = said.split("\\n").next().and_then(|s| s.lines().next()).unwrap_or_default().trim();
+        let first = if first.is_empty() { "libtorch failed" } else { first };
+        Self::failure(format!("{before}{first}")).detail(whole)
+    }
+}
+
+/// Too little memory, on the CPU or a GPU, and how much was asked for.
+fn no_memory(whole: &str) -> Option<Error> {
+    const SAID: [&str; 3] = ["can't allocate memory", "CUDA out of memory", "CUDA error: out of memory"];
+    if !SAID.iter().any(|said| whole.contains(said)) {
+        return None;
+    }
+    let after = |words: &str| whole.split_once(words).map(|(_, rest)| rest.trim_start());
+    let asked = match (after("tried to allocate"), after("Tried to allocate")) {
+        // The CPU says bytes, CUDA "2.00 GiB.".
+        (Some(rest), _) => rest
+            .split(' ')
+            .next()
+            .and_then(|n| n.parse::<f64>().ok())
+            .map(|bytes| format!(" ({:.1} GiB more were asked for)", bytes / f64::from(1 << 30))),
+        (None, Some(rest)) => {
+            let amount: Vec<&str> = rest.split(' ').take(2).collect();
+            Some(format!(" ({} more were asked for)", amount.join(" ").trim_end_matches('.')))
+        }
+        (None, None) => None,
+    };
+    Some(Error::failure(format!("there is not enough memory{}", asked.unwrap_or_default())).help(
+        "lower the batch size, the image size or the network's channels, or run fewer processes (--jobs 1)",
+    ))
 }
 
 impl Error {
@@ -177,6 +214,24 @@ mod tests {
             .unwrap_err();
         assert_eq!(e.to_string().lines().count(), 1);
         assert!(e.log_detail().is_some());
+    }
+
+    #[test]
+    fn too_little_memory_is_said_in_words() {
+        let told = |whole: &str| Error::of_libtorch(whole, "the stage broke off: ").to_string();
+        let cpu = "called `Result::unwrap()` on an `Err` value: Torch(\"[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes. Error code 12\\n\")";
+        assert!(
+            told(cpu).starts_with("there is not enough memory (16.0 GiB more were asked for)\n  help: lower")
+        );
+        let cuda = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB";
+        assert!(
+            told(cuda).starts_with("there is not enough memory (2.00 GiB more were asked for)"),
+            "{}",
+            told(cuda)
+        );
+        let other =
+            "called `Result::unwrap()` on an `Err` value: Torch(\"shape '[3]' is invalid\\nframe #0\")";
+        assert_eq!(told(other), "the stage broke off: shape '[3]' is invalid");
     }
 
     #[test]

@@ -159,11 +159,16 @@ impl Manifest {
         if !root.is_dir() {
             return Err(Error::input("there is no such folder")
                 .at(root)
-                .help("name a folder that `synecho data import` or `synecho data phantom` wrote"));
+                .help("name a folder that `synecho data import` wrote"));
         }
         let text = std::fs::read_to_string(&file)
             .at_path(&file, "cannot read the manifest")
-            .map_err(|e| e.help("`synecho data import --help` shows how to make one"))?;
+            .map_err(|e| {
+                e.help(format!(
+                    "a data folder has a {FILE} of UTF-8 text with the columns {}; `synecho data import` writes one",
+                    REQUIRED.join(",")
+                ))
+            })?;
         let rows = parse(&text, &file)?;
         let manifest = Self { root: root.to_owned(), rows };
         manifest.check_rows(&file)?;
@@ -172,6 +177,7 @@ impl Manifest {
 
     fn check_rows(&self, file: &Path) -> Result<()> {
         let mut images: HashMap<&Path, u64> = HashMap::new();
+        let mut masks: HashMap<&Path, u64> = HashMap::new();
         let mut splits: HashMap<&str, (Option<Split>, u64)> = HashMap::new();
         for (line, row) in (2u64..).zip(&self.rows) {
             if let Some(first) = images.insert(&row.image, line) {
@@ -181,6 +187,14 @@ impl Manifest {
                 ))
                 .at_line(file, line)
                 .help("remove one of the two rows"));
+            }
+            if let Some((mask, first)) = row.mask.as_ref().and_then(|m| Some((m, masks.insert(m, line)?))) {
+                return Err(Error::input(format!(
+                    "the mask {} is listed twice (first on line {first})",
+                    mask.display()
+                ))
+                .at_line(file, line)
+                .help("each image has a mask of its own"));
             }
             let (split, first) = *splits.entry(&row.patient).or_insert((row.split, line));
             if split != row.split {
@@ -247,6 +261,16 @@ impl Manifest {
     }
 }
 
+/// `pseudo` (a network's), or the image whose mask it was.
+fn is_source(text: &str) -> bool {
+    let mut parts = text.rsplitn(3, '_');
+    let (phase, view, patient) = (parts.next(), parts.next(), parts.next());
+    let is_image = phase.is_some_and(|p| p.parse::<Phase>().is_ok())
+        && view.is_some_and(|v| v.parse::<View>().is_ok())
+        && patient.is_some_and(|p| !p.is_empty());
+    is_image || text == "pseudo"
+}
+
 fn row_cells(row: &Row) -> [String; 16] {
     fn show<T: ToString>(value: &Option<T>) -> String {
         value.as_ref().map(T::to_string).unwrap_or_default()
@@ -283,7 +307,18 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
     let mut columns: HashMap<&str, usize> = HashMap::new();
     for (i, name) in header.iter().enumerate() {
         if !REQUIRED.contains(&name) && !OPTIONAL.contains(&name) {
-            continue; // a user's own columns are welcome and ignored
+            // A user's own columns are welcome and ignored, but not one that is meant for ours: whose mask an
+            // image was made from must not be lost to a slip.
+            let meant = |known: &&str| {
+                !header.iter().any(|h| h == *known)
+                    && strsim::jaro_winkler(&name.to_lowercase(), known) > 0.92
+            };
+            if let Some(known) = REQUIRED.iter().chain(&OPTIONAL).find(|known| meant(known)) {
+                return Err(Error::input(format!("unknown column `{name}`")).at_line(file, 1).help(format!(
+                    "did you mean `{known}`? A column of your own needs a name less like it"
+                )));
+            }
+            continue;
         }
         if columns.insert(name, i).is_some() {
             return Err(Error::input(format!("the column `{name}` appears twice"))
@@ -356,7 +391,14 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
             spacing_y: number("spacing_y", 1e-4, 100.0)?,
             generator: cell("generator").map(str::to_owned),
             prompt: cell("prompt").map(str::to_owned),
-            source_mask: cell("source_mask").map(str::to_owned),
+            source_mask: match cell("source_mask") {
+                Some(text) if !is_source(text) => {
+                    let why =
+                        format!("expected PATIENT_VIEW_PHASE, such as patient0001_2CH_ED, found {text:?}");
+                    return Err(wrong("source_mask", why));
+                }
+                source => source.map(str::to_owned),
+            },
             seed: optional!("seed"),
         });
     }
@@ -404,6 +446,18 @@ mod tests {
             (
                 &format!("{head}p1,2CH,ED,a.png,train\np1,4CH,ED,b.png,val\n"),
                 ":3: p1 is in two splits: val here, train on line 2".to_owned(),
+            ),
+            (
+                "patient,view,phase,image,source_masks\np1,2CH,ED,a.png,p2_2CH_ED\n",
+                ":1: unknown column `source_masks`".to_owned(),
+            ),
+            (
+                "patient,view,phase,image,source_mask\np1,2CH,ED,a.png,foo\n",
+                ":2: column `source_mask`: expected PATIENT_VIEW_PHASE".to_owned(),
+            ),
+            (
+                "patient,view,phase,image,mask\np1,2CH,ED,a.png,m.png\np1,4CH,ED,b.png,m.png\n",
+                ":3: the mask m.png is listed twice (first on line 2)".to_owned(),
             ),
             (&format!("{head}p1,2CH,ED,a.png\n"), ":2: 4 cells in a table of 5 columns".to_owned()),
             (head, "lists no images".to_owned()),

@@ -21,24 +21,42 @@ impl Picture {
     }
 
     /// Reads a PNG or JPEG as 8-bit grey (colour is turned to luma).
+    ///
+    /// # Errors
+    /// Not such a file, or one of more than 8 bits: which of its values is white nobody says.
     pub fn read(file: &Path) -> Result<Self> {
-        let bytes = std::fs::read(file)
-            .at_path(file, "cannot read the image")
-            .map_err(|e| e.help("the manifest names it; is the data folder whole?"))?;
-        let decoded = image::load_from_memory(&bytes).map_err(|e| {
-            Error::input(format!("cannot read this as an image: {e}"))
+        let decoded = decoded(file)?;
+        if !is_of_8_bits(&decoded) {
+            return Err(Error::input(format!("a picture of {:?} values, not of 8 bits", decoded.color()))
                 .at(file)
-                .help("the file is damaged or is not a PNG or JPEG: copy it again or take its row out of the manifest")
-        })?;
-        let grey = decoded.into_luma8();
-        Ok(Self { width: grey.width() as usize, height: grey.height() as usize, pixels: grey.into_raw() })
+                .help("save it with 8 bits a channel, black 0 and white 255"));
+        }
+        Ok(Self::grey(decoded))
     }
 
-    /// Reads a mask and checks that it holds class indices 0..=3 only.
+    /// Reads a mask and checks that it holds class indices 0..=3 only. Grey masks of 16 bits hold them as they are.
     pub fn read_mask(file: &Path) -> Result<Self> {
-        let mask = Self::read(file)?;
+        let decoded = decoded(file)?;
+        let mask = match decoded {
+            image::DynamicImage::ImageLuma16(values) => Self {
+                width: values.width() as usize,
+                height: values.height() as usize,
+                pixels: values.into_raw().into_iter().map(|v| u8::try_from(v).unwrap_or(u8::MAX)).collect(),
+            },
+            other if is_of_8_bits(&other) => Self::grey(other),
+            other => {
+                return Err(Error::input(format!("a mask of {:?} values", other.color()))
+                    .at(file)
+                    .help("save it as grey values 0 to 3, of 8 bits"));
+            }
+        };
         mask.check_classes().map_err(|e| e.at(file))?;
         Ok(mask)
+    }
+
+    fn grey(decoded: image::DynamicImage) -> Self {
+        let grey = decoded.into_luma8();
+        Self { width: grey.width() as usize, height: grey.height() as usize, pixels: grey.into_raw() }
     }
 
     /// An error names the first pixel whose value is no class.
@@ -57,6 +75,22 @@ impl Picture {
     pub fn write(&self, file: &Path) -> Result<()> {
         write_png(file, &self.pixels, self.width, self.height, image::ExtendedColorType::L8)
     }
+}
+
+fn decoded(file: &Path) -> Result<image::DynamicImage> {
+    let bytes = std::fs::read(file)
+        .at_path(file, "cannot read the image")
+        .map_err(|e| e.help("the manifest names it; is the data folder whole?"))?;
+    image::load_from_memory(&bytes).map_err(|e| {
+        Error::input(format!("cannot read this as an image: {e}")).at(file).help(
+            "the file is damaged or is not a PNG or JPEG: copy it again or take its row out of the manifest",
+        )
+    })
+}
+
+fn is_of_8_bits(picture: &image::DynamicImage) -> bool {
+    let color = picture.color();
+    color.bytes_per_pixel() == color.channel_count()
 }
 
 /// Writes 8-bit pixels as PNG, from memory: image's own writer to a file does not hear of a disk that is
@@ -91,5 +125,26 @@ mod tests {
         assert!(message.contains("holds 85 at x 2, y 1"), "{message}");
         std::fs::write(&file, &std::fs::read(&file).unwrap()[..40]).unwrap();
         assert!(Picture::read(&file).unwrap_err().to_string().contains("cannot read this as an image"));
+    }
+
+    #[test]
+    fn sixteen_bits_are_indices_in_masks_and_refused_in_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.png");
+        let write = |values: [u16; 4]| {
+            image::ImageBuffer::<image::Luma<u16>, _>::from_raw(2, 2, values.to_vec())
+                .unwrap()
+                .save(&file)
+                .unwrap();
+        };
+        write([0, 1, 2, 3]);
+        assert_eq!(Picture::read_mask(&file).unwrap().pixels, [0, 1, 2, 3]);
+        let message = Picture::read(&file).unwrap_err().to_string();
+        assert!(
+            message.contains("m.png: a picture of L16 values") && message.contains("8 bits a channel"),
+            "{message}"
+        );
+        write([0, 1, 2, 771]);
+        assert!(Picture::read_mask(&file).unwrap_err().to_string().contains("holds 255 at x 1, y 1"));
     }
 }

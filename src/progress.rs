@@ -1,6 +1,9 @@
 //! Progress on standard error: bars on a terminal, one line per stage elsewhere.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -40,9 +43,15 @@ impl Progress {
         if self.terminal {
             let _ = self.screen.println(text);
         } else if !self.quiet {
-            eprintln!("{}", text.as_ref());
+            complain(text.as_ref());
         }
     }
+}
+
+/// A line on standard error. Where nobody reads that any more (a pipe that was closed), work goes on without a word:
+/// `eprintln` would end it.
+pub fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A progress bar; it goes away when dropped.

@@ -390,7 +390,7 @@ mod tests {
         assert!(text.contains(
             "against real images alone of the same patients (6 comparisons): a higher mean Dice in"
         ));
-        assert!(text.contains("as many copies of real images (3 comparisons): "), "{text}");
+        assert!(text.contains("as many copies of real images (4 comparisons): "), "{text}");
         assert!(text.contains(
             "Copies of real images, which add nothing new, against real images alone (2 comparisons): "
         ));

@@ -1,7 +1,7 @@
 //! Figures that others have published, beside ours. None is known here: they come from a file of the user's,
 //! with a source for every number.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
@@ -49,19 +49,46 @@ struct File {
 pub fn read(file: &Path) -> Result<Vec<Published>> {
     let text = std::fs::read_to_string(file).at_path(file, "cannot read")?;
     let found: File = toml::from_str(&text).map_err(|e| {
-        Error::input(e.message().to_owned()).at(file).help("experiments/published.toml has the form")
+        let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() as u64 + 1);
+        let message: Vec<&str> = e.message().lines().map(str::trim).collect();
+        Error::input(message.join(" ")).at_line(file, line).help("experiments/published.toml has the form")
     })?;
-    match found.published.iter().find(|entry| entry.source.trim().is_empty() || !entry.value.is_finite()) {
-        Some(entry) => {
-            Err(Error::input(format!("{} of {:?} has no number with a source", entry.metric, entry.arm))
-                .at(file)
-                .help(
-                    "say where it can be read, or leave the entry out: the table then says \"not verified\"",
-                ))
+    let mut cells = BTreeSet::new();
+    for (i, entry) in found.published.iter().enumerate() {
+        let wrong = |problem: String, help: &str| {
+            Err(Error::input(format!("entry {}, of {:?}: {problem}", i + 1, entry.arm)).at(file).help(help))
+        };
+        if entry.source.trim().is_empty() || !entry.value.is_finite() {
+            let help =
+                "say where it can be read, or leave the entry out: the table then says \"not verified\"";
+            return wrong(format!("{} is no number with a source", entry.metric), help);
         }
-        None => Ok(found.published),
+        let of_task = match entry.task.as_str() {
+            "segmentation" => entry.metric == "dice" && STRUCTURES.contains(&entry.structure.as_str()),
+            "classification" => entry.metric == "accuracy" && entry.structure.is_empty(),
+            "generation" => entry.metric == "fid" && entry.structure.is_empty(),
+            _ => false,
+        };
+        if !of_task {
+            let what = format!("{:?}, {:?}, {:?}", entry.task, entry.metric, entry.structure);
+            let help = "segmentation has the metric dice of endo, myo, epi, la or mean; classification accuracy, generation fid, of no structure";
+            return wrong(format!("no table has such a figure ({what})"), help);
+        }
+        if entry.metric != "fid" && !(0.0..=1.0).contains(&entry.value) {
+            return wrong(
+                format!("{} = {} is not from 0 to 1", entry.metric, entry.value),
+                "write 0.875 for 87.5 %",
+            );
+        }
+        if !cells.insert((&entry.task, &entry.arm, &entry.model, &entry.structure, &entry.metric)) {
+            return wrong("there are two for the same figure".to_owned(), "keep one of them");
+        }
     }
+    Ok(found.published)
 }
+
+/// Of which there are published figures.
+const STRUCTURES: [&str; 5] = ["endo", "myo", "epi", "la", "mean"];
 
 /// Our scores beside published ones, a row a score. `rows` are a report's, `published` what [`read`] gave.
 pub fn published_table(rows: &[Measurement], published: &[Published]) -> Option<Table> {
@@ -84,10 +111,8 @@ pub fn published_table(rows: &[Measurement], published: &[Published]) -> Option<
         };
         body.push(vec![task.into(), arm.into(), model.into(), score.into(), ours, value, source]);
     };
-    let scores: [(&str, &str, &str, &[&str]); 2] = [
-        ("segmentation", "dice", "dice", &["endo", "myo", "epi", "la", "mean"]),
-        ("classification", "correct", "accuracy", &[""]),
-    ];
+    let scores: [(&str, &str, &str, &[&str]); 2] =
+        [("segmentation", "dice", "dice", &STRUCTURES), ("classification", "correct", "accuracy", &[""])];
     for (task, measured, metric, structures) in scores {
         let Some(split) = reported_split(rows, task) else { continue };
         for (arm, model) in arms(rows, task) {
@@ -140,6 +165,17 @@ mod tests {
             assert!(told.contains(part), "{told}");
         }
         assert!(entries("").unwrap().is_empty());
+        let sourced = format!("{ENTRY}source = \"A 2020\"\n");
+        for (text, part) in [
+            (sourced.replace("0.9", "87.5"), "dice = 87.5 is not from 0 to 1"),
+            (sourced.replace("\"dice\"", "\"dicee\""), "no table has such a figure"),
+            (sourced.replace("\"segmentation\"", "\"classification\""), "no table has such a figure"),
+            (format!("{sourced}{sourced}"), "entry 2, of \"real\": there are two"),
+            (sourced.replace("value = 0.9", "value = zero"), "published.toml:6: "),
+        ] {
+            let told = entries(&text).unwrap_err().to_string();
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

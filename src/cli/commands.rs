@@ -19,7 +19,7 @@ use crate::{
     measure,
     pipeline::Source,
     plan::{self, Plan, Stage, StageKind},
-    progress::Progress,
+    progress::{Progress, complain},
     report,
     spec::{self, ResolvedSpec},
     store::{Digests, StageStatus, Store},
@@ -86,6 +86,14 @@ fn ask(file: &Path, sets: &[String], store: &Path) -> Result<Asked> {
     Ok(Asked { plan: plan::build(&spec, &outside), spec, digests })
 }
 
+/// What the data set tells once it is imported.
+fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
+    match execute::imported(&asked.plan, store, &asked.digests) {
+        Some(data) => execute::preflight(&asked.spec, Some(&data)).map_err(|e| e.at(&args.spec)),
+        None => Ok(()),
+    }
+}
+
 struct Run {
     device: String,
     jobs: Option<u16>,
@@ -103,9 +111,11 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     // Before any work: the pools of threads keep the size that they begin with.
     let (jobs, threads) = share_cores(device, how.jobs, how.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
-    execute::preflight(&spec::load(&args.spec, &args.set.sets)?).map_err(|e| e.at(&args.spec))?;
+    execute::preflight(&spec::load(&args.spec, &args.set.sets)?, None).map_err(|e| e.at(&args.spec))?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
+    check_imported(args, &asked, &store)?;
+    report::is_report(&how.reports.join(&asked.spec.experiment.name))?;
     if how.helper {
         end_with_parent();
     }
@@ -143,11 +153,11 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
         return Ok(ran.exit_code());
     }
     for (i, error) in ran.failures() {
-        eprintln!("error: {}: {error}", asked.plan.stages[i].label);
+        complain(&format!("error: {}: {error}", asked.plan.stages[i].label));
     }
     let blocked = ran.outcomes.iter().filter(|o| matches!(o, Outcome::Blocked)).count();
     if blocked > 0 {
-        eprintln!("{blocked} stage(s) were not begun");
+        complain(&format!("{blocked} stage(s) were not begun"));
     }
     if ran.exit_code() == 0 {
         let to = how.reports.join(&asked.spec.experiment.name);
@@ -213,6 +223,18 @@ fn end_with_parent() {
     });
 }
 
+/// The command that does what is missing, with what was typed.
+fn run_again(args: &SpecArgs) -> String {
+    let mut command = format!("synecho run {}", args.spec.display());
+    for set in &args.set.sets {
+        command += &format!(" --set '{set}'");
+    }
+    if args.store.store != Path::new("runs") {
+        command += &format!(" --store {}", args.store.store.display());
+    }
+    command
+}
+
 fn report_stage(plan: &Plan) -> Result<&Stage> {
     let found = plan.stages.iter().find(|stage| stage.kind() == StageKind::Report);
     found.ok_or_else(|| Error::failure("the plan has no report"))
@@ -226,7 +248,7 @@ fn publish(plan: &Plan, store: &Store, to: &Path) -> Result<()> {
 
 fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
     let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
-    let store = Store::look(&args.store.store);
+    let store = Store::look(&args.store.store)?;
     let missing: Vec<&Stage> = asked
         .plan
         .stages
@@ -241,7 +263,7 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
             asked.plan.stages.len() - 1,
             first.label
         ))
-        .help(format!("synecho run {}", args.spec.display())));
+        .help(run_again(args)));
     }
     let store = Store::open(&args.store.store)?;
     let stage = report_stage(&asked.plan)?;
@@ -280,8 +302,9 @@ fn duration(seconds: f64) -> String {
 
 fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
     let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
-    execute::preflight(&asked.spec).map_err(|e| e.at(&args.spec))?;
-    let store = Store::look(&args.store.store);
+    execute::preflight(&asked.spec, None).map_err(|e| e.at(&args.spec))?;
+    let store = Store::look(&args.store.store)?;
+    check_imported(args, &asked, &store)?;
     let rates = store.rates();
     let rows: Vec<_> = asked
         .plan
@@ -350,7 +373,7 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
 }
 
 fn status(file: Option<&Path>, sets: &[String], root: &Path, as_json: bool) -> Result<u8> {
-    let store = Store::look(root);
+    let store = Store::look(root)?;
     let Some(file) = file else { return store_status(&store, as_json) };
     let asked = ask(file, sets, root)?;
     let rows: Vec<_> = asked

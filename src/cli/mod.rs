@@ -353,7 +353,7 @@ pub fn main() -> ExitCode {
     match commands::carry_out(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::progress::complain(&format!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

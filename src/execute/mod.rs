@@ -17,7 +17,7 @@ use std::{
 use tch::Device;
 
 pub use outside::{is_manifest_folder, outside_digests};
-pub use preflight::preflight;
+pub use preflight::{imported, preflight};
 
 use crate::{
     error::{Error, Result},
@@ -250,8 +250,7 @@ fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
-        let first = whole.split("\\n").next().and_then(|s| s.lines().next()).unwrap_or_default();
-        let error = Error::failure(format!("the stage broke off: {first}")).detail(whole);
+        let error = Error::of_libtorch(whole, "the stage broke off: ");
         Err(match error.lost_the_gpu() {
             true => error,
             false => error.help("the whole message is in log.txt in the stage's .partial folder"),

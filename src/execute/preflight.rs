@@ -1,28 +1,43 @@
 //! What can be known to fail before hours of work, where the data can be looked at already.
 
+use std::path::{Path, PathBuf};
+
 use super::{
     outside::is_manifest_folder,
-    stages::{assign_split, mixing},
+    stages::{DATA, assign_split, mixing},
 };
 use crate::{
+    aggregate::published,
     data,
     error::{Error, Result},
     generate::dataset,
     manifest::{Manifest, Split},
-    plan,
+    plan::{self, Plan, Work},
     spec::{Mode, ResolvedSpec, Source},
+    store::{Digests, Store},
 };
 
-/// Whether every generator has the classes and masks that its images are made from, and every arm as many
-/// synthetic images as it asks for, with masks where it trains segmentation. Data that has to be imported first is
-/// looked at when it is there.
+/// The data set as an earlier run imported it, where one did.
+pub fn imported(plan: &Plan, store: &Store, digests: &Digests) -> Option<PathBuf> {
+    let stage = plan.stages.iter().find(|stage| matches!(stage.work, Work::Import { .. }))?;
+    let there = matches!(store.lookup(stage.kind(), &stage.key, digests), Ok(Some(_)));
+    there.then(|| store.artifact(stage.kind(), &stage.key).join(DATA))
+}
+
+/// Whether every generator has the classes and masks that its images are made from; whether every arm has as many
+/// synthetic images as it asks for, with masks where it trains segmentation, from patients whom it may know; and
+/// whether the published figures can be read. Data that has to be imported first is looked at where it is there, or in
+/// `imported`.
 ///
 /// # Errors
 /// One of these is missing, or the data set has no such split.
-pub fn preflight(spec: &ResolvedSpec) -> Result<()> {
+pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
+    if !spec.report.published.as_os_str().is_empty() {
+        published::read(&spec.report.published)?;
+    }
     let manifest = matches!(spec.data.source, Source::Folder | Source::Camus);
-    let root = spec.data.root.as_ref().filter(|root| manifest && is_manifest_folder(root));
-    let Some(root) = root.filter(|_| !spec.generators.is_empty()) else { return Ok(()) };
+    let root = spec.data.root.as_deref().filter(|root| manifest && is_manifest_folder(root));
+    let Some(root) = root.or(imported) else { return Ok(()) };
     let mut manifest = Manifest::read(root)?;
     assign_split(&mut manifest, &spec.data.split)?;
     for (name, patients) in plan::generator_cells(spec) {
@@ -33,13 +48,17 @@ pub fn preflight(spec: &ResolvedSpec) -> Result<()> {
             checked.map_err(|error| error.context(format!("the generator {name}")))?;
         }
     }
-    for arm in &spec.arms {
-        let (Some(name), Some(ratio)) = (&arm.synthetic, arm.ratio) else { continue };
-        let generator = &spec.generators[name];
-        let made = match generator.mode {
-            Mode::External if is_manifest_folder(&generator.folder) => {
-                let made = Manifest::read(&generator.folder)?.rows;
-                let maskless = made.iter().filter(|row| row.mask.is_none()).count();
+    // Without a task an arm only says whose images a generator sees.
+    let trains = spec.tasks.segmentation.is_some() || spec.tasks.classification.is_some();
+    for arm in spec.arms.iter().filter(|_| trains) {
+        let Some(ratio) = arm.ratio else { continue };
+        let name = arm.synthetic.as_deref().unwrap_or_default();
+        let generator = spec.generators.get(name);
+        let external = generator.filter(|g| g.mode == Mode::External && is_manifest_folder(&g.folder));
+        let external = external.map(|g| Manifest::read(&g.folder)).transpose()?;
+        let made = match (&external, generator) {
+            (Some(made), Some(generator)) => {
+                let maskless = made.rows.iter().filter(|row| row.mask.is_none()).count();
                 if maskless > 0 && spec.tasks.segmentation.is_some() && !generator.pseudo_masks {
                     return Err(Error::input(format!(
                         "the arm {:?} trains segmentation on images of {name}, of which {maskless} have no mask",
@@ -49,15 +68,23 @@ pub fn preflight(spec: &ResolvedSpec) -> Result<()> {
                         "set generators.{name}.pseudo_masks = true, or leave [tasks.segmentation] out"
                     )));
                 }
-                made.len()
+                Some(made.rows.len())
             }
-            Mode::External => continue,
-            _ => 4 * generator.per_class_images,
+            (None, Some(generator)) if generator.mode != Mode::External => {
+                Some(4 * generator.per_class_images)
+            }
+            _ => None,
         };
         for &seed in &spec.experiment.seeds {
             let patients = data::split::fraction(&manifest, arm.real_fraction, seed);
             let of_arm = |patient: &String| arm.real_fraction == 1.0 || patients.contains(patient);
-            let real = manifest.of(Split::Train).filter(|row| of_arm(&row.patient)).count();
+            let real = || manifest.of(Split::Train).filter(|row| of_arm(&row.patient));
+            if let Some(external) = &external {
+                mixing::check_sources(external, real(), &manifest)?;
+            }
+            let real = real().count();
+            mixing::some_image(ratio, real).map_err(|e| e.context(format!("the arm {:?}", arm.name)))?;
+            let (Some(made), Some(generator)) = (made, generator) else { continue };
             let asked = (real as f64 * ratio).round() as usize;
             if asked > made {
                 return Err(Error::input(format!(

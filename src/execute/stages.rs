@@ -47,7 +47,7 @@ pub(super) struct Place<'a> {
 }
 
 /// A data artifact's manifest folder.
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 
 impl Place<'_> {
     fn artifact(&self, role: &str) -> Result<&Path> {

@@ -133,6 +133,7 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
         eta: options.eta,
     };
     let mut prepared = pipeline.prepare(&request)?;
+    pipeline.check_batch(&prepared, options.batch_size.min(options.count))?;
     for end in &prepared.cut {
         progress
             .line(format!("warning: the prompt is too long for the text encoder; it does not see {end:?}"));

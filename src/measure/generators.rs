@@ -114,6 +114,8 @@ fn values(measure: &Measure, class: Class, real: &Tensor, synthetic: &Tensor) ->
                 rows.push(row("kid_standard_error", found.standard_error));
                 rows.push(row("kid_subset_size", size as f64));
             }
+            // Too few images have no such neighbours: there is no row then.
+            GeneratorMeasure::Prdc if n_real.min(n) as usize <= measure.neighbours => {}
             GeneratorMeasure::Prdc => {
                 let found = prdc(real, synthetic, measure.neighbours)?;
                 rows.push(row("precision", found.precision));

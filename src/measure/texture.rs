@@ -171,7 +171,8 @@ pub fn compare(real: &Set, synthetic: &Set, size: usize) -> Result<BTreeMap<Clas
     Ok(found)
 }
 
-/// Ratios as rows of results: of each class (`view` and `phase` filled in), then over all (both empty).
+/// Ratios as rows of results: of each class of the synthetic images (`view` and `phase` filled in), then over all of
+/// these (both empty).
 /// `structure` is the octave, one of [`OCTAVES`]; `n` the synthetic images; `split` that of the real ones.
 /// The caller adds experiment, arm, model and seed.
 ///
@@ -189,7 +190,12 @@ pub fn measurements(real: &Samples, synthetic: &Samples) -> Result<Vec<Measureme
         let of = |i: usize| (Class(Some((samples.rows[i].view, samples.rows[i].phase))), samples.image(i));
         Set::new(name, (0..samples.len()).map(of))
     }
-    let (real_set, synthetic_set) = (set("the real images", real), set("the synthetic images", synthetic));
+    let (mut real_set, synthetic_set) =
+        (set("the real images", real), set("the synthetic images", synthetic));
+    // Images of one view alone have a texture as well.
+    if real_set.images.keys().any(|class| synthetic_set.images.contains_key(class)) {
+        real_set.images.retain(|class, _| synthetic_set.images.contains_key(class));
+    }
     let classes = compare(&real_set, &synthetic_set, real.size)?;
     let split = real.rows.first().and_then(|row| row.split).map(|s| s.to_string()).unwrap_or_default();
     let all = Power::pooled(classes.values());

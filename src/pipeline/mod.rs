@@ -218,6 +218,27 @@ impl Pipeline {
         }
     }
 
+    /// # Errors
+    /// A batch of so many images would not fit any memory.
+    pub fn check_batch(&self, prepared: &Prepared, images: usize) -> Result<()> {
+        let scale = self.networks.space().factor();
+        let [channels, height, width] = prepared.latent_shape;
+        let one = (height * scale).saturating_mul(width * scale).saturating_mul(channels.max(3));
+        if i64::try_from(images).unwrap_or(i64::MAX).saturating_mul(one) <= LARGEST_BATCH {
+            return Ok(());
+        }
+        let fit = LARGEST_BATCH / one;
+        Err(Error::input(format!(
+            "a batch of {images} images of {} x {} pixels is too large",
+            height * scale,
+            width * scale
+        ))
+        .help(match fit {
+            0 => "make smaller images: --height and --width".to_owned(),
+            fit => format!("make at most {fit} at once: --batch-size {fit}"),
+        }))
+    }
+
     /// What the height and width of an image are multiples of.
     pub fn size_factor(&self) -> i64 {
         match &self.networks {
@@ -397,7 +418,17 @@ impl Pipeline {
     }
 }
 
+/// Pixels along a side, at most.
+const LARGEST_SIDE: i64 = 16_384;
+
+/// Numbers in a batch of images, at most: 8 GiB in f32.
+const LARGEST_BATCH: i64 = 1 << 31;
+
 fn check_size([height, width]: [i64; 2], factor: i64) -> Result<()> {
+    if height.max(width) > LARGEST_SIDE {
+        return Err(Error::input(format!("images of {height} x {width} pixels are too large"))
+            .help(format!("at most {LARGEST_SIDE} pixels a side: give --height and --width, or mend `sample_size` in the U-Net's config.json")));
+    }
     if height > 0 && width > 0 && height % factor == 0 && width % factor == 0 {
         return Ok(());
     }

@@ -120,7 +120,12 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                         ((data.as_str(), synthetic.as_deref()), weights.into_iter().collect());
                     let train = b.train(&label, phases, sets, weights, |phase| {
                         let (budget, epochs) = (phase.budget, phase.epochs);
-                        let settings = Classification { budget, epochs, ..task.clone() };
+                        // A limit on images that an arm does not have makes no other arm of it.
+                        let synthetic_per_class = match arm.ratio {
+                            Some(_) => task.synthetic_per_class,
+                            None => 0,
+                        };
+                        let settings = Classification { budget, epochs, synthetic_per_class, ..task.clone() };
                         Work::TrainClassification { settings, model: model.clone(), mixture: phase.mixture }
                     });
                     let work = Work::MeasureClassification {

@@ -24,6 +24,8 @@ pub struct Generator {
     pub mode: String,
     /// None: it was not trained here.
     pub summary: Option<GeneratorSummary>,
+    /// Of one that was not trained here: it says whose images it, or each of its images, comes from.
+    pub names_patients: bool,
     /// Each class has a model of its own.
     pub own_models: bool,
     /// Behind each point of the validation curve.

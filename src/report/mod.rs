@@ -35,7 +35,7 @@ use crate::{
     picture::Picture,
     results::{self, CurvePoint, Measurement},
 };
-pub use publish::publish;
+pub use publish::{is_report, publish};
 
 /// Every value behind the report, gzipped: a row an image, structure and measure soon makes ten megabytes.
 pub const MEASUREMENTS: &str = "measurements.csv.gz";
@@ -331,15 +331,7 @@ fn remove_earlier(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).at_path(folder, "cannot read the report's folder")?;
     for entry in entries {
         let path = entry.at_path(folder, "cannot read the report's folder")?.path();
-        let (Some(stem), Some(kind)) =
-            (path.file_stem().and_then(|s| s.to_str()), path.extension().and_then(|s| s.to_str()))
-        else {
-            continue;
-        };
-        let ours =
-            ["segmentation_", "classification_", "generators_"].iter().any(|start| stem.starts_with(start))
-                || ["classification", "generators", "published", "training", "failures"].contains(&stem);
-        if ours && ["svg", "pdf", "png", "md", "csv", "tex"].contains(&kind) {
+        if publish::is_drawn(&path) {
             fs::remove_file(&path).at_path(&path, "cannot remove an earlier report's file")?;
         }
     }

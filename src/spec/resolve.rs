@@ -174,6 +174,10 @@ fn experiment(typed: super::ExperimentSection, file_stem: &str, check: &Check) -
             "use letters, digits, - _ and .",
         ));
     }
+    if name.len() > 100 {
+        let problem = format!("{} letters are too many for a folder's name", name.len());
+        return Err(check.fault("experiment.name", &problem, "use at most 100; `title` may be longer"));
+    }
     let seeds = typed.seeds.unwrap_or_else(|| vec![0]);
     if seeds.is_empty() {
         return Err(check.fault("experiment.seeds", "the list is empty", "write seeds = [0, 1, 2]"));

@@ -109,8 +109,16 @@ impl Store {
     }
 
     /// The store as it is, which may be not there at all: for looking only.
-    pub fn look(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    ///
+    /// # Errors
+    /// There is something else, or a folder that may not be read: it must not look like an empty store.
+    pub fn look(root: &Path) -> Result<Self> {
+        match fs::read_dir(root) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e)
+                .at_path(root, "cannot look into the store")
+                .map_err(|e| refuse(e, "choose another folder with --store DIR")),
+            _ => Ok(Self { root: root.to_owned() }),
+        }
     }
 
     pub fn root(&self) -> &Path {

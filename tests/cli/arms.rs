@@ -244,6 +244,15 @@ fn a_ratio_of_more_images_than_there_are_is_refused_before_any_work() {
             "lower its ratio",
         ]);
     }
+    // A control of no image controls nothing.
+    place.write(
+        "none.toml",
+        &place.read("small.toml").replace(EXTERNAL, "[[arms]]\ncontrol = \"duplicate-real\"\nratio = 0.05\n"),
+    );
+    place.synecho(&["plan", "none.toml"]).refused(&[
+        "the arm \"real + 5% duplicate-real\": a ratio of 0.05 of 8 real images is no image",
+        "raise",
+    ]);
     assert!(!place.path("runs").exists());
 }
 

@@ -1,6 +1,6 @@
 //! A stage that fails does not stop what does not need it.
 
-use std::fs;
+use std::{fs, io::Read};
 
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -105,4 +105,41 @@ fn a_checkpoint_that_is_no_safetensors_file_is_refused() {
     let place = place();
     place.write("bad.safetensors", "PK\u{3}\u{4} a pickle, not safetensors");
     place.synecho(&[&RUN[..], &["--fail-fast"]].concat()).refused(&["bad.safetensors: ", "safetensors"]);
+}
+
+#[test]
+fn work_goes_on_where_nobody_reads_what_is_said() {
+    // `synecho run SPEC 2>&1 | head -2`
+    let place = Place::small();
+    let mut child = place.command(&RUN).spawn().unwrap();
+    drop(child.stderr.take());
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{out}");
+    // An error has its own code all the same.
+    let mut child = place.command(&["plan", "nowhere.toml"]).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn a_folder_that_is_no_report_loses_nothing() {
+    let place = Place::finished();
+    place.write("paper/figures/my_heart.svg", "mine");
+    place.write("paper/tables/training.csv", "mine");
+    place.synecho(&["report", "small.toml", "--out", "paper"]).well();
+    assert_eq!(place.read("paper/figures/my_heart.svg"), "mine");
+    place.write("site/small/index.html", "my home page");
+    let args = [&RUN[..], &["--reports", "site"]].concat();
+    place.synecho(&args).refused(&["index.html: this page is no report", "another folder"]);
+    assert_eq!(place.read("site/small/index.html"), "my home page");
+}
+
+#[test]
+fn a_file_is_no_store() {
+    let place = Place::small();
+    for command in [&["plan", "small.toml"][..], &["status", "small.toml"], &["report", "small.toml"]] {
+        let args = [command, &["--store", "small.toml"]].concat();
+        place.synecho(&args).refused(&["small.toml: cannot look into the store", "--store DIR"]);
+    }
 }

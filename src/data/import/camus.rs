@@ -30,8 +30,16 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
             for &view in View::ALL {
                 for &phase in Phase::ALL {
                     let stem = format!("{patient}_{view}_{phase}");
-                    let Some(image) = first_file(&folder, &stem) else { continue };
                     let mask = first_file(&folder, &format!("{stem}_gt"));
+                    let image = match (first_file(&folder, &stem), &mask) {
+                        (Some(image), _) => image,
+                        (None, None) => continue,
+                        (None, Some(mask)) => {
+                            return Err(Error::input(format!("there is no image {stem} beside this mask"))
+                                .at(mask)
+                                .help("copy the missing file"));
+                        }
+                    };
                     if mask.is_none() && !testing {
                         return Err(Error::input(format!("there is no mask {stem}_gt beside this image"))
                             .at(&image)

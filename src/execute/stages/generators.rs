@@ -5,6 +5,7 @@ use std::{collections::HashSet, path::Path};
 use super::{
     DATA, Place,
     distances::NEAREST,
+    mixing::{patient_of, seen_by},
     report_input::{is_phantom, record, summary},
 };
 use crate::{
@@ -48,6 +49,7 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
             own_models: settings.mode == Mode::Unconditional && settings.per_class,
             images: made.rows.len() as u64,
             sampling: sampling(settings),
+            names_patients: names_patients(settings, &made)?,
             made_from: made_from(settings, &made),
             lineage: lineage(settings, &made),
             ..Generator::default()
@@ -209,6 +211,17 @@ fn sampling(settings: &spec::Generator) -> String {
         words += if settings.guidance == 1.0 { " (none)" } else { "" };
     }
     words
+}
+
+/// Whether it is known whose images a generator that was not trained here comes from.
+fn names_patients(settings: &spec::Generator, made: &Manifest) -> Result<bool> {
+    Ok(match settings.mode {
+        Mode::External => {
+            made.rows.iter().all(|row| row.source_mask.as_deref().is_some_and(|m| patient_of(m).is_some()))
+        }
+        _ if settings.is_trained() => true,
+        _ => !seen_by(&settings.pipeline)?.is_empty(),
+    })
 }
 
 /// What the images were made from, in words.

@@ -57,12 +57,12 @@ pub(super) fn task_data(
     let train = match (mixture.ratio, mixture.further) {
         (None, _) => real,
         (Some(ratio), Further::DuplicateReal) => {
-            let copies = real.copies(&duplicates(&real.rows, ratio, seed, most));
+            let copies = real.copies(&duplicates(&real.rows, ratio, seed, most)?);
             real.followed_by(&copies)?
         }
         (Some(ratio), further) => {
             let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
-            check_sources(&made, &real, &manifest)?;
+            check_sources(&made, real.rows.iter(), &manifest)?;
             let made = Samples::read(&made, Split::Train, None, masks)?;
             let synthetic = made.chosen(&chosen(&made.rows, real.len(), ratio, seed, most)?);
             match further == Further::SyntheticOnly {
@@ -94,10 +94,7 @@ fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) 
         ))
         .help("lower the ratio, or raise the generator's per_class_images"));
     }
-    if count == 0 {
-        return Err(Error::input(format!("a ratio of {ratio} of {real} real images is no image"))
-            .help("raise the ratio"));
-    }
+    some_image(ratio, real)?;
     let mut order: Vec<usize> = (0..made.len()).collect();
     order.shuffle(&mut random::rng(seed, "synthetic images", &[]));
     order.truncate(count);
@@ -108,11 +105,21 @@ fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) 
     Ok(order)
 }
 
+/// An arm that adds no image is not what its name says.
+pub(in crate::execute) fn some_image(ratio: f64, real: usize) -> Result<()> {
+    match (real as f64 * ratio).round() as usize {
+        0 => Err(Error::input(format!("a ratio of {ratio} of {real} real images is no image"))
+            .help("raise the ratio")),
+        _ => Ok(()),
+    }
+}
+
 /// Which real images are there once more, and in which copy of the set: whole copies, and a drawn part of
 /// one; where there may be no more of a class, what is left is drawn too. Each is augmented by draws of its own, as
 /// another epoch's would be.
-fn duplicates(rows: &[Row], ratio: f64, seed: u64, most: Option<Most>) -> Vec<usize> {
+fn duplicates(rows: &[Row], ratio: f64, seed: u64, most: Option<Most>) -> Result<Vec<usize>> {
     let real = rows.len();
+    some_image(ratio, real)?;
     let count = (real as f64 * ratio).round() as usize;
     let mut copies: Vec<usize> = (0..real).cycle().take(count / real.max(1) * real).collect();
     let mut order: Vec<usize> = (0..real).collect();
@@ -126,16 +133,20 @@ fn duplicates(rows: &[Row], ratio: f64, seed: u64, most: Option<Most>) -> Vec<us
         most.limit(&mut drawn, rows);
         if drawn.len() < copies.len() {
             drawn.sort_unstable();
-            return drawn;
+            return Ok(drawn);
         }
     }
-    copies
+    Ok(copies)
 }
 
 /// Refuses images that were made from the masks of patients who do not train in this arm, or are named as images of
 /// such patients of the data set.
-fn check_sources(made: &Manifest, real: &Samples, all: &Manifest) -> Result<()> {
-    let known: HashSet<&str> = real.rows.iter().map(|row| row.patient.as_str()).collect();
+pub(in crate::execute) fn check_sources<'a>(
+    made: &Manifest,
+    real: impl Iterator<Item = &'a Row>,
+    all: &Manifest,
+) -> Result<()> {
+    let known: HashSet<&str> = real.map(|row| row.patient.as_str()).collect();
     let sources = made.rows.iter().filter_map(|row| patient_of(row.source_mask.as_deref()?));
     let strange: BTreeSet<&str> = sources.filter(|patient| !known.contains(patient)).collect();
     refuse(&strange, "synthetic images were made from the masks of", &made.root)?;
@@ -147,7 +158,7 @@ fn check_sources(made: &Manifest, real: &Samples, all: &Manifest) -> Result<()> 
 }
 
 /// The patient in `patient0001_2CH_ED`; none for what is no image's name (`pseudo`).
-fn patient_of(source: &str) -> Option<&str> {
+pub(super) fn patient_of(source: &str) -> Option<&str> {
     let mut parts = source.rsplitn(3, '_');
     parts.next()?;
     parts.next()?;
@@ -158,7 +169,7 @@ fn patient_of(source: &str) -> Option<&str> {
 const SEEN: &str = "training_patients.txt";
 
 /// Whom a pipeline, or a part of one, was trained on; empty where it does not say, as a stock one.
-fn seen_by(folder: &Path) -> Result<BTreeSet<String>> {
+pub(super) fn seen_by(folder: &Path) -> Result<BTreeSet<String>> {
     let places = [Some(folder), folder.parent()].into_iter().flatten();
     let Some(file) = places.map(|place| place.join(SEEN)).find(|file| file.is_file()) else {
         return Ok(BTreeSet::new());
@@ -259,15 +270,21 @@ mod tests {
         // Two thirds of 90 are ED; no more than 20 of each phase are repeated, whichever they are.
         let uneven: Vec<Row> = (0..90).map(|i| row(if i % 3 < 2 { 0 } else { 1 }, None)).collect();
         let most = || Some(Most { per_class: 20, label: Label::Phase });
-        let drawn = super::duplicates(&uneven, 2.0, 1, most());
+        let drawn = super::duplicates(&uneven, 2.0, 1, most()).unwrap();
         assert_eq!(drawn.iter().filter(|&&i| i % 3 < 2).count(), 20);
         assert_eq!(drawn.len(), 40);
         assert!(drawn.iter().any(|&i| i > 45), "not the first ones");
         // A limit that nothing reaches changes nothing.
         let loose = Some(Most { per_class: 200, label: Label::Phase });
-        assert_eq!(super::duplicates(&uneven, 0.5, 1, loose), super::duplicates(&uneven, 0.5, 1, None));
+        assert_eq!(
+            super::duplicates(&uneven, 0.5, 1, loose).unwrap(),
+            super::duplicates(&uneven, 0.5, 1, None).unwrap()
+        );
         let rows: Vec<Row> = (0..100).map(|i| row(i, None)).collect();
-        let duplicates = |real, ratio, seed| duplicates(&rows[..real], ratio, seed, None);
+        let duplicates = |real, ratio, seed| duplicates(&rows[..real], ratio, seed, None).unwrap();
+        assert!(
+            super::duplicates(&rows[..10], 0.04, 1, None).unwrap_err().to_string().contains("is no image")
+        );
         let copies = duplicates(10, 2.3, 1);
         assert_eq!(copies.len(), 23);
         for image in 0..10 {

@@ -43,7 +43,7 @@ pub fn images_of(folder: &Path, split: Option<Split>) -> Result<Vec<PathBuf>> {
             .help("give a folder with manifest.csv, or one of PNG or JPEG files")),
         [_] => Err(Error::input("the folder holds one image alone")
             .at(folder)
-            .help("sets are compared by mean and covariance: two images at least")),
+            .help("a set of images is compared: give two at least")),
         _ => Ok(images),
     }
 }

@@ -190,7 +190,7 @@ impl Extractor {
                 found.images.len() + found.unreadable.len()
             ))
             .at(folder)
-            .help("sets are compared by mean and covariance: two images at least")),
+            .help("a set of images is compared: give two at least")),
             _ => Ok(found),
         }
     }

@@ -183,7 +183,7 @@ impl Solver for Pndm {
             return Err(Error::input(format!(
                 "PNDM with pseudo Runge-Kutta steps cannot take {steps} steps"
             ))
-            .help("take 4 steps or more, or set `skip_prk_steps` to true in scheduler_config.json"));
+            .help("take 4 steps or more, or choose another scheduler (or, in a folder of your own, set `skip_prk_steps` to true in scheduler_config.json)"));
         }
         // Each interval between the first four timesteps: its end, its middle twice, its start.
         let half = self.stride / 2;

@@ -77,7 +77,15 @@ fn generators(generators: &[Generator]) -> Table {
     let outside: Vec<&str> =
         generators.iter().filter(|g| g.summary.is_none()).map(|g| g.name.as_str()).collect();
     if !outside.is_empty() {
-        table.notes.push(format!("Not trained here: {}. Images from the masks of patients who do not train in an arm are refused for it, and pipelines that list such patients. One that names no patients cannot be checked: whether it knows the test patients is not known.", outside.join(", ")));
+        table.notes.push(format!("Not trained here: {}. Images from the masks of patients who do not train in an arm are refused for it, and pipelines that list such patients.", outside.join(", ")));
+        let silent: Vec<&str> = generators
+            .iter()
+            .filter(|g| g.summary.is_none() && !g.names_patients)
+            .map(|g| g.name.as_str())
+            .collect();
+        if !silent.is_empty() {
+            table.notes.push(format!("Whose images these know is not said, so that it could not be checked, and they may know the test patients: {}.", silent.join(", ")));
+        }
     }
     if generators.iter().any(|g| g.own_models) {
         table.notes.push(

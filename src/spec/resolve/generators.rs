@@ -81,6 +81,9 @@ fn checked(g: &Generator, key: &dyn Fn(&str) -> String, check: &Check) -> Result
     range("prompt_dropout", g.prompt_dropout, 0.0, 1.0)?;
     range("min_snr_gamma", g.min_snr_gamma, 0.0, 1e3)?;
     range("sampling_steps", g.sampling_steps as f64, 1.0, 1000.0)?;
+    if g.scheduler == Sampler::Pndm && g.is_trained() {
+        range("sampling_steps", g.sampling_steps as f64, 4.0, 1000.0)?;
+    }
     range("sampling_batch", g.sampling_batch as f64, 1.0, 4096.0)?;
     let fits = match g.noise_levels {
         NoiseLevels::Timesteps => true,
