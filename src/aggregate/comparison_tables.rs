@@ -115,7 +115,9 @@ pub fn answer(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Op
     let info = |name: &str| arms.iter().find(|arm| arm.name == name);
     let synthetic = |c: &&Comparison| info(&c.arm).is_some_and(|arm| arm.synthetic.is_some());
     let against_control = |c: &&Comparison| info(&c.against).is_some_and(|arm| arm.control);
-    let of: Vec<&Comparison> = comparisons.iter().filter(synthetic).collect();
+    // Where there is no arm of real images alone, another one stands in its place: that is no answer.
+    let asked = |c: &&Comparison| against_control(c) || info(&c.against).is_some_and(ArmInfo::is_real_only);
+    let of: Vec<&Comparison> = comparisons.iter().filter(synthetic).filter(asked).collect();
     of.first()?;
     if of.iter().all(|c| c.verdict() == Verdict::OneSeed) {
         return Some("One seed: whether synthetic images help cannot be said.".to_owned());
@@ -404,6 +406,9 @@ mod tests {
         let one = answer(&compared(1).1, &arms, &score).unwrap();
         assert_eq!(one, "One seed: whether synthetic images help cannot be said.");
         assert_eq!(answer(&found, &arms[..2], &score), None);
+        let no_real: Vec<ArmInfo> =
+            arms.iter().filter(|arm| !arm.is_real_only() && !arm.control).cloned().collect();
+        assert_eq!(answer(&found, &no_real, &score), None);
     }
 
     #[test]

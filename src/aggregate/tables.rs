@@ -157,8 +157,12 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
         }
         if estimates.iter().all(|e| e.undefined == 0) {
             notes.push(
-                "Nothing is undefined: no structure is missing from a prediction or from the truth."
-                    .to_owned(),
+                match metric {
+                    // A structure that the prediction alone lacks has a Dice, 0.
+                    "dice" => "Nothing is undefined: every structure is in every truth.",
+                    _ => "Nothing is undefined: no structure is missing from a prediction or from the truth.",
+                }
+                .to_owned(),
             );
         } else {
             notes.push(

@@ -127,7 +127,7 @@ fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
 fn asked(input: &ReportInput) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     if input.meta.arms.iter().any(|arm| arm.synthetic.is_some()) {
-        facts.push(("Question".to_owned(), "Do synthetic images help to train a network? The arms differ in their training images and in nothing else; they are compared on the same held-out patients.".to_owned()));
+        facts.push(("Question".to_owned(), "Do synthetic images help to train a network? The arms differ in their training images and in how these are used, as said below; they are compared on the same held-out patients.".to_owned()));
     }
     facts.push(("Data".to_owned(), input.meta.data_description.clone()));
     for task in ["segmentation", "classification"] {

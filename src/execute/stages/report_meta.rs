@@ -115,7 +115,7 @@ fn arm_words(arm: &spec::Arm) -> String {
         (Some(name), spec::Mix::Pretrain, _) => {
             let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
             format!(
-                "for {share} % of the training synthetic images alone, {}; then, from the best checkpoint of that, the real images{of} alone. Either part has an optimizer and a learning-rate schedule of its own",
+                "for the first {share} % of the steps synthetic images alone, {}; then, from the best checkpoint of that, the real images{of} alone. Either part has an optimizer and a learning-rate schedule of its own",
                 images(name)
             )
         }
@@ -180,19 +180,18 @@ fn trained_with(place: &Place) -> BTreeSet<String> {
     .collect()
 }
 
-fn source_words(source: Source) -> &'static str {
+fn source_words(source: Source) -> String {
+    let of_camus = |what: &str| {
+        format!(
+            "{what}, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
+        )
+    };
     match source {
-        Source::Camus => {
-            "CAMUS, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
-        }
-        Source::Diffecho => {
-            "DiffEcho's PNG folders of CAMUS, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
-        }
-        Source::KaggleH5 => {
-            "the Kaggle copy of CAMUS, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
-        }
-        Source::Folder => "a manifest folder",
-        Source::Phantom => "the built-in phantom, which is drawn and not measured",
+        Source::Camus => of_camus("CAMUS"),
+        Source::Diffecho => of_camus("DiffEcho's PNG folders of CAMUS"),
+        Source::KaggleH5 => of_camus("the Kaggle copy of CAMUS"),
+        Source::Folder => "a manifest folder".to_owned(),
+        Source::Phantom => "the built-in phantom, which is drawn and not measured".to_owned(),
     }
 }
 
@@ -207,7 +206,8 @@ fn split_words(split: &spec::Split) -> String {
     };
     match split.val_patients {
         Some(n) => format!(
-            "{scheme}; its validation patients are the test patients here, its own test patients take no part, and {n} of its training patients, drawn at random (seed {}), validate",
+            "{scheme}; its validation patients are the test patients here,{} and {n} of its training patients, drawn at random (seed {}), validate",
+            if split.scheme == SplitScheme::Official { " its own test patients take no part," } else { "" },
             split.seed
         ),
         None => scheme,

@@ -137,7 +137,7 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let mut table = Table {
         name: "generators_judged".to_owned(),
         title: "Generators: do the images show what they were made from?".to_owned(),
-        caption: "A network that was trained on real images alone looks at the synthetic ones. How far it falls short of what it reaches on real images (below) tells how many of the synthetic labels are wrong. The higher the better; of distances, the lower.".to_owned(),
+        caption: "A network that was trained on real images alone looks at the synthetic ones. That it falls short of what it reaches on real images (below) has two causes, which this does not tell apart: labels that do not fit, and images unlike real ones. The higher the better; of distances, the lower.".to_owned(),
         columns: columns(&["Generator", "Mode", "Dice with the control mask", &hd95, "n", &right, "Right view", "n"]),
         rows: body,
         notes: input.judges.iter().map(|judge| judge_note(judge, rows)).collect(),
