@@ -110,8 +110,14 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
     words
 }
 
-/// Whether synthetic images helped, by the tests. `arms` say which arms have any. None where nothing was compared.
-pub fn answer(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Option<String> {
+/// Whether synthetic images helped, by the tests: the answer, then counts. `arms` say which arms have any;
+/// `same_steps`: every network was trained for as many. None where nothing was compared.
+pub fn answer(
+    comparisons: &[Comparison],
+    arms: &[ArmInfo],
+    score: &Score,
+    same_steps: bool,
+) -> Option<Vec<String>> {
     let info = |name: &str| arms.iter().find(|arm| arm.name == name);
     let synthetic = |c: &&Comparison| info(&c.arm).is_some_and(|arm| arm.synthetic.is_some());
     let against_control = |c: &&Comparison| info(&c.against).is_some_and(|arm| arm.control);
@@ -120,7 +126,7 @@ pub fn answer(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Op
     let of: Vec<&Comparison> = comparisons.iter().filter(synthetic).filter(asked).collect();
     of.first()?;
     if of.iter().all(|c| c.verdict() == Verdict::OneSeed) {
-        return Some("One seed: whether synthetic images help cannot be said.".to_owned());
+        return Some(vec!["One seed: whether synthetic images help cannot be said.".to_owned()]);
     }
     let said = |of: &[&Comparison], than: &str| -> Option<String> {
         let count = |verdict| of.iter().filter(|c| c.verdict() == verdict).count();
@@ -147,16 +153,20 @@ pub fn answer(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Op
     let helped = of.iter().filter(|c| !against_control(c)).any(|c| is_better(c, score));
     let control: Vec<&Comparison> =
         comparisons.iter().filter(|c| info(&c.arm).is_some_and(|arm| arm.control)).collect();
+    let steps = if same_steps { " at the same number of optimizer steps" } else { "" };
+    let by = format!("By {}{steps}", score.short());
     let lines = [
         Some(match helped {
-            true => "Some arms with synthetic images are better than real images alone.".to_owned(),
-            false => "No arm with synthetic images is better than real images alone.".to_owned(),
+            true => format!("{by}, some arms with synthetic images are better than real images alone."),
+            false => {
+                format!("{by}, no arm with synthetic images can be called better than real images alone.")
+            }
         }),
         said(&baselines, "Arms with synthetic images, against real images alone of the same patients"),
         said(&controls, "The same against as many copies of real images"),
         said(&control, "Copies of real images, which add nothing new, against real images alone"),
     ];
-    Some(lines.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    Some(lines.into_iter().flatten().collect())
 }
 
 fn is_better(c: &Comparison, score: &Score) -> bool {
@@ -384,9 +394,9 @@ mod tests {
         let arms = fake::input(&fake::Shape { arms: 10, ..Default::default() }).meta.arms;
         let (_, mut found) = compared(3);
         let score = Score::segmentation("dice");
-        let text = answer(&found, &arms, &score).unwrap();
+        let text = answer(&found, &arms, &score, true).unwrap().join(" ");
         assert!(
-            text.starts_with("Some arms with synthetic images are better than real images alone."),
+            text.starts_with("By mean Dice at the same number of optimizer steps, some arms with synthetic images are better than real images alone."),
             "{text}"
         );
         assert!(text.contains(
@@ -397,18 +407,19 @@ mod tests {
             "Copies of real images, which add nothing new, against real images alone (2 comparisons): "
         ));
         found.iter_mut().for_each(|c| c.holm = Some(0.5));
-        let text = answer(&found, &arms, &score).unwrap();
+        let text = answer(&found, &arms, &score, false).unwrap().join(" ");
         assert!(
-            text.starts_with("No arm with synthetic images is better") && !text.contains("higher"),
+            text.starts_with("By mean Dice, no arm with synthetic images can be called better")
+                && !text.contains("higher"),
             "{text}"
         );
         assert!(text.contains("no difference that can be claimed in every one."), "{text}");
-        let one = answer(&compared(1).1, &arms, &score).unwrap();
-        assert_eq!(one, "One seed: whether synthetic images help cannot be said.");
-        assert_eq!(answer(&found, &arms[..2], &score), None);
+        let one = answer(&compared(1).1, &arms, &score, true).unwrap();
+        assert_eq!(one, ["One seed: whether synthetic images help cannot be said."]);
+        assert_eq!(answer(&found, &arms[..2], &score, true), None);
         let no_real: Vec<ArmInfo> =
             arms.iter().filter(|arm| !arm.is_real_only() && !arm.control).cloned().collect();
-        assert_eq!(answer(&found, &no_real, &score), None);
+        assert_eq!(answer(&found, &no_real, &score, true), None);
     }
 
     #[test]

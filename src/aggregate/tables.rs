@@ -52,7 +52,7 @@ fn reading_notes(estimates: &[Estimate], models: &[TrainedModel]) -> Vec<String>
     } else {
         let count = if low == high { format!("{high}") } else { format!("{low} to {high}") };
         notes.push(format!(
-            "Mean over images, then ± sample standard deviation over {count} seeds (random initialisation and order)."
+            "Mean over images, then ± sample standard deviation over {count} seeds (first weights, order of the images, and what an arm draws)."
         ));
     }
     notes.push(

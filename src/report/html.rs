@@ -1,8 +1,6 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
-use super::{
-    Figure, MEASUREMENTS, PHANTOM, ReportInput, ReportMeta, comparisons::Compared, generators::Generator,
-};
+use super::{Figure, MEASUREMENTS, PHANTOM, ReportInput, comparisons::Compared, generators::Generator};
 use crate::aggregate::{Cell, Table, answer, findings, training_images};
 
 const STYLE: &str = include_str!("style.css");
@@ -196,7 +194,7 @@ fn generator_words(g: &Generator) -> String {
     }
     if let Some(s) = &g.summary {
         words += &format!(
-            ". Trained on {} training patients ({} images) and nobody else: {} steps of {} images at {} px; {} parameters",
+            ". A diffusion model, trained on {} training patients ({} images) and nobody else: {} steps of {} images at {} px; {} parameters",
             grouped(s.train_patients),
             grouped(s.train_images),
             grouped(s.steps),
@@ -213,17 +211,20 @@ fn name_of(task: &str) -> &'static str {
 }
 
 /// What came of the comparisons by each task's first score.
-fn found(meta: &ReportMeta, compared: &[Compared]) -> Vec<(String, String)> {
+fn found(input: &ReportInput, compared: &[Compared]) -> Vec<(String, String)> {
+    let meta = &input.meta;
     let mut facts: Vec<(String, String)> = Vec::new();
     for c in compared {
         let name = name_of(c.score.task);
         if facts.iter().any(|(known, _)| known == name) {
             continue;
         }
-        let answer = answer(&c.found, &meta.arms, &c.score);
+        let mut steps = input.models.iter().filter(|m| m.task == c.score.task).map(|m| m.steps);
+        let first = steps.next();
+        let answer = answer(&c.found, &meta.arms, &c.score, steps.all(|n| Some(n) == first));
         let lines = findings(&c.found, &c.score, &c.split, &c.unit);
         facts.extend(lines.map(|lines| {
-            let all: Vec<String> = answer.into_iter().chain(lines).collect();
+            let all: Vec<String> = answer.into_iter().flatten().chain(lines).collect();
             (name.to_owned(), all.join("\n"))
         }));
     }
@@ -342,7 +343,7 @@ pub(super) fn page(
         title = escape(title),
         name = escape(&meta.name),
         asked = pairs(&asked(input)),
-        found = match found(meta, compared) {
+        found = match found(input, compared) {
             facts if facts.is_empty() => String::new(),
             facts => format!("<h2 id=\"found\">What was found</h2>\n{}", pairs(&facts)),
         },

@@ -95,12 +95,12 @@ fn arm_words(arm: &spec::Arm) -> String {
     let of = match arm.real_fraction {
         1.0 => String::new(),
         fraction => format!(
-            " of {} % of the training patients, drawn anew by each seed",
+            " of {} % of the training patients (the seed decides which)",
             (fraction * 1e4).round() / 100.0
         ),
     };
     let ratio = arm.ratio.unwrap_or_default();
-    let images = |name: &str| format!("{ratio} of {name} for each real image, drawn at random by the seed");
+    let images = |name: &str| format!("{ratio} from {name} for each real image (the seed decides which)");
     match (&arm.synthetic, arm.mix, arm.control) {
         (None, _, None) => format!("the real images{of} alone"),
         (None, _, Some(_)) => format!(

@@ -35,10 +35,18 @@ fn columns(names: &[&str]) -> Vec<String> {
 }
 
 fn generators(generators: &[Generator]) -> Table {
+    let patients = |g: &Generator| g.summary.as_ref().map(|s| s.train_patients);
+    let few = generators
+        .iter()
+        .filter_map(patients)
+        .any(|n| Some(n) < generators.iter().filter_map(patients).max());
     let mut table = Table {
         name: "generators".to_owned(),
         title: "Generators: what was trained and made".to_owned(),
-        caption: "An arm of fewer patients gets its images from a generator of its own, trained on those patients alone and named with them.".to_owned(),
+        caption: match few {
+            true => "An arm of fewer patients gets its images from a generator of its own, trained on those patients alone and named with them.".to_owned(),
+            false => "A row a generator.".to_owned(),
+        },
         columns: columns(&[
             "Generator",
             "Mode",
