@@ -92,17 +92,17 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
 
 /// What an arm is trained on.
 fn arm_words(arm: &spec::Arm) -> String {
-    let of = match arm.real_fraction {
-        1.0 => String::new(),
-        fraction => format!(
-            " of {} % of the training patients (the seed decides which)",
-            (fraction * 1e4).round() / 100.0
-        ),
+    let (of, alone) = match arm.real_fraction {
+        1.0 => (String::new(), " alone"),
+        fraction => {
+            let percent = (fraction * 1e4).round() / 100.0;
+            (format!(" of {percent} % of the training patients (the seed decides which)"), ", alone")
+        }
     };
     let ratio = arm.ratio.unwrap_or_default();
     let images = |name: &str| format!("{ratio} from {name} for each real image (the seed decides which)");
     match (&arm.synthetic, arm.mix, arm.control) {
-        (None, _, None) => format!("the real images{of} alone"),
+        (None, _, None) => format!("the real images{of}{alone}"),
         (None, _, Some(_)) => format!(
             "the real images{of} and copies of them, {ratio} for each: as many images as with synthetic ones, and nothing new in them"
         ),
@@ -115,7 +115,7 @@ fn arm_words(arm: &spec::Arm) -> String {
         (Some(name), spec::Mix::Pretrain, _) => {
             let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
             format!(
-                "for the first {share} % of the steps synthetic images alone, {}; then, from the best checkpoint of that, the real images{of} alone. Either part has an optimizer and a learning-rate schedule of its own",
+                "for the first {share} % of the steps synthetic images alone, {}; then, from the best checkpoint of that, the real images{of}{alone}. Either part has an optimizer and a learning-rate schedule of its own",
                 images(name)
             )
         }
