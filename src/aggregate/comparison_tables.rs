@@ -110,6 +110,34 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
     words
 }
 
+/// The comparisons of arms with synthetic images: against real images alone, and against as many copies of these.
+/// Where there is no arm of real images alone, another one stands in its place: that answers nothing.
+fn asked<'a>(comparisons: &'a [Comparison], arms: &[ArmInfo]) -> (Vec<&'a Comparison>, Vec<&'a Comparison>) {
+    let is = |name: &str, what: fn(&ArmInfo) -> bool| arms.iter().any(|arm| arm.name == name && what(arm));
+    let of = |against: fn(&ArmInfo) -> bool| {
+        let synthetic = comparisons.iter().filter(|c| is(&c.arm, |arm| arm.synthetic.is_some()));
+        synthetic.filter(|c| is(&c.against, against)).collect()
+    };
+    (of(ArmInfo::is_real_only), of(|arm| arm.control))
+}
+
+/// How many of the comparisons came out how. None of none.
+fn counts(of: &[&Comparison], score: &Score) -> Option<String> {
+    let [better, worse] =
+        [Verdict::Higher, Verdict::Lower].map(|verdict| of.iter().filter(|c| c.verdict() == verdict).count());
+    let (better, worse) = if score.higher_is_better() { (better, worse) } else { (worse, better) };
+    let rest = of.len() - better - worse;
+    let parts = [(better, "better"), (worse, "worse"), (rest, "no difference that can be claimed")]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, words)| match of.len() {
+            1 => words.to_owned(),
+            all if n == all => format!("{words} in every one of {all} comparisons"),
+            all => format!("{words} in {n} of {all}"),
+        });
+    (!of.is_empty()).then(|| parts.collect::<Vec<_>>().join(", "))
+}
+
 /// Whether synthetic images helped, by the tests: the answer, then counts. `arms` say which arms have any;
 /// `same_steps`: every network was trained for as many. None where nothing was compared.
 pub fn answer(
@@ -118,45 +146,22 @@ pub fn answer(
     score: &Score,
     same_steps: bool,
 ) -> Option<Vec<String>> {
-    let info = |name: &str| arms.iter().find(|arm| arm.name == name);
-    let synthetic = |c: &&Comparison| info(&c.arm).is_some_and(|arm| arm.synthetic.is_some());
-    let against_control = |c: &&Comparison| info(&c.against).is_some_and(|arm| arm.control);
-    // Where there is no arm of real images alone, another one stands in its place: that is no answer.
-    let asked = |c: &&Comparison| against_control(c) || info(&c.against).is_some_and(ArmInfo::is_real_only);
-    let of: Vec<&Comparison> = comparisons.iter().filter(synthetic).filter(asked).collect();
-    of.first()?;
-    if of.iter().all(|c| c.verdict() == Verdict::OneSeed) {
+    let (baselines, controls) = asked(comparisons, arms);
+    let mut of = baselines.iter().chain(&controls).peekable();
+    of.peek()?;
+    if of.all(|c| c.verdict() == Verdict::OneSeed) {
         return Some(vec!["One seed: whether synthetic images help cannot be said.".to_owned()]);
     }
-    let said = |of: &[&Comparison], than: &str| -> Option<String> {
-        let count = |verdict| of.iter().filter(|c| c.verdict() == verdict).count();
-        let (higher, lower) = (count(Verdict::Higher), count(Verdict::Lower));
-        let rest = of.len() - higher - lower;
-        let what = plural(of.len() as u64, "comparison", "comparisons");
-        let parts: Vec<String> = [
-            (higher, format!("a higher {}", score.short())),
-            (lower, format!("a lower {}", score.short())),
-            (rest, "no difference that can be claimed".to_owned()),
-        ]
-        .into_iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, words)| match of.len() {
-            1 => words,
-            all if n == all => format!("{words} in every one"),
-            _ => format!("{words} in {n}"),
-        })
-        .collect();
-        (!of.is_empty()).then(|| format!("{than} ({what}): {}.", parts.join(", ")))
-    };
-    let (controls, baselines): (Vec<&Comparison>, Vec<&Comparison>) =
-        of.iter().copied().partition(against_control);
-    let helped = of.iter().filter(|c| !against_control(c)).any(|c| is_better(c, score));
-    let control: Vec<&Comparison> =
-        comparisons.iter().filter(|c| info(&c.arm).is_some_and(|arm| arm.control)).collect();
-    let steps = if same_steps { " at the same number of optimizer steps" } else { "" };
-    let by = format!("By {}{steps}", score.short());
+    let by = format!(
+        "By {}{}",
+        score.short(),
+        if same_steps { " at the same number of optimizer steps" } else { "" }
+    );
+    let copies: Vec<&Comparison> =
+        comparisons.iter().filter(|c| arms.iter().any(|arm| arm.name == c.arm && arm.control)).collect();
+    let said = |of: &[&Comparison], what: &str| Some(format!("{what}: {}.", counts(of, score)?));
     let lines = [
-        Some(match helped {
+        Some(match baselines.iter().any(|c| is_better(c, score)) {
             true => format!("{by}, some arms with synthetic images are better than real images alone."),
             false => {
                 format!("{by}, no arm with synthetic images can be called better than real images alone.")
@@ -164,9 +169,22 @@ pub fn answer(
         }),
         said(&baselines, "Arms with synthetic images, against real images alone of the same patients"),
         said(&controls, "The same against as many copies of real images"),
-        said(&control, "Copies of real images, which add nothing new, against real images alone"),
+        said(&copies, "Copies of real images, which add nothing new, against real images alone"),
     ];
     Some(lines.into_iter().flatten().collect())
+}
+
+/// The same by a further score, in a line. None where nothing was compared, or with one seed alone.
+pub fn also(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Option<String> {
+    let (baselines, controls) = asked(comparisons, arms);
+    if baselines.iter().chain(&controls).all(|c| c.verdict() == Verdict::OneSeed) {
+        return None;
+    }
+    let said = |of: &[&Comparison], what: &str| Some(format!("against {what} {}", counts(of, score)?));
+    let parts = [said(&baselines, "real images alone"), said(&controls, "as many copies of them")];
+    let direction = if score.higher_is_better() { "higher" } else { "lower" };
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    Some(format!("By {} ({direction} is better): {}.", score.short(), parts.join("; ")))
 }
 
 fn is_better(c: &Comparison, score: &Score) -> bool {
@@ -306,7 +324,7 @@ pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
     let score = if task == "segmentation" { "mean Dice" } else { "accuracy" };
     let mut notes = vec![
         format!(
-            "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm with a poor final score gets there early. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; only this says which arm is faster. Steps count the work: an epoch of an arm with more images has more of them."
+            "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm with a poor final score gets there early. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; compare arms by this one. Steps count the work: an epoch of an arm with more images has more of them."
         ),
         "Read off each seed's curve, between validations by a straight line.".to_owned(),
     ];
@@ -399,23 +417,29 @@ mod tests {
             text.starts_with("By mean Dice at the same number of optimizer steps, some arms with synthetic images are better than real images alone."),
             "{text}"
         );
-        assert!(text.contains(
-            "against real images alone of the same patients (6 comparisons): a higher mean Dice in"
-        ));
-        assert!(text.contains("as many copies of real images (4 comparisons): "), "{text}");
-        assert!(text.contains(
-            "Copies of real images, which add nothing new, against real images alone (2 comparisons): "
-        ));
+        assert!(text.contains("against real images alone of the same patients: better in"));
+        assert!(text.contains("as many copies of real images: ") && text.contains(" of 4"), "{text}");
+        assert!(text.contains("Copies of real images, which add nothing new, against real images alone: "));
+        let line = also(&found, &arms, &score).unwrap();
+        assert!(
+            line.starts_with("By mean Dice (higher is better): against real images alone better in"),
+            "{line}"
+        );
+        // Of a distance the same differences are for the worse.
+        let line = also(&found, &arms, &Score::segmentation("hd95")).unwrap();
+        assert!(line.contains("(lower is better)") && line.contains(" worse in"), "{line}");
+        assert!(line.contains("; against as many copies of them "), "{line}");
         found.iter_mut().for_each(|c| c.holm = Some(0.5));
         let text = answer(&found, &arms, &score, false).unwrap().join(" ");
         assert!(
             text.starts_with("By mean Dice, no arm with synthetic images can be called better")
-                && !text.contains("higher"),
+                && !text.contains("better in"),
             "{text}"
         );
-        assert!(text.contains("no difference that can be claimed in every one."), "{text}");
+        assert!(text.contains("no difference that can be claimed in every one of 6 comparisons."), "{text}");
         let one = answer(&compared(1).1, &arms, &score, true).unwrap();
         assert_eq!(one, ["One seed: whether synthetic images help cannot be said."]);
+        assert_eq!(also(&compared(1).1, &arms, &score), None);
         assert_eq!(answer(&found, &arms[..2], &score, true), None);
         let no_real: Vec<ArmInfo> =
             arms.iter().filter(|arm| !arm.is_real_only() && !arm.control).cloned().collect();

@@ -20,7 +20,7 @@ mod table;
 mod tables;
 
 pub use comparison::{ArmInfo, Comparison, Score, Verdict};
-pub use comparison_tables::{answer, comparison_table, convergence_table, findings};
+pub use comparison_tables::{also, answer, comparison_table, convergence_table, findings};
 pub use groups::{arms, group};
 pub use judged::judged;
 pub(crate) use rows::is_image;

@@ -145,7 +145,7 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
         let mut notes = reading_notes(&estimates, models);
         notes.push(definition(metric).to_owned());
         if unit == "px" {
-            notes.push("px: pixels of the images as the network sees them; the data do not say how large a pixel is.".to_owned());
+            notes.push("px: pixels of the images as the network sees them; this copy of the data does not say how large a pixel is.".to_owned());
         }
         if metric == "dice" {
             if structures.contains(&"mean") {

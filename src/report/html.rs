@@ -1,7 +1,7 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
 use super::{Figure, MEASUREMENTS, PHANTOM, ReportInput, comparisons::Compared, generators::Generator};
-use crate::aggregate::{Cell, Table, answer, findings, training_images};
+use crate::aggregate::{Cell, Table, also, answer, findings, training_images};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -210,7 +210,7 @@ fn name_of(task: &str) -> &'static str {
     if task == "segmentation" { "Segmentation" } else { "Classification" }
 }
 
-/// What came of the comparisons by each task's first score.
+/// What came of the comparisons: by each task's first score in full, by its others in a line each.
 fn found(input: &ReportInput, compared: &[Compared]) -> Vec<(String, String)> {
     let meta = &input.meta;
     let mut facts: Vec<(String, String)> = Vec::new();
@@ -222,14 +222,26 @@ fn found(input: &ReportInput, compared: &[Compared]) -> Vec<(String, String)> {
         let mut steps = input.models.iter().filter(|m| m.task == c.score.task).map(|m| m.steps);
         let first = steps.next();
         let answer = answer(&c.found, &meta.arms, &c.score, steps.all(|n| Some(n) == first));
+        let others =
+            compared.iter().filter(|other| other.score.task == c.score.task && other.score != c.score);
+        let others = others.filter_map(|other| also(&other.found, &meta.arms, &other.score));
         let lines = findings(&c.found, &c.score, &c.split, &c.unit);
         facts.extend(lines.map(|lines| {
-            let all: Vec<String> = answer.into_iter().flatten().chain(lines).collect();
+            let all: Vec<String> = answer.into_iter().flatten().chain(others).chain(lines).collect();
             (name.to_owned(), all.join("\n"))
         }));
     }
     if !facts.is_empty() {
-        facts.push(("How to read it".to_owned(), "In brackets: 95 % interval over patients. An arm is called higher or lower only after a paired test over the same patients, corrected for the number of comparisons, and only where the difference has the same sign with every seed. No significant difference does not mean that two arms are equal.".to_owned()));
+        let mut reading = "In brackets: 95 % interval over patients. An arm is called better or worse only after a paired test over the same patients, corrected for the number of comparisons by the same score, and only where the difference has the same sign with every seed. No significant difference does not mean that two arms are equal.".to_owned();
+        let seeds =
+            compared.iter().flat_map(|c| &c.found).map(|c| c.per_seed.len()).min().unwrap_or_default();
+        if (2..=5).contains(&seeds) {
+            reading += &format!(
+                " The test is of patients, not of trainings: {seeds} seeds of two equal arms agree in sign by chance {} times in a hundred, so a difference no larger than those between one arm's seeds is to be read with care.",
+                (200.0 / 2f64.powi(seeds as i32)).round()
+            );
+        }
+        facts.push(("How to read it".to_owned(), reading));
         let mut limits = meta.limits.clone();
         limits.push("The results hold for these networks, images and patients: another generator, another number of real images or another training may give others.".to_owned());
         facts.push(("How far it reaches".to_owned(), limits.join("\n")));

@@ -113,12 +113,15 @@ pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
     }
     let rows: Vec<Measurement> = results::read_csv_gz(&folder.join(MEASUREMENTS))
         .map_err(|e| e.help("`synecho report SPEC` draws the report again"))?;
+    let tables = tables(folder)?;
+    let arms: BTreeSet<&str> = lineage.cells.iter().map(|cell| cell.arm.as_str()).collect();
     let mut told = format!("spec: {}\n", folder.join("resolved.toml").display());
     let mut last = None;
     for cell in &cells {
         let of_arm = CellLine { seed: None, stages: Vec::new(), ..(*cell).clone() };
         if last.as_ref() != Some(&of_arm) {
             told += &format!("\n{}\n{}", of_arm.name(), values(&rows, &of_arm));
+            tables.iter().for_each(|table| told += &table.lines_of(&of_arm, &arms));
             last = Some(of_arm);
         }
         if let Some(seed) = cell.seed {
@@ -182,12 +185,103 @@ fn values(rows: &[Measurement], cell: &CellLine) -> String {
             if cell.seed.is_none() { format!(", {} seed(s)", e.seeds) } else { String::new() },
         );
     }
+    // The intervals and deviations of what was said above are rows of their own.
+    let plain = |metric: &str| {
+        let ends = ["_ci95_low", "_ci95_high", "_seed_sd"];
+        ends.iter().find_map(|end| metric.strip_suffix(end)).unwrap_or(metric).to_owned()
+    };
+    let said: BTreeSet<(String, &String)> =
+        seen.iter().map(|(metric, structure)| ((*metric).clone(), *structure)).collect();
     let over_all = of_cell.iter().filter(|r| r.patient.is_empty() && r.view.is_empty() && r.phase.is_empty());
+    let over_all = over_all.filter(|r| !said.contains(&(plain(&r.metric), &r.structure)));
     for row in over_all.filter(|r| cell.seed.is_some() || r.seed.is_none() || cell.model.is_empty()) {
         let n = row.n.map(|n| format!(", n = {n}")).unwrap_or_default();
         let _ = writeln!(told, "  {} {}: {}{n}", row.structure, row.metric, number(row.value, 4));
     }
     told
+}
+
+/// A table of the report, as its CSV has it.
+struct TableFile {
+    /// Without `.csv`.
+    name: String,
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// The report's tables, by name.
+fn tables(folder: &Path) -> Result<Vec<TableFile>> {
+    let dir = folder.join("tables");
+    let entries = fs::read_dir(&dir).at_path(&dir, "cannot read")?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "csv"));
+    files.sort();
+    files
+        .iter()
+        .map(|file| {
+            let damaged = |e: csv::Error| Error::input(format!("no table: {e}")).at(file);
+            let mut reader = csv::Reader::from_path(file).map_err(damaged)?;
+            let words = |row: &csv::StringRecord| row.iter().map(str::to_owned).collect::<Vec<_>>();
+            let columns = words(reader.headers().map_err(damaged)?);
+            let rows =
+                reader.records().map(|row| Ok(words(&row.map_err(damaged)?))).collect::<Result<_>>()?;
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(TableFile { name, columns, rows })
+        })
+        .collect()
+}
+
+impl TableFile {
+    /// The rows that speak of a cell, with its name and what it is compared with; empty where there are none. `arms`:
+    /// of all cells, since what stands beside generators for the scale belongs to each of them.
+    fn lines_of(&self, cell: &CellLine, arms: &BTreeSet<&str>) -> String {
+        let generation = cell.task == "generation";
+        let task = if generation { "generators" } else { &cell.task };
+        let of_task =
+            self.name == task || self.name.strip_prefix(task).is_some_and(|rest| rest.starts_with('_'));
+        // The scores themselves are told from the measurements, by seed too.
+        if !of_task || self.columns.iter().any(|column| column == "Trained on") && !generation {
+            return String::new();
+        }
+        let with_model = format!("{}, {}", cell.arm, cell.model);
+        let rows = self.rows.iter().filter(|row| {
+            let first = row[0].as_str();
+            first == cell.arm || first == with_model || (generation && !arms.contains(first))
+        });
+        let lines: String = rows
+            .map(|row| {
+                let name =
+                    if row[0] == cell.arm || row[0] == with_model { "" } else { &format!("{}: ", row[0]) };
+                format!("    {name}{}\n", self.values(row))
+            })
+            .collect();
+        if lines.is_empty() { lines } else { format!("  tables/{}\n{lines}", self.name) }
+    }
+
+    /// `Final 0.88; Own: steps 892.2 ± 89.3 [800.8, 979.3]; …`
+    fn values(&self, row: &[String]) -> String {
+        let value = |column: &str| {
+            let at = self.columns.iter().position(|name| name == column)?;
+            row.get(at).filter(|value| !value.is_empty())
+        };
+        let parts = self.columns.iter().skip(1).filter_map(|column| {
+            // Told with its number.
+            let is_beside = |end| {
+                column.strip_suffix(end).is_some_and(|of: &str| self.columns.iter().any(|name| name == of))
+            };
+            if [" sd", " low", " high", " undefined"].into_iter().any(is_beside) {
+                return None;
+            }
+            let mut told = format!("{column} {}", value(column)?);
+            let beside = |end: &str| value(&format!("{column}{end}"));
+            beside(" sd").into_iter().for_each(|sd| told += &format!(" ± {sd}"));
+            if let (Some(low), Some(high)) = (beside(" low"), beside(" high")) {
+                told += &format!(" [{low}, {high}]");
+            }
+            Some(told)
+        });
+        parts.collect::<Vec<_>>().join("; ")
+    }
 }
 
 #[cfg(test)]
@@ -197,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_cell_of_a_report_is_explained_down_to_the_users_files() {
-        let mut input = fake::input(&fake::Shape { seeds: 2, arms: 2, patients: 4, epochs: 3 });
+        let mut input = fake::input(&fake::Shape { seeds: 2, arms: 4, patients: 4, epochs: 3 });
         let line = |key: &str, label: &str, inputs: &[&str], outside: &[&str]| StageLine {
             key: key.repeat(32),
             kind: "train".into(),
@@ -234,8 +328,23 @@ mod tests {
             }
             assert_eq!(told.matches("prepare it").count(), 2, "{told}");
         }
+        // Every number of every table stands in what is told of some cell.
+        let all: String = models
+            .iter()
+            .map(|m| explain(dir.path(), Some(&format!("{}/{}", m.task, m.arm))).unwrap())
+            .collect();
+        let told = tables(dir.path()).unwrap();
+        assert!(told.iter().any(|table| table.name == "segmentation_comparisons_dice"));
+        assert!(told.iter().any(|table| table.name == "segmentation_convergence"));
+        for table in told.iter().filter(|t| t.columns[0] == "Arm" && t.columns[1] != "Trained on") {
+            for number in
+                table.rows.iter().flatten().filter(|cell| cell.parse::<f64>().is_ok_and(|n| n != 0.0))
+            {
+                assert!(all.contains(number.as_str()), "{number} of {} in {all}", table.name);
+            }
+        }
         let cells = explain(dir.path(), None).unwrap();
-        assert_eq!(cells.lines().count(), 4, "{cells}");
+        assert_eq!(cells.lines().count(), 8, "{cells}");
         let error = explain(dir.path(), Some("segmentation/nobody")).unwrap_err().to_string();
         assert!(
             error.contains("no cell \"segmentation/nobody\"") && error.contains(&models[0].arm),

@@ -100,7 +100,8 @@ fn arm_words(arm: &spec::Arm) -> String {
         }
     };
     let ratio = arm.ratio.unwrap_or_default();
-    let images = |name: &str| format!("{ratio} from {name} for each real image (the seed decides which)");
+    let images =
+        |name: &str| format!("{ratio} for each real image, any of {name}'s (the seed decides which)");
     match (&arm.synthetic, arm.mix, arm.control) {
         (None, _, None) => format!("the real images{of}{alone}"),
         (None, _, Some(_)) => format!(
@@ -137,12 +138,23 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     if trained && few > 0 {
         limits.push("A generator of fewer patients was trained for each seed, on the patients of that seed: the spread over seeds is that of patients, generators and networks together.".to_owned());
     }
+    let masked = |g: &&spec::Generator| g.is_trained() && g.mode == spec::Mode::TextSegmentation;
+    let from_masks: Vec<_> =
+        arms().filter_map(|arm| spec.generators.get(arm.synthetic.as_ref()?)).filter(masked).collect();
+    if !from_masks.is_empty() {
+        let moved = if from_masks.iter().all(|g| g.vary_masks && g.augment.enabled) {
+            ", moved, turned and scaled"
+        } else {
+            ""
+        };
+        limits.push(format!("The masks of the synthetic images are those of training patients{moved}: there is no new anatomy in them."));
+    }
     let tasks = [
         spec.tasks.segmentation.as_ref().map(|t| t.budget.is_some()),
         spec.tasks.classification.as_ref().map(|t| t.budget.is_some()),
     ];
     if arms().next().is_some() && tasks.contains(&Some(true)) {
-        limits.push("All arms get the same number of optimizer steps, so an arm with synthetic images sees each real image less often. A difference says what comes of giving a part of the training to synthetic images, not of adding them to a training that stays as it is.".to_owned());
+        limits.push("All arms get the same number of optimizer steps, so an arm with synthetic images sees each real image less often (with one for each real image half as often); one with copies sees it as often as without them. A difference says what comes of giving a part of the training to synthetic images, not of adding them to a training that stays as it is; how much of it is due to fewer looks at real images no arm tells apart.".to_owned());
     }
     if arms().next().is_some() && tasks.contains(&Some(false)) {
         limits.push("All arms are trained for the same number of epochs, so one with more images takes more optimizer steps: compare it with copies of the real images (duplicate-real), which takes as many steps.".to_owned());
@@ -221,7 +233,7 @@ fn segmentation_words(t: &spec::Segmentation) -> String {
         spec::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
     };
     format!(
-        "MONAI's U-Net from random weights, channels {}; images resized to {size} × {size} px, grey values scaled to −1 to 1; {loss}; Adam, {}; {}",
+        "MONAI's U-Net from random weights, channels {}; images resized to {size} × {size} px whatever their shape, grey values scaled to −1 to 1; {loss}; Adam, {}; {}",
         t.channels.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
         rate_words(t.learning_rate, t.final_learning_rate, t.warmup_steps, t.schedule, t.batch_size),
         augment_words(&t.augment),
@@ -235,7 +247,7 @@ fn classification_words(t: &spec::Classification) -> String {
         false => "from given weights",
     };
     format!(
-        "{weights}, to tell {} apart; images resized to {size} × {size} px; cross-entropy; SGD with momentum {} and weight decay {}, {}; {}",
+        "{weights}, to tell {} apart; images resized to {size} × {size} px whatever their shape; cross-entropy; SGD with momentum {} and weight decay {}, {}; {}",
         t.label.classes().join(", "),
         t.momentum,
         t.weight_decay,

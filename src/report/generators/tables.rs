@@ -145,7 +145,7 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let mut table = Table {
         name: "generators_judged".to_owned(),
         title: "Generators: do the images show what they were made from?".to_owned(),
-        caption: "A network that was trained on real images alone looks at the synthetic ones. That it falls short of what it reaches on real images (below) has two causes, which this does not tell apart: labels that do not fit, and images unlike real ones. The higher the better; of distances, the lower.".to_owned(),
+        caption: "A network that was trained on real images alone looks at the synthetic ones. That it falls short of what it reaches on real images (below) has two causes, which this does not tell apart: labels that do not fit, and images unlike real ones. Control masks are those of training images, which the network may know. The higher the better; of distances, the lower.".to_owned(),
         columns: columns(&["Generator", "Mode", "Dice with the control mask", &hd95, "n", &right, "Right view", "n"]),
         rows: body,
         notes: input.judges.iter().map(|judge| judge_note(judge, rows)).collect(),
@@ -208,7 +208,7 @@ fn texture(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
         name: "generators_texture".to_owned(),
         title: "Generators: texture".to_owned(),
         caption: format!(
-            "Power of the synthetic images over that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same texture; below: smoother; above: grainier; the report calls {} to {} near, a factor of two either way.",
+            "Power of the synthetic images over that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same power; below: smoother; above: grainier; the report calls {} to {} near, a factor of two either way.",
             GOOD_TEXTURE.0, GOOD_TEXTURE.1
         ),
         columns: columns(&[&["Generator", "Mode"][..], &OCTAVES[..], &["n"][..]].concat()),
