@@ -81,6 +81,10 @@ fn generators(generators: &[Generator]) -> Table {
     without_empty_columns(&mut table);
     if generators.iter().any(|g| g.summary.is_some()) {
         table.notes.push("Trained on: patients / images. Steps × images behind each.".to_owned());
+        let fixed = |g: &Generator| g.summary.as_ref().is_some_and(|s| s.trainable < s.parameters);
+        if generators.iter().any(fixed) {
+            table.notes.push("Trained of these: in the steps told here. The others are those of a text encoder, an autoencoder or a base model, trained before on the same patients or elsewhere.".to_owned());
+        }
     }
     let outside: Vec<&str> =
         generators.iter().filter(|g| g.summary.is_none()).map(|g| g.name.as_str()).collect();
@@ -254,7 +258,7 @@ fn costs(generators: &[Generator]) -> Option<Table> {
         ]),
         rows: body,
         notes: vec![
-            "Training: without that of the model it started from. For interrupted stages only the last attempt is timed.".to_owned(),
+            "Training: without that of a model it started from. For interrupted stages only the last attempt is timed.".to_owned(),
         ],
         decimals: 2,
     })
