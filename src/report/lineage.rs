@@ -239,8 +239,7 @@ impl TableFile {
         let task = if generation { "generators" } else { &cell.task };
         let of_task =
             self.name == task || self.name.strip_prefix(task).is_some_and(|rest| rest.starts_with('_'));
-        // The scores themselves are told from the measurements, by seed too.
-        if !of_task || self.columns.iter().any(|column| column == "Trained on") && !generation {
+        if !of_task {
             return String::new();
         }
         let with_model = format!("{}, {}", cell.arm, cell.model);
@@ -336,7 +335,7 @@ mod tests {
         let told = tables(dir.path()).unwrap();
         assert!(told.iter().any(|table| table.name == "segmentation_comparisons_dice"));
         assert!(told.iter().any(|table| table.name == "segmentation_convergence"));
-        for table in told.iter().filter(|t| t.columns[0] == "Arm" && t.columns[1] != "Trained on") {
+        for table in told.iter().filter(|t| t.columns[0] == "Arm") {
             for number in
                 table.rows.iter().flatten().filter(|cell| cell.parse::<f64>().is_ok_and(|n| n != 0.0))
             {
