@@ -123,6 +123,7 @@ fn typed_wrongly(message: &str) -> Error {
         "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a sequence" => "a list, such as [1, 2]",
+        one if one.starts_with("struct ") => "a table: { KEY = VALUE, … }, or [NAME] with its keys below",
         other => other,
     };
     Error::input(problem).help(format!("write {expected}"))

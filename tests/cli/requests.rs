@@ -87,6 +87,7 @@ fn overrides_are_checked_as_strictly() {
         ("tasks.segmentation.epochs=0", ["out of range", "choose a value from 1"]),
         ("tasks.segmentation.epochs", ["expected KEY=VALUE", "tasks.segmentation.epochs=20"]),
         ("arms.1.name=x", ["invalid type: map", "write a list"]),
+        ("data=3", ["invalid type: integer `3`", "write a table: { KEY = VALUE"]),
     ] {
         place.synecho(&[&RUN[..], &["--set", set]].concat()).refused(&[
             &format!("--set {set}: "),

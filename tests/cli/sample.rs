@@ -128,6 +128,7 @@ fn wrong_requests_are_refused() {
         (vec!["--steps", "1001", "--out", "x"], ["1001 steps", "take 1 to 1000 steps"]),
         (vec!["--height", "15", "--width", "16", "--out", "x"], ["15 x 16", "multiples of 2"]),
         (vec!["--latents", "none.safetensors", "--out", "x"], ["none.safetensors", "cannot read"]),
+        (vec!["--scheduler", "ddim", "--eta", "1.5", "--out", "x"], ["eta is 1.5", "0 (no noise) to 1"]),
         (vec!["--device", "tpu", "--out", "x"], ["tpu", "cuda"]),
         (vec!["--pipeline", "empty", "--out", "x"], ["empty", "model_index.json"]),
     ] {

@@ -89,7 +89,7 @@ impl Solver for Ddim {
     }
 
     fn set_eta(&mut self, eta: f64, use_clipped_model_output: bool) -> Result<()> {
-        if !(eta.is_finite() && eta >= 0.0) {
+        if !(0.0..=1.0).contains(&eta) {
             return Err(Error::input(format!("eta is {eta}")).help("0 (no noise) to 1 (as much as DDPM's)"));
         }
         (self.eta, self.use_clipped_model_output) = (eta, use_clipped_model_output);

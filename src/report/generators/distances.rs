@@ -61,7 +61,8 @@ impl Found<'_> {
     fn kid(&self, arm: &str, class: (&str, &str)) -> Cell {
         self.value(arm, class, "kid").map_or(Cell::Empty, |kid| Cell::Estimate {
             mean: 1e3 * kid,
-            sd: self.value(arm, class, "kid_standard_error").map(|e| 1e3 * e).filter(|e| e.is_finite()),
+            // Subsets that are the whole set differ by rounding alone: that is no error of an estimate.
+            sd: self.value(arm, class, "kid_standard_error").map(|e| 1e3 * e).filter(|e| *e > 1e-6),
             interval: None,
             undefined: 0,
         })
