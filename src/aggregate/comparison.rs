@@ -66,7 +66,13 @@ pub fn pairs(arms: &[ArmInfo]) -> Vec<(String, String)> {
     let with = |of: for<'a> fn(&'a [ArmInfo], &ArmInfo) -> Option<&'a ArmInfo>| {
         arms.iter().filter_map(move |arm| Some((arm.name.clone(), of(arms, arm)?.name.clone())))
     };
-    let found: Vec<(String, String)> = with(baseline_of).chain(with(control_of)).collect();
+    let mut found: Vec<(String, String)> = Vec::new();
+    // Where a control stands in for the baseline, it is both.
+    with(baseline_of).chain(with(control_of)).for_each(|pair| {
+        if !found.contains(&pair) {
+            found.push(pair);
+        }
+    });
     let mut sorted = found.clone();
     sorted.sort_by_key(|pair| found.iter().position(|other| other.1 == pair.1));
     sorted

@@ -157,18 +157,19 @@ pub fn answer(
         score.short(),
         if same_steps { " at the same number of optimizer steps" } else { "" }
     );
-    let copies: Vec<&Comparison> =
-        comparisons.iter().filter(|c| arms.iter().any(|arm| arm.name == c.arm && arm.control)).collect();
+    let is = |name: &str, what: fn(&ArmInfo) -> bool| arms.iter().any(|arm| arm.name == name && what(arm));
+    let copies = |c: &&Comparison| is(&c.arm, |arm| arm.control) && is(&c.against, ArmInfo::is_real_only);
+    let copies: Vec<&Comparison> = comparisons.iter().filter(copies).collect();
     let said = |of: &[&Comparison], what: &str| Some(format!("{what}: {}.", counts(of, score)?));
     let lines = [
-        Some(match baselines.iter().any(|c| is_better(c, score)) {
+        (!baselines.is_empty()).then(|| match baselines.iter().any(|c| is_better(c, score)) {
             true => format!("{by}, some arms with synthetic images are better than real images alone."),
             false => {
                 format!("{by}, no arm with synthetic images can be called better than real images alone.")
             }
         }),
         said(&baselines, "Arms with synthetic images, against real images alone of the same patients"),
-        said(&controls, "The same against as many copies of real images"),
+        said(&controls, "Arms with synthetic images, against as many copies of real images"),
         said(&copies, "Copies of real images, which add nothing new, against real images alone"),
     ];
     Some(lines.into_iter().flatten().collect())
@@ -418,7 +419,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("against real images alone of the same patients: better in"));
-        assert!(text.contains("as many copies of real images: ") && text.contains(" of 4"), "{text}");
+        assert!(text.contains("against as many copies of real images: ") && text.contains(" of 4"), "{text}");
         assert!(text.contains("Copies of real images, which add nothing new, against real images alone: "));
         let line = also(&found, &arms, &score).unwrap();
         assert!(
@@ -444,6 +445,11 @@ mod tests {
         let no_real: Vec<ArmInfo> =
             arms.iter().filter(|arm| !arm.is_real_only() && !arm.control).cloned().collect();
         assert_eq!(answer(&found, &no_real, &score, true), None);
+        // Copies alone beside them: they are told of, but real images alone were not there.
+        let copies_only: Vec<ArmInfo> = arms.iter().filter(|arm| !arm.is_real_only()).cloned().collect();
+        let text = answer(&found, &copies_only, &score, true).unwrap().join(" ");
+        assert!(text.starts_with("Arms with synthetic images, against as many copies"), "{text}");
+        assert!(!text.contains("real images alone"), "{text}");
     }
 
     #[test]

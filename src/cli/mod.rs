@@ -78,7 +78,7 @@ enum Command {
     },
     /// Tell where a report's numbers come from: spec, seeds, n, and the stages behind them
     #[command(
-        after_help = "Examples:\n  synecho explain reports/quickstart                           lists its cells\n  synecho explain reports/quickstart \"segmentation/real\"\n  synecho explain reports/quickstart \"segmentation/real/monai-unet/0\"\n\nIt reads the report alone (stages.json, measurements.csv.gz, tables/): no store is needed."
+        after_help = "Examples:\n  synecho explain reports/quickstart                           lists its cells\n  synecho explain reports/quickstart \"segmentation/real\"\n  synecho explain reports/quickstart \"segmentation/real/monai-unet/0\"\n\nIt reads the report alone (stages.json, measurements.csv.gz, and tables/ but for training and published): no store is needed."
     )]
     Explain {
         /// A report's folder

@@ -180,7 +180,7 @@ impl Work {
             Self::TrainClassification { .. } => 1,
             Self::MeasureSegmentation { .. } => 1,
             Self::MeasureClassification { .. } => 1,
-            Self::Report { .. } => 11,
+            Self::Report { .. } => 12,
         }
     }
 

@@ -232,9 +232,14 @@ fn found(input: &ReportInput, compared: &[Compared]) -> Vec<(String, String)> {
         }));
     }
     if !facts.is_empty() {
-        let mut reading = "In brackets: 95 % interval over patients. An arm is called better or worse only after a paired test over the same patients, corrected for the number of comparisons by the same score, and only where the difference has the same sign with every seed. No significant difference does not mean that two arms are equal.".to_owned();
-        let seeds =
-            compared.iter().flat_map(|c| &c.found).map(|c| c.per_seed.len()).min().unwrap_or_default();
+        let mut reading = "In brackets: 95 % interval over patients. An arm is called better or worse (higher or lower) only after a paired test over the same patients, corrected for the number of comparisons by the same score, and only where the difference has the same sign with every seed. No significant difference does not mean that two arms are equal.".to_owned();
+        let seeds = compared
+            .iter()
+            .flat_map(|c| &c.found)
+            .map(|c| c.per_seed.len())
+            .filter(|n| *n > 1)
+            .min()
+            .unwrap_or_default();
         if (2..=5).contains(&seeds) {
             reading += &format!(
                 " The test is of patients, not of trainings: {seeds} seeds of two equal arms agree in sign by chance {} times in a hundred, so a difference no larger than those between one arm's seeds is to be read with care.",

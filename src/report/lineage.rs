@@ -212,7 +212,8 @@ struct TableFile {
 /// The report's tables, by name.
 fn tables(folder: &Path) -> Result<Vec<TableFile>> {
     let dir = folder.join("tables");
-    let entries = fs::read_dir(&dir).at_path(&dir, "cannot read")?;
+    let again = |e: Error| e.help("`synecho report SPEC` draws the report again");
+    let entries = fs::read_dir(&dir).at_path(&dir, "cannot read").map_err(again)?;
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|end| end == "csv"));
     files.sort();
@@ -259,11 +260,7 @@ impl TableFile {
 
     /// `Final 0.88; Own: steps 892.2 ± 89.3 [800.8, 979.3]; …`
     fn values(&self, row: &[String]) -> String {
-        let value = |column: &str| {
-            let at = self.columns.iter().position(|name| name == column)?;
-            row.get(at).filter(|value| !value.is_empty())
-        };
-        let parts = self.columns.iter().skip(1).filter_map(|column| {
+        let parts = self.columns.iter().enumerate().skip(1).filter_map(|(at, column)| {
             // Told with its number.
             let is_beside = |end| {
                 column.strip_suffix(end).is_some_and(|of: &str| self.columns.iter().any(|name| name == of))
@@ -271,12 +268,21 @@ impl TableFile {
             if [" sd", " low", " high", " undefined"].into_iter().any(is_beside) {
                 return None;
             }
-            let mut told = format!("{column} {}", value(column)?);
-            let beside = |end: &str| value(&format!("{column}{end}"));
+            let value = |at: usize| row.get(at).filter(|value| !value.is_empty());
+            let mut told = format!("{column} {}", value(at)?);
+            // Behind it: two columns may have one name.
+            let beside = |end: &str| {
+                let name = format!("{column}{end}");
+                (at + 1..self.columns.len().min(at + 5)).find(|at| self.columns[*at] == name).and_then(value)
+            };
             beside(" sd").into_iter().for_each(|sd| told += &format!(" ± {sd}"));
             if let (Some(low), Some(high)) = (beside(" low"), beside(" high")) {
                 told += &format!(" [{low}, {high}]");
             }
+            beside(" undefined")
+                .into_iter()
+                .filter(|n| *n != "0")
+                .for_each(|n| told += &format!(", {n} undefined"));
             Some(told)
         });
         parts.collect::<Vec<_>>().join("; ")

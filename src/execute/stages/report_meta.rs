@@ -100,24 +100,25 @@ fn arm_words(arm: &spec::Arm) -> String {
         }
     };
     let ratio = arm.ratio.unwrap_or_default();
-    let images =
-        |name: &str| format!("{ratio} for each real image, any of {name}'s (the seed decides which)");
+    let images = |of: &str, name: &str| {
+        format!("{ratio} for each real image{of}, any of {name}'s (the seed decides which)")
+    };
     match (&arm.synthetic, arm.mix, arm.control) {
         (None, _, None) => format!("the real images{of}{alone}"),
         (None, _, Some(_)) => format!(
             "the real images{of} and copies of them, {ratio} for each: as many images as with synthetic ones, and nothing new in them"
         ),
         (Some(name), spec::Mix::Together, _) => {
-            format!("the real images{of} and synthetic ones, {}", images(name))
+            format!("the real images{of} and synthetic ones, {}", images("", name))
         }
         (Some(name), spec::Mix::SyntheticOnly, _) => {
-            format!("synthetic images alone, {}{of}", images(name))
+            format!("synthetic images alone, {}", images(&of, name))
         }
         (Some(name), spec::Mix::Pretrain, _) => {
             let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
             format!(
                 "for the first {share} % of the steps synthetic images alone, {}; then, from the best checkpoint of that, the real images{of}{alone}. Either part has an optimizer and a learning-rate schedule of its own",
-                images(name)
+                images("", name)
             )
         }
     }
@@ -147,14 +148,18 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
         } else {
             ""
         };
-        limits.push(format!("The masks of the synthetic images are those of training patients{moved}: there is no new anatomy in them."));
+        limits.push(format!("Synthetic images that are made from masks have those of training patients{moved}: there is no new anatomy in them."));
     }
     let tasks = [
         spec.tasks.segmentation.as_ref().map(|t| t.budget.is_some()),
         spec.tasks.classification.as_ref().map(|t| t.budget.is_some()),
     ];
     if arms().next().is_some() && tasks.contains(&Some(true)) {
-        limits.push("All arms get the same number of optimizer steps, so an arm with synthetic images sees each real image less often (with one for each real image half as often); one with copies sees it as often as without them. A difference says what comes of giving a part of the training to synthetic images, not of adding them to a training that stays as it is; how much of it is due to fewer looks at real images no arm tells apart.".to_owned());
+        let copies = match spec.arms.iter().any(|arm| arm.control.is_some()) {
+            true => "; one with copies sees it as often as without them",
+            false => "",
+        };
+        limits.push(format!("All arms get the same number of optimizer steps, so an arm with synthetic images sees each real image less often (mixed in, one for each real image: half as often){copies}. A difference says what comes of giving a part of the training to synthetic images, not of adding them to a training that stays as it is; how much of it is due to fewer looks at real images no arm tells apart."));
     }
     if arms().next().is_some() && tasks.contains(&Some(false)) {
         limits.push("All arms are trained for the same number of epochs, so one with more images takes more optimizer steps: compare it with copies of the real images (duplicate-real), which takes as many steps.".to_owned());

@@ -13,12 +13,8 @@ pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
     if input.generators.is_empty() {
         return Vec::new();
     }
-    let tables = [
-        Some(generators(&input.generators)),
-        judged(input, rows),
-        texture(input, rows),
-        costs(&input.generators),
-    ];
+    let tables =
+        [Some(generators(input)), judged(input, rows), texture(input, rows), costs(&input.generators)];
     tables.into_iter().flatten().collect()
 }
 
@@ -34,12 +30,9 @@ fn columns(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn generators(generators: &[Generator]) -> Table {
-    let patients = |g: &Generator| g.summary.as_ref().map(|s| s.train_patients);
-    let few = generators
-        .iter()
-        .filter_map(patients)
-        .any(|n| Some(n) < generators.iter().filter_map(patients).max());
+fn generators(input: &ReportInput) -> Table {
+    let generators = &input.generators;
+    let few = input.meta.arms.iter().any(|arm| arm.synthetic.is_some() && arm.real_fraction < 1.0);
     let mut table = Table {
         name: "generators".to_owned(),
         title: "Generators: what was trained and made".to_owned(),
