@@ -330,6 +330,9 @@ mod tests {
         assert!(pairs(&arms[..2]).is_empty() && pairs(&[]).is_empty());
         // Without an arm of real images alone the first is the baseline, and has none.
         assert_eq!(pairs(&arms[2..4]), [pair("text 2", "text 1")]);
+        // Where that is the control, the two are compared once.
+        let with_control = [arms[8].clone(), arms[2].clone()];
+        assert_eq!(pairs(&with_control), [pair("text 1", "duplicate-real 1")]);
     }
 
     #[test]

@@ -110,15 +110,17 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
     words
 }
 
-/// The comparisons of arms with synthetic images: against real images alone, and against as many copies of these.
-/// Where there is no arm of real images alone, another one stands in its place: that answers nothing.
-fn asked<'a>(comparisons: &'a [Comparison], arms: &[ArmInfo]) -> (Vec<&'a Comparison>, Vec<&'a Comparison>) {
-    let is = |name: &str, what: fn(&ArmInfo) -> bool| arms.iter().any(|arm| arm.name == name && what(arm));
-    let of = |against: fn(&ArmInfo) -> bool| {
-        let synthetic = comparisons.iter().filter(|c| is(&c.arm, |arm| arm.synthetic.is_some()));
-        synthetic.filter(|c| is(&c.against, against)).collect()
-    };
-    (of(ArmInfo::is_real_only), of(|arm| arm.control))
+/// The comparisons of arms with synthetic images against real images alone, of these against as many copies, and of
+/// copies against real images alone. Where there is no arm of real images alone, another one stands in its place:
+/// that answers nothing.
+fn asked<'a>(comparisons: &'a [Comparison], arms: &[ArmInfo]) -> [Vec<&'a Comparison>; 3] {
+    type Kind = fn(&ArmInfo) -> bool;
+    let is = |name: &str, kind: Kind| arms.iter().any(|arm| arm.name == name && kind(arm));
+    let (synthetic, copies): (Kind, Kind) = (|arm| arm.synthetic.is_some(), |arm| arm.control);
+    let real: Kind = ArmInfo::is_real_only;
+    [(synthetic, real), (synthetic, copies), (copies, real)].map(|(kind, against)| {
+        comparisons.iter().filter(|c| is(&c.arm, kind) && is(&c.against, against)).collect()
+    })
 }
 
 /// How many of the comparisons came out how. None of none.
@@ -146,7 +148,7 @@ pub fn answer(
     score: &Score,
     same_steps: bool,
 ) -> Option<Vec<String>> {
-    let (baselines, controls) = asked(comparisons, arms);
+    let [baselines, controls, copies] = asked(comparisons, arms);
     let mut of = baselines.iter().chain(&controls).peekable();
     of.peek()?;
     if of.all(|c| c.verdict() == Verdict::OneSeed) {
@@ -157,9 +159,6 @@ pub fn answer(
         score.short(),
         if same_steps { " at the same number of optimizer steps" } else { "" }
     );
-    let is = |name: &str, what: fn(&ArmInfo) -> bool| arms.iter().any(|arm| arm.name == name && what(arm));
-    let copies = |c: &&Comparison| is(&c.arm, |arm| arm.control) && is(&c.against, ArmInfo::is_real_only);
-    let copies: Vec<&Comparison> = comparisons.iter().filter(copies).collect();
     let said = |of: &[&Comparison], what: &str| Some(format!("{what}: {}.", counts(of, score)?));
     let lines = [
         (!baselines.is_empty()).then(|| match baselines.iter().any(|c| is_better(c, score)) {
@@ -177,7 +176,7 @@ pub fn answer(
 
 /// The same by a further score, in a line. None where nothing was compared, or with one seed alone.
 pub fn also(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Option<String> {
-    let (baselines, controls) = asked(comparisons, arms);
+    let [baselines, controls, _] = asked(comparisons, arms);
     if baselines.iter().chain(&controls).all(|c| c.verdict() == Verdict::OneSeed) {
         return None;
     }

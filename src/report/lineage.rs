@@ -295,6 +295,22 @@ mod tests {
     use crate::report::{self, fake};
 
     #[test]
+    fn a_row_is_told_with_what_stands_beside_its_numbers() {
+        let words = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let table = TableFile {
+            name: "generators_judged".into(),
+            columns: words("Generator,Dice,Dice sd,Dice low,Dice high,Dice undefined,n,View,n"),
+            rows: Vec::new(),
+        };
+        let told = |row: &str| table.values(&words(row));
+        assert_eq!(
+            told("a,0.9,0.1,0.8,1,3,50,0.7,60"),
+            "Dice 0.9 ± 0.1 [0.8, 1], 3 undefined; n 50; View 0.7; n 60"
+        );
+        assert_eq!(told("a,0.9,,,,0,,0.7,60"), "Dice 0.9; View 0.7; n 60");
+    }
+
+    #[test]
     fn every_cell_of_a_report_is_explained_down_to_the_users_files() {
         let mut input = fake::input(&fake::Shape { seeds: 2, arms: 4, patients: 4, epochs: 3 });
         let line = |key: &str, label: &str, inputs: &[&str], outside: &[&str]| StageLine {
