@@ -16,10 +16,10 @@ use synecho::{
     Error, Result,
     data::{self, import::Format, phantom::PhantomSpec},
     doctor,
+    experiment::{Augment, Generator, GeneratorPreset, ImageSpace, Mode, Precision, Preset},
     manifest::{Manifest, Split},
     progress::Progress,
     samples::{MaskReading, Samples},
-    spec::{Augment, Generator, GeneratorPreset, ImageSpace, Mode, Precision, Preset},
     train,
 };
 use tch::{Cuda, Device};

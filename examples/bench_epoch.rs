@@ -11,11 +11,11 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result, data, doctor,
+    experiment::{Classification, Precision, Preset, Segmentation},
     manifest::{Manifest, Split},
     nn::backbone::Backbone,
     progress::Progress,
     samples::{MaskReading, Samples},
-    spec::{Classification, Precision, Preset, Segmentation},
     train,
 };
 use tch::{Cuda, Device};

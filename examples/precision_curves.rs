@@ -9,11 +9,11 @@ use synecho::{
     Error, Result,
     data::{self, import::Format, phantom::PhantomSpec},
     error::AtPath,
+    experiment::{Generator, GeneratorPreset, Mode, Precision},
     manifest::Split,
     progress::Progress,
     results::{self, CurvePoint},
     samples::Samples,
-    spec::{Generator, GeneratorPreset, Mode, Precision},
     train,
 };
 

@@ -1,7 +1,7 @@
 //! Synecho: do synthetic echocardiograms help?
 //!
 //! The way through:
-//! [`spec`] -> [`plan`] -> [`execute`] -> { [`data`], [`generate`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
+//! [`experiment`] -> [`plan`] -> [`execute`] -> { [`data`], [`generate`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
 //!
 //! Stage modules never import each other: they meet in artifacts, whose shapes are
 //! [`manifest`] (images and masks), [`pipeline`] (diffusers' folders and the networks in them),
@@ -15,6 +15,7 @@ pub mod determinism;
 pub mod doctor;
 pub mod error;
 pub mod execute;
+pub mod experiment;
 pub mod generate;
 pub mod manifest;
 pub mod measure;
@@ -30,7 +31,6 @@ pub mod report;
 pub mod resize;
 pub mod results;
 pub mod samples;
-pub mod spec;
 pub mod store;
 pub mod train;
 

@@ -1,9 +1,9 @@
 //! Prompts: what a text says about an image, from a template.
 
 use crate::{
+    experiment::Generator,
     manifest::{Phase, Quality, Row, Sex, View},
     random,
-    spec::Generator,
 };
 
 /// What a template can ask for.

@@ -15,13 +15,13 @@ use crate::{
     data, doctor,
     error::{Error, Result},
     execute::{self, Options, Outcome},
+    experiment::{self, ResolvedSpec},
     generate::sample::{self, Control, SampleOptions},
     measure,
     pipeline::Source,
     plan::{self, Plan, Stage, StageKind},
     progress::{Progress, complain},
     report,
-    spec::{self, ResolvedSpec},
     store::{Digests, StageStatus, Store},
 };
 
@@ -80,7 +80,7 @@ struct Asked {
 }
 
 fn ask(file: &Path, sets: &[String], store: &Path) -> Result<Asked> {
-    let spec = spec::load(file, sets)?;
+    let spec = experiment::load(file, sets)?;
     let digests = Digests::open(store);
     let outside = execute::outside_digests(&spec, &digests)?;
     Ok(Asked { plan: plan::build(&spec, &outside), spec, digests })
@@ -111,7 +111,7 @@ fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     // Before any work: the pools of threads keep the size that they begin with.
     let (jobs, threads) = share_cores(device, how.jobs, how.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
-    execute::preflight(&spec::load(&args.spec, &args.set.sets)?, None).map_err(|e| e.at(&args.spec))?;
+    execute::preflight(&experiment::load(&args.spec, &args.set.sets)?, None).map_err(|e| e.at(&args.spec))?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
     check_imported(args, &asked, &store)?;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     error::Result,
+    experiment::{ResolvedSpec, Source},
     manifest,
     plan::{Outside, OutsideDigests},
-    spec::{ResolvedSpec, Source},
     store::Digests,
 };
 

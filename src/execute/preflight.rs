@@ -10,10 +10,10 @@ use crate::{
     aggregate::published,
     data,
     error::{Error, Result},
+    experiment::{Mode, ResolvedSpec, Source},
     generate::dataset,
     manifest::{Manifest, Split},
     plan::{self, Plan, Work},
-    spec::{Mode, ResolvedSpec, Source},
     store::{Digests, Store},
 };
 

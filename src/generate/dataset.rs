@@ -13,13 +13,13 @@ use super::sample::write_png;
 use crate::{
     augment::{self, AugmentRange, HALF},
     error::{AtPath, Error, Result},
+    experiment::{Generator, Label, Mode},
     manifest::{Manifest, Phase, Row, Split, View},
     picture::Picture,
     pipeline::{Pipeline, Request, Source, noise::ImageNoise, space::mask_to_control},
     progress::Progress,
     prompt, random,
     samples::{class_folder, class_of},
-    spec::{Generator, Label, Mode},
 };
 
 /// What a data set is made from.

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use super::{classification, dice, dice::Structure, surface_distance::surface_distance};
 use crate::{
     error::{AtPath, Error, Result},
+    experiment::{Classification, Label, Segmentation},
     manifest::Row,
     nn::{
         backbone::Backbone,
@@ -20,7 +21,6 @@ use crate::{
     progress::Bar,
     results::{self, Measurement},
     samples::Samples,
-    spec::{Classification, Label, Segmentation},
 };
 
 /// The measured rows.

@@ -6,7 +6,7 @@ use super::{
     Cell, Fraction, Further, GeneratorCell, Input, Mixture, Outside, OutsideDigests, Plan, Stage, Work,
     key::key,
 };
-use crate::spec::{
+use crate::experiment::{
     Arm, Budget, Classification, Control, Generator, Mix, Mode, ResolvedSpec, Segmentation, Source, Space,
 };
 
@@ -464,11 +464,11 @@ fn distances(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::StageKind, spec};
+    use crate::{experiment, plan::StageKind};
 
     fn plan(text: &str) -> Plan {
-        let typed = spec::parse(text, "t".as_ref(), &[]).unwrap();
-        build(&spec::resolve(typed).unwrap(), &OutsideDigests::default())
+        let typed = experiment::parse(text, "t".as_ref(), &[]).unwrap();
+        build(&experiment::resolve(typed).unwrap(), &OutsideDigests::default())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Input, Outside, Work};
-use crate::spec::Generator;
+use crate::experiment::Generator;
 
 /// 128 bits of BLAKE3 over the canonical JSON of what decides the output.
 pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String {
@@ -76,8 +76,8 @@ fn canonical(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::{Classification, Freeze, Preset, ReportOn, Segmentation};
     use crate::plan::Mixture;
-    use crate::spec::{Classification, Freeze, Preset, ReportOn, Segmentation};
 
     fn train(settings: Segmentation) -> Work {
         Work::TrainSegmentation { settings, mixture: Mixture::real(1.0, 0) }
@@ -87,7 +87,7 @@ mod tests {
     fn the_key_of_a_stage_does_not_drift() {
         // A changed literal means that every user's store is trained again: raise a version instead of
         // letting this happen by accident.
-        let work = Work::Phantom(crate::spec::Phantom { patients: 10, size: 128, seed: 0 });
+        let work = Work::Phantom(crate::experiment::Phantom { patients: 10, size: 128, seed: 0 });
         assert_eq!(key(&work, &[], &[]), "37c3477a053b5059c92950b052e488a7");
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use build::{build, generator_cells};
 pub use key::params;
 
-use crate::spec::{
+use crate::experiment::{
     Budget, Classification, Generator, Measure, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source,
     Split,
 };

@@ -339,7 +339,7 @@ fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::Work, spec::Phantom};
+    use crate::{experiment::Phantom, plan::Work};
 
     fn stage() -> Stage {
         let work = Work::Phantom(Phantom { patients: 3, size: 64, seed: 0 });

@@ -2,7 +2,7 @@
 
 use tch::nn::VarStore;
 
-use crate::spec::Freeze;
+use crate::experiment::Freeze;
 
 /// Freezes all but the last tensors, in the order in which they were made, so that about (see [`Freeze`])
 /// `budget` parameters are trained. Returns how many are.

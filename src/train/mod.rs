@@ -17,11 +17,11 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
+    experiment::{Budget, Precision},
     nn::weights,
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
-    spec::{Budget, Precision},
 };
 use checkpoint::{Best, Checkpoint, Standing};
 pub use classification::{channels, classification};

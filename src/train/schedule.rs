@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::spec::Schedule;
+use crate::experiment::Schedule;
 
 /// How the rate goes over a run.
 #[derive(Debug, Clone, Copy, PartialEq)]

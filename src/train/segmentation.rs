@@ -8,6 +8,7 @@ use super::{
 use crate::{
     augment::{self, AugmentRange},
     error::Result,
+    experiment::{Segmentation, SegmentationLoss},
     manifest::CLASSES,
     measure::dice,
     nn::{
@@ -16,7 +17,6 @@ use crate::{
     },
     random,
     samples::Samples,
-    spec::{Segmentation, SegmentationLoss},
 };
 
 struct SegmentationTask<'a> {

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use synecho::{
     data::split,
+    experiment::Label,
     manifest::{Manifest, Row, Split},
     picture::Picture,
     samples::class_of,
-    spec::Label,
 };
 
 use crate::{

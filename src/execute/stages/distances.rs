@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{DATA, Place};
 use crate::{
     error::{AtPath, Result},
+    experiment::{GeneratorMeasure, Label, Measure, Space},
     manifest::{Manifest, Split},
     measure::{
         extractor::{BATCH, Extractor, How},
@@ -14,7 +15,6 @@ use crate::{
     picture::Picture,
     results::{self, Measurement, NearestPair},
     samples::Samples,
-    spec::{GeneratorMeasure, Label, Measure, Space},
     train,
 };
 

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     aggregate,
     error::{Error, Result},
+    experiment::{self, Label, Mode, ResolvedSpec},
     manifest::{Manifest, Phase, Row, Split, View},
     measure::{generators, networks},
     picture::Picture,
@@ -21,7 +22,6 @@ use crate::{
     },
     results::{self, CurvePoint, Measurement, NearestPair, word},
     samples::class_of,
-    spec::{self, Label, Mode, ResolvedSpec},
     train,
 };
 
@@ -201,7 +201,7 @@ fn judges(place: &Place, spec: &ResolvedSpec) -> Vec<Judge> {
 }
 
 /// `ddim, 50 steps, guidance 2`
-fn sampling(settings: &spec::Generator) -> String {
+fn sampling(settings: &experiment::Generator) -> String {
     if settings.mode == Mode::External {
         return String::new();
     }
@@ -214,7 +214,7 @@ fn sampling(settings: &spec::Generator) -> String {
 }
 
 /// Whether it is known whose images a generator that was not trained here comes from.
-fn names_patients(settings: &spec::Generator, made: &Manifest) -> Result<bool> {
+fn names_patients(settings: &experiment::Generator, made: &Manifest) -> Result<bool> {
     Ok(match settings.mode {
         Mode::External => {
             made.rows.iter().all(|row| row.source_mask.as_deref().is_some_and(|m| patient_of(m).is_some()))
@@ -225,7 +225,7 @@ fn names_patients(settings: &spec::Generator, made: &Manifest) -> Result<bool> {
 }
 
 /// What the images were made from, in words.
-fn made_from(settings: &spec::Generator, made: &Manifest) -> String {
+fn made_from(settings: &experiment::Generator, made: &Manifest) -> String {
     let masks: HashSet<&str> = made.rows.iter().filter_map(|row| row.source_mask.as_deref()).collect();
     let of_each = made.rows.len() as f64 / masks.len().max(1) as f64;
     match settings.mode {
@@ -248,7 +248,7 @@ fn made_from(settings: &spec::Generator, made: &Manifest) -> String {
 }
 
 /// What an image was made from, under the figure that shows it.
-fn lineage(settings: &spec::Generator, made: &Manifest) -> String {
+fn lineage(settings: &experiment::Generator, made: &Manifest) -> String {
     let prompt = made.rows.iter().find_map(|row| row.prompt.clone()).unwrap_or_default();
     match settings.mode {
         Mode::External => "Made by another program".to_owned(),

@@ -12,11 +12,11 @@ use super::{DATA, Place};
 use crate::{
     data,
     error::{AtPath, Error, Result},
+    experiment::Label,
     manifest::{Manifest, Row, Split},
     plan::{Fraction, Further, Mixture},
     random,
     samples::{MaskReading, Samples, class_of},
-    spec::Label,
     train,
 };
 

@@ -7,12 +7,12 @@ use crate::{
     aggregate::{self, TrainedModel},
     data,
     error::{AtPath, Error, Result},
+    experiment::{self, ResolvedSpec},
     manifest::{self, Manifest},
     measure::networks,
     picture::Picture,
     report::{PanelItem, ReportInput},
     results::{self, CurvePoint, Measurement, TrainSummary},
-    spec::{self, ResolvedSpec},
     store, train,
 };
 
@@ -130,8 +130,8 @@ fn model_of(
         steps: s.steps,
         precision: s.precision,
         preset: match preset {
-            spec::Preset::Corrected => "corrected",
-            spec::Preset::PaperCode => "paper-code",
+            experiment::Preset::Corrected => "corrected",
+            experiment::Preset::PaperCode => "paper-code",
         }
         .into(),
     })

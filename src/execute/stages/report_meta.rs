@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     error::Result,
+    experiment::{self, ReportOn, ResolvedSpec, Source, SplitScheme},
     manifest::{Manifest, Split},
     report::{ArmInfo, ReportMeta},
-    spec::{self, ReportOn, ResolvedSpec, Source, SplitScheme},
 };
 
 /// The report's head.
@@ -91,7 +91,7 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
 }
 
 /// What an arm is trained on.
-fn arm_words(arm: &spec::Arm) -> String {
+fn arm_words(arm: &experiment::Arm) -> String {
     let (of, alone) = match arm.real_fraction {
         1.0 => (String::new(), " alone"),
         fraction => {
@@ -108,13 +108,13 @@ fn arm_words(arm: &spec::Arm) -> String {
         (None, _, Some(_)) => format!(
             "the real images{of} and copies of them, {ratio} for each: as many images as with synthetic ones, and nothing new in them"
         ),
-        (Some(name), spec::Mix::Together, _) => {
+        (Some(name), experiment::Mix::Together, _) => {
             format!("the real images{of} and synthetic ones, {}", images("", name))
         }
-        (Some(name), spec::Mix::SyntheticOnly, _) => {
+        (Some(name), experiment::Mix::SyntheticOnly, _) => {
             format!("synthetic images alone, {}", images(&of, name))
         }
-        (Some(name), spec::Mix::Pretrain, _) => {
+        (Some(name), experiment::Mix::Pretrain, _) => {
             let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
             format!(
                 "for the first {share} % of the steps synthetic images alone, {}; then, from the best checkpoint of that, the real images{of}{alone}. Either part has an optimizer and a learning-rate schedule of its own",
@@ -131,7 +131,7 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     let few = arms().filter(|arm| arm.real_fraction < 1.0).count();
     let trained = arms().any(|arm| {
         let settings = arm.synthetic.as_ref().and_then(|name| spec.generators.get(name));
-        settings.is_some_and(spec::Generator::is_trained)
+        settings.is_some_and(experiment::Generator::is_trained)
     });
     if trained && few < arms().count() {
         limits.push("A generator of all training patients was trained once: the seeds vary the networks that its images are given to, and which images these are, not the generator.".to_owned());
@@ -139,7 +139,7 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     if trained && few > 0 {
         limits.push("A generator of fewer patients was trained for each seed, on the patients of that seed: the spread over seeds is that of patients, generators and networks together.".to_owned());
     }
-    let masked = |g: &&spec::Generator| g.is_trained() && g.mode == spec::Mode::TextSegmentation;
+    let masked = |g: &&experiment::Generator| g.is_trained() && g.mode == experiment::Mode::TextSegmentation;
     let from_masks: Vec<_> =
         arms().filter_map(|arm| spec.generators.get(arm.synthetic.as_ref()?)).filter(masked).collect();
     if !from_masks.is_empty() {
@@ -167,17 +167,17 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     limits
 }
 
-fn arm_info(arm: &spec::Arm) -> ArmInfo {
+fn arm_info(arm: &experiment::Arm) -> ArmInfo {
     ArmInfo {
         name: arm.name.clone(),
         what: arm_words(arm),
         synthetic: arm.synthetic.as_ref().map(|name| match arm.mix {
-            spec::Mix::Together => name.clone(),
-            spec::Mix::SyntheticOnly => format!("{name} alone"),
-            spec::Mix::Pretrain => format!("{name}, then real"),
+            experiment::Mix::Together => name.clone(),
+            experiment::Mix::SyntheticOnly => format!("{name} alone"),
+            experiment::Mix::Pretrain => format!("{name}, then real"),
         }),
         ratio: arm.ratio,
-        replaces_real: arm.mix == spec::Mix::SyntheticOnly,
+        replaces_real: arm.mix == experiment::Mix::SyntheticOnly,
         control: arm.control.is_some(),
         real_fraction: arm.real_fraction,
     }
@@ -212,7 +212,7 @@ fn source_words(source: Source) -> String {
     }
 }
 
-fn split_words(split: &spec::Split) -> String {
+fn split_words(split: &experiment::Split) -> String {
     let scheme = match split.scheme {
         SplitScheme::Official => "the data set's own".to_owned(),
         SplitScheme::Diffecho => "the first 50 patients apart, as the paper's".to_owned(),
@@ -232,10 +232,10 @@ fn split_words(split: &spec::Split) -> String {
 }
 
 /// A task's training in words; counts of parameters, patients and steps come from what was trained.
-fn segmentation_words(t: &spec::Segmentation) -> String {
+fn segmentation_words(t: &experiment::Segmentation) -> String {
     let loss = match t.loss {
-        spec::SegmentationLoss::CrossEntropy => "weighted cross-entropy",
-        spec::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
+        experiment::SegmentationLoss::CrossEntropy => "weighted cross-entropy",
+        experiment::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
     };
     format!(
         "MONAI's U-Net from random weights, channels {}; images resized to {size} × {size} px whatever their shape, grey values scaled to −1 to 1; {loss}; Adam, {}; {}",
@@ -246,7 +246,7 @@ fn segmentation_words(t: &spec::Segmentation) -> String {
     )
 }
 
-fn classification_words(t: &spec::Classification) -> String {
+fn classification_words(t: &experiment::Classification) -> String {
     let weights = match t.weights.as_os_str().is_empty() {
         true => "from random weights",
         false => "from given weights",
@@ -262,14 +262,14 @@ fn classification_words(t: &spec::Classification) -> String {
     )
 }
 
-fn rate_words(from: f64, to: f64, warmup: usize, schedule: spec::Schedule, batch: usize) -> String {
+fn rate_words(from: f64, to: f64, warmup: usize, schedule: experiment::Schedule, batch: usize) -> String {
     let way = match schedule {
-        spec::Schedule::Constant => format!("learning rate {from}"),
-        spec::Schedule::Cosine => {
+        experiment::Schedule::Constant => format!("learning rate {from}"),
+        experiment::Schedule::Cosine => {
             format!("learning rate from {from} to {to} by half a cosine, epoch by epoch")
         }
-        spec::Schedule::CosinePerStep => format!("learning rate from {from} to {to} by half a cosine"),
-        spec::Schedule::CosinePeriodInEpochsSteppedPerBatch => {
+        experiment::Schedule::CosinePerStep => format!("learning rate from {from} to {to} by half a cosine"),
+        experiment::Schedule::CosinePeriodInEpochsSteppedPerBatch => {
             format!("learning rate swinging between {from} and {to} (the paper's fault)")
         }
     };
@@ -277,13 +277,13 @@ fn rate_words(from: f64, to: f64, warmup: usize, schedule: spec::Schedule, batch
     format!("{way}{warmup}, batches of {batch}")
 }
 
-fn augment_words(a: &spec::Augment) -> String {
+fn augment_words(a: &experiment::Augment) -> String {
     if !a.enabled {
         return "no augmentation".to_owned();
     }
     let unit = match a.translate_unit {
-        spec::TranslateUnit::Fraction => "of the side",
-        spec::TranslateUnit::Pixels => "px",
+        experiment::TranslateUnit::Fraction => "of the side",
+        experiment::TranslateUnit::Pixels => "px",
     };
     format!(
         "random rotation (± {}°), shift (± {} {unit}), scale (± {}), shear (± {}°), brightness (± {}) and contrast (± {})",

@@ -26,7 +26,7 @@ pub use decode::Pixels;
 pub use folder::images_of;
 pub use resize::Input;
 
-pub use crate::spec::{Convention, Space};
+pub use crate::experiment::{Convention, Space};
 
 use crate::{
     error::{AtPath, Error, Result},

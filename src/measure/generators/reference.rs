@@ -4,7 +4,7 @@
 use rand::{Rng, seq::SliceRandom};
 use rayon::prelude::*;
 
-use crate::{random, samples::Samples, spec::Label};
+use crate::{experiment::Label, random, samples::Samples};
 
 /// What results call them (column `arm`).
 pub const HALVES: &str = "real against real (two halves)";

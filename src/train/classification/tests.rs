@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
+    experiment::{Precision, Preset},
     manifest::{Phase, Row, Split, View},
     nn::tensor_file::TensorFile,
     progress::Progress,
     results::TrainSummary,
     samples::Samples,
-    spec::{Precision, Preset},
     train::{CURVES, SUMMARY, WEIGHTS},
 };
 
@@ -41,7 +41,7 @@ fn settings(trainable_parameters: usize, freeze: Freeze, augmented: bool) -> Cla
         image_size: SIZE,
         epochs: 2,
         batch_size: 4,
-        augment: crate::spec::Augment { enabled: augmented, ..base.augment },
+        augment: crate::experiment::Augment { enabled: augmented, ..base.augment },
         ..base
     }
 }

@@ -15,13 +15,13 @@ use super::{
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Result},
+    experiment::{Generator, GeneratorSchedule},
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         init,
     },
     pipeline::folder_write::write_part,
     random,
-    spec::{Generator, GeneratorSchedule},
     train::{Setting, TaskData, parameters::Parameters},
 };
 

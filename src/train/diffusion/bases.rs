@@ -8,6 +8,7 @@ use tch::{Kind, nn::VarStore};
 use super::{networks::Making, texts::Texts};
 use crate::{
     error::{Error, Result},
+    experiment::{Betas, Generator, ImageSpace, Mode, Prediction},
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},
@@ -21,7 +22,6 @@ use crate::{
         folder::{Part, PipelineFolder},
         space::{Extras, Space},
     },
-    spec::{Betas, Generator, ImageSpace, Mode, Prediction},
 };
 
 /// What a text pipeline's folder gives to a training that starts from it.

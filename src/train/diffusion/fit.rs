@@ -9,9 +9,9 @@ use tch::{Kind, Tensor};
 use super::batches::{Batch, Batches};
 use crate::{
     error::{Error, Result},
+    experiment::{GeneratorSchedule, Precision},
     progress::Bar,
     results::CurvePoint,
-    spec::{GeneratorSchedule, Precision},
     train::{
         checkpoint::Checkpoint,
         optimizer::{Optimizer, Rule},

@@ -26,6 +26,7 @@ use super::{CURVES, SUMMARY, Setting, TaskData, parameters::Parameters, write};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
+    experiment::{Generator, ImageSpace, Label, Mode, Precision},
     manifest::{Manifest, Row, Split},
     nn::{
         autoencoder_kl::{AutoencoderKL, Posterior},
@@ -36,7 +37,6 @@ use crate::{
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
-    spec::{Generator, ImageSpace, Label, Mode, Precision},
 };
 
 /// The folder that diffusers loads, in a trained generator's artifact; of one model per class each in a

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    experiment::{Generator, MaskConditioning, Mode},
     nn::{
         controlnet::{ControlNetConfig, ControlNetModel, copy_from_unet},
         diffusion::config::{BlockType, ClassEmbed},
@@ -28,7 +29,6 @@ use crate::{
         space::{Extras, Space, mask_channels, mask_to_channels, mask_to_control},
     },
     random,
-    spec::{Generator, MaskConditioning, Mode},
     train::channels_last,
 };
 
@@ -367,7 +367,7 @@ pub(super) fn laid_out(images: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{GeneratorPreset, Label};
+    use crate::experiment::{GeneratorPreset, Label};
 
     fn batch(labels: [i64; 2], dropped: [bool; 2]) -> Batch {
         Batch {

@@ -8,6 +8,7 @@ use tch::{Kind, Reduction, Tensor, nn::VarStore};
 use super::{batches::Batch, networks::Making};
 use crate::{
     error::{AtPath, Error, Result},
+    experiment::Precision,
     nn::{
         clip_text::{Activation, ClipTextConfig, ClipTextModel},
         init,
@@ -15,7 +16,6 @@ use crate::{
         unet2d_condition::UNet2DConditionModel,
     },
     random,
-    spec::Precision,
     train::{
         optimizer::{Optimizer, Rule},
         parameters::Parameters,
@@ -217,8 +217,8 @@ fn alikeness(prompts: &[String]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::{
+        experiment::{Generator, GeneratorPreset, Mode},
         nn::{diffusion::config::BlockType, unet2d_condition::UNet2DConditionConfig},
-        spec::{Generator, GeneratorPreset, Mode},
     };
 
     #[test]

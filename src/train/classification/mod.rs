@@ -11,6 +11,7 @@ use super::{
 use crate::{
     augment::{self, AugmentRange},
     error::Result,
+    experiment::{Classification, Freeze, Label},
     nn::{
         backbone::Backbone,
         classifier::Classifier,
@@ -18,7 +19,6 @@ use crate::{
         mode::{Mode, Step},
     },
     random,
-    spec::{Classification, Freeze, Label},
 };
 
 struct ClassificationTask<'a> {

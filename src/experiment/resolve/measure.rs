@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::Check;
 use crate::{
     error::Result,
-    spec::{Generator, Measure, MeasureSpec, Space},
+    experiment::{Generator, Measure, MeasureSpec, Space},
 };
 
 pub(super) fn resolve(
@@ -79,16 +79,16 @@ pub(super) fn resolve(
 mod tests {
     use std::path::Path;
 
-    use crate::spec::{self, GeneratorMeasure};
+    use crate::experiment::{self, GeneratorMeasure};
 
     const SPEC: &str = "[data]\nsource = \"phantom\"\n[generators.a]\nmode = \"unconditional\"\n[measure]\n";
 
-    fn resolved(text: &str, set: &str) -> crate::Result<spec::ResolvedSpec> {
+    fn resolved(text: &str, set: &str) -> crate::Result<experiment::ResolvedSpec> {
         let sets = if set.is_empty() { vec![] } else { vec![set.to_owned()] };
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("spec.toml");
         std::fs::write(&file, text).unwrap();
-        spec::load(&file, &sets)
+        experiment::load(&file, &sets)
     }
 
     #[test]
@@ -96,7 +96,8 @@ mod tests {
         assert_eq!(resolved(&SPEC.replace("[measure]\n", ""), "").unwrap().measure, None);
         let spec = resolved(SPEC, "").unwrap();
         assert_eq!(spec.measure.as_ref().unwrap().generators, GeneratorMeasure::ALL);
-        let again = spec::resolve(spec::parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
+        let again =
+            experiment::resolve(experiment::parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
         assert_eq!(again.measure, spec.measure);
     }
 

@@ -10,8 +10,8 @@ mod warp;
 use rand::Rng;
 
 use crate::error::{Error, Result};
-use crate::spec::Augment;
-pub use crate::spec::TranslateUnit;
+use crate::experiment::Augment;
+pub use crate::experiment::TranslateUnit;
 use warp::{Lines, Source};
 
 /// How an image is sampled between its pixels. Masks are always sampled by nearest neighbour.

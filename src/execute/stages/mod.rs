@@ -18,6 +18,7 @@ use super::is_manifest_folder;
 use crate::{
     data,
     error::{AtPath, Error, Result},
+    experiment::{self, HeldOut, ReportOn, Source, SplitScheme},
     generate,
     manifest::{Manifest, Split},
     measure::{networks, texture},
@@ -26,7 +27,6 @@ use crate::{
     progress::Progress,
     report, results,
     samples::{MaskReading, Samples},
-    spec::{self, HeldOut, ReportOn, Source, SplitScheme},
     train,
 };
 
@@ -132,7 +132,7 @@ pub(super) fn perform(place: &Place) -> Result<()> {
     }
 }
 
-fn measure_segmentation(place: &Place, settings: &spec::Segmentation, split: Split) -> Result<()> {
+fn measure_segmentation(place: &Place, settings: &experiment::Segmentation, split: Split) -> Result<()> {
     let samples = Samples::read(&place.manifest()?, split, None, Some(MaskReading::RIGHT))?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
@@ -141,7 +141,7 @@ fn measure_segmentation(place: &Place, settings: &spec::Segmentation, split: Spl
 
 fn measure_classification(
     place: &Place,
-    settings: &spec::Classification,
+    settings: &experiment::Classification,
     model: &str,
     split: Split,
 ) -> Result<()> {
@@ -172,7 +172,7 @@ pub fn import_format(source: Source) -> data::import::Format {
     }
 }
 
-fn prepare(place: &Place, image_size: usize, split: &spec::Split) -> Result<()> {
+fn prepare(place: &Place, image_size: usize, split: &experiment::Split) -> Result<()> {
     let root = match place.outside("source") {
         Some(path) => path.to_owned(),
         None => place.artifact("source")?.join(DATA),
@@ -185,7 +185,7 @@ fn prepare(place: &Place, image_size: usize, split: &spec::Split) -> Result<()> 
 }
 
 /// Says who trains, validates and tests.
-pub(super) fn assign_split(manifest: &mut Manifest, split: &spec::Split) -> Result<()> {
+pub(super) fn assign_split(manifest: &mut Manifest, split: &experiment::Split) -> Result<()> {
     let assigned = data::split::SplitSpec {
         scheme: match split.scheme {
             SplitScheme::Official => data::split::Scheme::Official,
@@ -220,10 +220,14 @@ fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
     }
 }
 
-fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<Fraction>) -> Result<()> {
+fn train_generator(
+    place: &Place,
+    settings: &experiment::Generator,
+    patients: Option<Fraction>,
+) -> Result<()> {
     let manifest = place.manifest()?;
     let chosen = mixing::arm_patients(&manifest, patients);
-    let masks = match settings.mode == spec::Mode::TextSegmentation {
+    let masks = match settings.mode == experiment::Mode::TextSegmentation {
         true => Some(MaskReading::RIGHT),
         false => None,
     };
@@ -249,7 +253,11 @@ fn train_generator(place: &Place, settings: &spec::Generator, patients: Option<F
     mixing::note_seen(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), &data.train)
 }
 
-fn generate_images(place: &Place, settings: &spec::Generator, patients: Option<Fraction>) -> Result<()> {
+fn generate_images(
+    place: &Place,
+    settings: &experiment::Generator,
+    patients: Option<Fraction>,
+) -> Result<()> {
     let manifest = place.manifest()?;
     let chosen = mixing::arm_patients(&manifest, patients);
     let pipeline = match place.artifacts.get("generator") {
@@ -271,7 +279,7 @@ fn generate_images(place: &Place, settings: &spec::Generator, patients: Option<F
 
 fn making<'a>(
     place: &'a Place,
-    settings: &'a spec::Generator,
+    settings: &'a experiment::Generator,
     pipeline: &'a Path,
     real: &'a Manifest,
     patients: Option<&'a [String]>,
@@ -290,7 +298,7 @@ fn making<'a>(
 }
 
 /// The images again, with predicted masks, which the manifest calls so.
-fn pseudo_masks(place: &Place, settings: &spec::Segmentation) -> Result<()> {
+fn pseudo_masks(place: &Place, settings: &experiment::Segmentation) -> Result<()> {
     let manifest = place.manifest()?;
     let samples = Samples::read(&manifest, Split::Train, None, None)?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");

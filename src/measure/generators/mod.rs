@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{
     error::Result,
+    experiment::{Extractor, GeneratorMeasure, Measure, Space},
     manifest::Row,
     results::{Measurement, NearestPair},
     samples::Samples,
-    spec::{Extractor, GeneratorMeasure, Measure, Space},
 };
 
 /// Images with their features (n, d), a row an image.
@@ -242,7 +242,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::{random, spec::Convention};
+    use crate::{experiment::Convention, random};
 
     fn measure() -> Measure {
         Measure { kid_subsets: 5, replicates: 4, ..Measure::default() }

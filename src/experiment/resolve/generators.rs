@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use super::Check;
 use crate::{
     error::Result,
-    spec::{
+    experiment::{
         Generator, GeneratorSpec, ImageSpace, MaskConditioning, Mode, NoiseLevels, Precision, Sampler,
         read::nearest,
     },
