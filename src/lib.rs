@@ -33,5 +33,6 @@ pub mod results;
 pub mod samples;
 pub mod store;
 pub mod train;
+pub mod vocabulary;
 
 pub use error::{Error, Result};

@@ -1,0 +1,76 @@
+//! Where images come from, which part of an experiment they belong to, and what is known of them.
+
+use super::words;
+
+words! {
+    /// How a data set lies on the disk.
+    Source {
+        /// CAMUS as distributed (NIfTI, or the older mhd/raw), or a manifest folder made from it.
+        Camus = "camus",
+        /// The PNG folders that the DiffEcho repository writes.
+        Diffecho = "diffecho",
+        /// The Kaggle copy: one HDF5 file. Needs the cargo feature `hdf5`.
+        KaggleH5 = "kaggle-h5",
+        /// A folder with manifest.csv.
+        Folder = "folder",
+        /// Built in: drawn, not measured.
+        Phantom = "phantom",
+    }
+}
+
+words! {
+    /// Which part of an experiment a patient belongs to.
+    Split { Train = "train", Val = "val", Test = "test" }
+}
+
+words! {
+    /// CAMUS's grading of an acquisition.
+    Quality { Good = "Good", Medium = "Medium", Poor = "Poor" }
+}
+
+words! {
+    Sex { Female = "F", Male = "M" }
+}
+
+words! {
+    /// What a classifier tells apart.
+    Label {
+        /// ED, ES (the paper's).
+        Phase = "phase",
+        /// 2CH, 4CH.
+        View = "view",
+        /// 2CH ED, 2CH ES, 4CH ED, 4CH ES.
+        ViewPhase = "view-phase",
+    }
+}
+
+impl Label {
+    /// Class names in the order of their indices.
+    pub fn classes(self) -> &'static [&'static str] {
+        match self {
+            Self::Phase => &["ED", "ES"],
+            Self::View => &["2CH", "4CH"],
+            Self::ViewPhase => &["2CH ED", "2CH ES", "4CH ED", "4CH ES"],
+        }
+    }
+}
+
+words! {
+    /// How masks find their images.
+    Pairing {
+        Manifest = "manifest",
+        /// Fault: the i-th mask by name belongs to the i-th image by name. Where images and masks have equal
+        /// names, as all prepared real data, this changes nothing.
+        SortedNames = "sorted-names",
+    }
+}
+
+words! {
+    /// How training masks come to their class indices.
+    MaskDecoding {
+        ClassIndices = "class-indices",
+        /// Fault: masks pass through 8-bit grey scaled by each mask's own maximum and are read as grey / 85,
+        /// truncated: without an atrium the myocardium becomes atrium.
+        GreyPerImage = "grey-per-image",
+    }
+}

@@ -1,0 +1,58 @@
+//! How generators make images.
+
+use super::words;
+
+words! {
+    /// What an image is made from.
+    Mode {
+        Unconditional = "unconditional",
+        Text = "text",
+        TextSegmentation = "text+segmentation",
+        /// Images that another program made.
+        External = "external",
+    }
+}
+
+words! {
+    /// The scheduler whose steps lead from noise to an image.
+    Sampler {
+        Ddpm = "ddpm",
+        Ddim = "ddim",
+        Pndm = "pndm",
+        UniPc = "unipc",
+        DpmSolver = "dpmsolver++",
+    }
+}
+
+words! {
+    /// Where the sampler's steps lie between noise and image.
+    NoiseLevels {
+        /// As the configuration spaces its timesteps.
+        Timesteps = "timesteps",
+        /// Karras et al. 2022, eq. 5 (`use_karras_sigmas`).
+        Karras = "karras",
+        /// Evenly in the log of the signal-to-noise ratio, as Lu et al. 2022 (`use_lu_lambdas`): more of them where
+        /// little noise is left, which is where speckle is made.
+        LogSnr = "log-snr",
+    }
+}
+
+words! {
+    /// How a residual block takes in time, class and text; diffusers' words.
+    TimeScaleShift {
+        /// Added before the second norm.
+        Default = "default",
+        /// As scale and shift behind it.
+        ScaleShift = "scale_shift",
+    }
+}
+
+words! {
+    /// Numeric type of activations and working weights. Master weights, norms and losses are f32.
+    Precision {
+        F32 = "f32",
+        Bf16 = "bf16",
+        /// Only for generators on CUDA; the loss is scaled so that small gradients are not lost.
+        F16 = "f16",
+    }
+}
