@@ -14,13 +14,14 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result,
-    data::{self, import::Format, phantom::PhantomSpec},
+    data::{self, phantom::PhantomSpec},
     doctor,
-    experiment::{Augment, Generator, GeneratorPreset, ImageSpace, Mode, Precision, Preset},
-    manifest::{Manifest, Split},
+    experiment::{Augment, Generator, GeneratorPreset, ImageSpace, Preset},
+    manifest::Manifest,
     progress::Progress,
     samples::{MaskReading, Samples},
     train,
+    vocabulary::{Mode, Precision, Source, Split},
 };
 use tch::{Cuda, Device};
 
@@ -77,7 +78,7 @@ fn phantom(size: usize, image_space: ImageSpace, work: &Path) -> Result<train::T
     let quiet = |_, _| {};
     let spec = PhantomSpec { patients: 8, size, seed: 0 };
     data::phantom::write(&spec, &work.join("phantom"), &quiet)?;
-    let imported = data::import::import(Format::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
+    let imported = data::import::import(Source::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
     let prepared: Manifest = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;
     let masks = (image_space == ImageSpace::Latent).then_some(MaskReading::RIGHT);
     let read = |split| Samples::read(&prepared, split, None, masks);

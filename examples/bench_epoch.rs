@@ -11,12 +11,12 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result, data, doctor,
-    experiment::{Classification, Precision, Preset, Segmentation},
-    manifest::{Manifest, Split},
-    nn::backbone::Backbone,
+    experiment::{Classification, Preset, Segmentation},
+    manifest::Manifest,
     progress::Progress,
     samples::{MaskReading, Samples},
     train,
+    vocabulary::{Backbone, Precision, Split},
 };
 use tch::{Cuda, Device};
 

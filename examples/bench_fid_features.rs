@@ -10,9 +10,10 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result,
-    measure::extractor::{BATCH, Convention, Extractor, How, images_of},
+    measure::extractor::{BATCH, FeatureExtractor, How, images_of},
     nn::{inception, init, tensor_file},
     progress::Progress,
+    vocabulary::Convention,
 };
 use tch::{Device, nn::VarStore};
 
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
     let start = Instant::now();
     let mut images = images_of(&arguments.images, None)?;
     images.truncate(arguments.limit.unwrap_or(usize::MAX));
-    let extractor = Extractor::inception_fid(Some(&weights), arguments.convention, Device::Cpu)?;
+    let extractor = FeatureExtractor::inception_fid(Some(&weights), arguments.convention, Device::Cpu)?;
     let progress = Progress::new(true);
     let how = How {
         batch: arguments.batch,

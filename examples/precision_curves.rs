@@ -7,14 +7,14 @@ use std::{fmt::Write, path::Path};
 
 use synecho::{
     Error, Result,
-    data::{self, import::Format, phantom::PhantomSpec},
+    data::{self, phantom::PhantomSpec},
     error::AtPath,
-    experiment::{Generator, GeneratorPreset, Mode, Precision},
-    manifest::Split,
+    experiment::{Generator, GeneratorPreset},
     progress::Progress,
     results::{self, CurvePoint},
     samples::Samples,
     train,
+    vocabulary::{Mode, Precision, Source, Split},
 };
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -80,20 +80,20 @@ fn main() -> Result<()> {
     let (work, quiet) = (work.path(), |_, _| {});
     let size = settings(Precision::F32).image_size;
     data::phantom::write(&PhantomSpec { patients: 40, size, seed: 0 }, &work.join("phantom"), &quiet)?;
-    let imported = data::import::import(Format::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
+    let imported = data::import::import(Source::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
     let prepared = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;
     let read = |split| Samples::read(&prepared, split, None, None);
     let data = train::TaskData { train: read(Split::Train)?, val: read(Split::Val)? };
 
     let mut curves = Vec::new();
     for (precision, color) in PRECISIONS.into_iter().zip(["#0072b2", "#d55e00"]) {
-        let out = work.join(precision.name());
+        let out = work.join(precision.as_str());
         let setting = train::Setting {
             device: tch::Device::Cpu,
             out: &out,
             checkpoints: &out.join("checkpoints"),
             progress: &Progress::new(false),
-            label: precision.name(),
+            label: precision.as_str(),
             checkpoint_every: f64::INFINITY,
             start: None,
             lap: &|| {},
@@ -102,7 +102,7 @@ fn main() -> Result<()> {
         let file = out.join(train::CURVES);
         let points: Vec<CurvePoint> = results::read_csv(&file)?;
         for (split, dash) in [("train", "none"), ("val", "4 2")] {
-            curves.push((format!("{} {split}", precision.name()), color, dash, curve(&points, split)));
+            curves.push((format!("{} {split}", precision.as_str()), color, dash, curve(&points, split)));
         }
     }
     let mut csv = String::from("step");

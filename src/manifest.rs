@@ -5,12 +5,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     path::{Component, Path, PathBuf},
-    str::FromStr,
 };
 
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    vocabulary::{Phase, Quality, Sex, Split, View},
+};
 
 /// Name of the table in a data folder.
 pub const FILE: &str = "manifest.csv";
@@ -18,52 +19,6 @@ pub const FILE: &str = "manifest.csv";
 /// Number of classes in a mask: 0 background, 1 left-ventricle endocardium (the cavity),
 /// 2 myocardium, 3 left atrium.
 pub const CLASSES: usize = 4;
-
-macro_rules! field_enum {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($variant),+ }
-        impl $name {
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
-        }
-        impl FromStr for $name {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| {
-                    let names: Vec<_> = Self::ALL.iter().map(|v| v.as_str()).collect();
-                    format!("expected one of {}, found {text:?}", names.join(", "))
-                })
-            }
-        }
-    };
-}
-
-field_enum! {
-    /// Apical view.
-    View { TwoChamber => "2CH", FourChamber => "4CH" }
-}
-field_enum! {
-    /// Cardiac phase: end-diastole or end-systole.
-    Phase { Ed => "ED", Es => "ES" }
-}
-field_enum! {
-    /// Which part of an experiment a patient belongs to.
-    Split { Train => "train", Val => "val", Test => "test" }
-}
-field_enum! {
-    /// CAMUS's grading of an acquisition.
-    Quality { Good => "Good", Medium => "Medium", Poor => "Poor" }
-}
-field_enum! {
-    Sex { Female => "F", Male => "M" }
-}
 
 /// One image, and its mask where there is one. Paths are relative to the folder.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,8 +2,9 @@
 
 use crate::{
     experiment::Generator,
-    manifest::{Phase, Quality, Row, Sex, View},
+    manifest::Row,
     random,
+    vocabulary::{Phase, Quality, Sex, View},
 };
 
 /// What a template can ask for.

@@ -4,9 +4,9 @@ use rayon::prelude::*;
 
 use crate::{
     error::{Error, Result},
-    experiment::{Label, MaskDecoding, Pairing},
-    manifest::{Manifest, Phase, Row, Split, View},
+    manifest::{Manifest, Row},
     picture::Picture,
+    vocabulary::{Label, MaskDecoding, Pairing, Phase, Split, View},
 };
 
 /// Images of one size, one after the other, with what belongs to each.

@@ -8,9 +8,10 @@ use synecho::{
         prepare::prepare,
         split::{Scheme, SplitSpec, assign, fraction},
     },
-    manifest::{Manifest, Split},
+    manifest::Manifest,
     picture::Picture,
     resize::{bilinear, nearest},
+    vocabulary::Split,
 };
 
 fn quiet(_: usize, _: usize) {}
@@ -173,7 +174,7 @@ fn whatever_the_scheme_each_patient_is_in_one_part_and_row_order_does_not_matter
             assign(&mut manifest, &spec).unwrap();
             assign(&mut turned, &spec).unwrap();
             let mut seen = BTreeSet::new();
-            for &split in Split::ALL {
+            for split in Split::ALL {
                 let names = part(&manifest, split);
                 assert!(!names.is_empty());
                 assert_eq!(names, part(&turned, split), "{spec:?}");

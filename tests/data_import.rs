@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use synecho::{
     data::{
         check::check,
-        import::{Format, import},
+        import::import,
         phantom::{self, PhantomSpec},
         prepare::prepare,
     },
     error::Result,
-    manifest::{Manifest, Phase, Quality, Sex, Split, View},
+    manifest::Manifest,
     picture::Picture,
+    vocabulary::{Phase, Quality, Sex, Source, Split, View},
 };
 
 fn quiet(_: usize, _: usize) {}
@@ -20,13 +21,13 @@ fn phantom(to: &Path, patients: usize) {
     phantom::write(&PhantomSpec { patients, size: 48, seed: 5 }, to, &quiet).unwrap();
 }
 
-fn run(format: Format, src: &Path) -> (tempfile::TempDir, Result<Manifest>) {
+fn run(format: Source, src: &Path) -> (tempfile::TempDir, Result<Manifest>) {
     let out = tempfile::tempdir().unwrap();
     let result = import(format, src, &out.path().join("data"), &quiet);
     (out, result)
 }
 
-fn message(format: Format, src: &Path) -> String {
+fn message(format: Source, src: &Path) -> String {
     let (out, result) = run(format, src);
     let error = result.unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
@@ -58,14 +59,14 @@ fn the_phantom_is_imported_as_camus_and_checks_clean() {
     let root = src.path().join("phantom");
     phantom(&root, 5);
     assert!(std::fs::read_to_string(root.join(phantom::MARKER)).unwrap().contains("not patients"));
-    let (_out, manifest) = run(Format::Camus, &root);
+    let (_out, manifest) = run(Source::Camus, &root);
     let manifest = manifest.unwrap();
     assert_eq!(Manifest::read(&manifest.root).unwrap(), manifest);
     assert_eq!(manifest.rows.len(), 20);
     assert_eq!(manifest.rows[0].name(), "patient0001_2CH_ED");
     assert_eq!(manifest.rows[19].name(), "patient0005_4CH_ES");
     for split in Split::ALL {
-        assert!(manifest.of(*split).count() >= 4, "{split}");
+        assert!(manifest.of(split).count() >= 4, "{split}");
     }
     for row in &manifest.rows {
         assert!(row.ef.is_some() && row.age.is_some() && row.sex.is_some() && row.quality.is_some());
@@ -94,13 +95,13 @@ fn the_phantom_is_imported_as_camus_and_checks_clean() {
     assert_eq!((summary.patients, summary.images, summary.masks, summary.with_spacing), (5, 20, 20, 20));
     assert_eq!(summary.warnings, Vec::<String>::new());
     // The folder of patients itself is taken as well, and finds the split beside it.
-    let (_out, inner) = run(Format::Camus, &root.join("database_nifti"));
+    let (_out, inner) = run(Source::Camus, &root.join("database_nifti"));
     let inner = inner.unwrap();
     assert_eq!(inner.rows, manifest.rows);
     // However it is handed on, it stays known as a phantom.
     let prepared = tempfile::tempdir().unwrap();
     let small = prepare(&manifest, 32, prepared.path(), &quiet).unwrap();
-    let (_out, copied) = run(Format::Folder, &manifest.root);
+    let (_out, copied) = run(Source::Folder, &manifest.root);
     for root in [&root, &manifest.root, &inner.root, &small.root, &copied.unwrap().root] {
         assert!(phantom::is_phantom(root), "{}", root.display());
     }
@@ -128,7 +129,7 @@ fn the_phantoms_ejection_fraction_is_that_of_its_masks() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("phantom");
     phantom::write(&PhantomSpec { patients: 12, size: 160, seed: 8 }, &root, &quiet).unwrap();
-    let (_out, manifest) = run(Format::Camus, &root);
+    let (_out, manifest) = run(Source::Camus, &root);
     let manifest = manifest.unwrap();
     for rows in manifest.rows.chunks_exact(4) {
         let area_and_length = |row: &synecho::manifest::Row| {
@@ -191,7 +192,7 @@ fn the_older_release_with_its_testing_set_without_masks() {
     .unwrap();
     // The testing set counts its patients from 1 again.
     write_mhd(&src.path().join("testing/patient0001"), "patient0001_2CH_ED", &image, (0.308, 0.154));
-    let (_out, manifest) = run(Format::Camus, src.path());
+    let (_out, manifest) = run(Source::Camus, src.path());
     let manifest = manifest.unwrap();
     let [training, testing] = &manifest.rows[..] else { panic!("{:?}", manifest.rows) };
     assert_eq!((&*testing.patient, testing.mask.is_none()), ("testing-patient0001", true));
@@ -211,7 +212,7 @@ fn faults_of_a_camus_folder_name_the_file() {
         let root = src.path().join("p");
         phantom(&root, 3);
         spoil(&root);
-        message(Format::Camus, &root)
+        message(Source::Camus, &root)
     };
     let image = "patient0001_4CH_ES.nii.gz";
     let mask = "patient0001_4CH_ES_gt.nii.gz";
@@ -246,9 +247,9 @@ fn faults_of_a_camus_folder_name_the_file() {
     });
     assert!(text.contains("subgroup_testing.txt:1: patient0002 is in two splits"), "{text}");
     let empty = tempfile::tempdir().unwrap();
-    let text = message(Format::Camus, empty.path());
+    let text = message(Source::Camus, empty.path());
     assert!(text.contains("this is not CAMUS") && text.contains("database_nifti/patient0001"), "{text}");
-    assert!(message(Format::Camus, &empty.path().join("none")).contains("no such file or folder"));
+    assert!(message(Source::Camus, &empty.path().join("none")).contains("no such file or folder"));
 }
 
 #[test]
@@ -257,12 +258,12 @@ fn a_folder_that_holds_something_is_not_written_over() {
     phantom(&src.path().join("p"), 1);
     let out = tempfile::tempdir().unwrap();
     std::fs::write(out.path().join("mine.txt"), "x").unwrap();
-    let error = import(Format::Camus, &src.path().join("p"), out.path(), &quiet).unwrap_err();
+    let error = import(Source::Camus, &src.path().join("p"), out.path(), &quiet).unwrap_err();
     assert!(error.to_string().contains("exists and is not empty"), "{error}");
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 1);
     // An empty one is taken.
     let empty = tempfile::tempdir().unwrap();
-    import(Format::Camus, &src.path().join("p"), empty.path(), &quiet).unwrap();
+    import(Source::Camus, &src.path().join("p"), empty.path(), &quiet).unwrap();
     assert!(empty.path().join("manifest.csv").is_file());
 }
 
@@ -283,7 +284,7 @@ fn the_diffecho_layout() {
     let src = tempfile::tempdir().unwrap();
     diffecho(src.path(), "train", 100);
     diffecho(src.path(), "valid", 7);
-    let (_out, manifest) = run(Format::Diffecho, src.path());
+    let (_out, manifest) = run(Source::Diffecho, src.path());
     let manifest = manifest.unwrap();
     assert_eq!(manifest.rows.len(), 8);
     let first = &manifest.rows[0];
@@ -301,7 +302,7 @@ fn faults_of_a_diffecho_folder() {
         diffecho(src.path(), "train", 100);
         diffecho(src.path(), "valid", 7);
         spoil(src.path());
-        message(Format::Diffecho, src.path())
+        message(Source::Diffecho, src.path())
     };
     // A mask without an atrium, saved with a grey scale of its own.
     let text = faulty(&|src| {
@@ -331,9 +332,9 @@ fn faults_of_a_diffecho_folder() {
 fn a_manifest_folder_is_copied_whole() {
     let src = tempfile::tempdir().unwrap();
     phantom(&src.path().join("p"), 3);
-    let (_first, manifest) = run(Format::Camus, &src.path().join("p"));
+    let (_first, manifest) = run(Source::Camus, &src.path().join("p"));
     let manifest = manifest.unwrap();
-    let (_second, copy) = run(Format::Folder, &manifest.root);
+    let (_second, copy) = run(Source::Folder, &manifest.root);
     let copy = copy.unwrap();
     assert_eq!(copy.rows, manifest.rows);
     assert_eq!(files(&copy.root), files(&manifest.root));
@@ -343,7 +344,7 @@ fn a_manifest_folder_is_copied_whole() {
 #[test]
 fn without_hdf5_the_kaggle_file_is_refused_with_a_remedy() {
     let src = tempfile::NamedTempFile::new().unwrap();
-    assert!(message(Format::KaggleH5, src.path()).contains("--features hdf5"));
+    assert!(message(Source::KaggleH5, src.path()).contains("--features hdf5"));
 }
 
 #[cfg(feature = "hdf5")]
@@ -375,8 +376,8 @@ mod kaggle {
         let (bytes, floats) = (dir.path().join("u8.hdf5"), dir.path().join("f64.hdf5"));
         write::<u8>(&bytes, |i| (i % 256) as u8, |i| (i % 4) as u8);
         write::<f64>(&floats, |i| (i % 256) as f64 / 255.0, |i| (i % 4) as f64 * 85.0);
-        let (_a, a) = run(Format::KaggleH5, &bytes);
-        let (_b, b) = run(Format::KaggleH5, &floats);
+        let (_a, a) = run(Source::KaggleH5, &bytes);
+        let (_b, b) = run(Source::KaggleH5, &floats);
         let (a, b) = (a.unwrap(), b.unwrap());
         assert_eq!(files(&a.root), files(&b.root));
         assert_eq!(a.rows.len(), 52 * 4);
@@ -391,15 +392,15 @@ mod kaggle {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.hdf5");
         write::<f32>(&file, |_| 0.5, |i| if i == 100 { 0.5 } else { 0.0 });
-        let text = message(Format::KaggleH5, &file);
+        let text = message(Source::KaggleH5, &file);
         assert!(text.contains("`train 2ch ED masks`: the mask holds 0.5"), "{text}");
         write::<f32>(&file, |_| 300.0, |_| 0.0);
-        let text = message(Format::KaggleH5, &file);
+        let text = message(Source::KaggleH5, &file);
         assert!(text.contains("`train 2ch ED frames`: grey 300"), "{text}");
         drop(hdf5_metno::File::create(&file).unwrap());
-        let text = message(Format::KaggleH5, &file);
+        let text = message(Source::KaggleH5, &file);
         assert!(text.contains("`train 2ch ED frames` is missing"), "{text}");
         std::fs::write(&file, "hello").unwrap();
-        assert!(message(Format::KaggleH5, &file).contains("not a readable HDF5 file"));
+        assert!(message(Source::KaggleH5, &file).contains("not a readable HDF5 file"));
     }
 }

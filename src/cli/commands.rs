@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Command, Data, Dtype, Layout, Measure, SampleArgs, SpecArgs, distances};
+use super::{Command, Data, Dtype, Measure, SampleArgs, SpecArgs, distances};
 use crate::{
     data, doctor,
     error::{Error, Result},
@@ -18,7 +18,7 @@ use crate::{
     experiment::{self, ResolvedSpec},
     generate::sample::{self, Control, SampleOptions},
     measure,
-    pipeline::Source,
+    pipeline::PipelineSource,
     plan::{self, Plan, Stage, StageKind},
     progress::{Progress, complain},
     report,
@@ -443,7 +443,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
     let a = arguments;
     let progress = Progress::new(a.quiet);
     let options = SampleOptions {
-        source: Source {
+        source: PipelineSource {
             pipeline: &a.pipeline,
             controlnet: a.controlnet.as_deref(),
             scheduler: a.scheduler,
@@ -488,13 +488,7 @@ fn data_command(command: Data) -> Result<u8> {
     };
     match command {
         Data::Import { from, source, to } => {
-            let format = match from {
-                Layout::Camus => data::import::Format::Camus,
-                Layout::Diffecho => data::import::Format::Diffecho,
-                Layout::KaggleH5 => data::import::Format::KaggleH5,
-                Layout::Folder => data::import::Format::Folder,
-            };
-            let manifest = data::import::import(format, &source, &to, &show)?;
+            let manifest = data::import::import(from, &source, &to, &show)?;
             print(&format!(
                 "{} images of {} patients are in {}\n",
                 manifest.rows.len(),

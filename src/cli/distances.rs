@@ -10,14 +10,14 @@ use crate::{
     augment::IMAGENET,
     doctor,
     error::{Error, Result},
-    manifest::Split,
     measure::{
-        extractor::{BATCH, Convention, Extractor, How, Space},
+        extractor::{BATCH, FeatureExtractor, How},
         generators::folders::{self, FrechetOptions, Taking},
         kid::Subsets,
         prdc,
     },
     progress::Progress,
+    vocabulary::{Convention, Extractor, Split},
 };
 
 /// How features are taken.
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct FeatureArgs {
     /// The network whose features are compared: inception-fid, resnet50 or domain
     #[arg(long, default_value = "inception-fid", value_name = "NAME")]
-    extractor: Space,
+    extractor: Extractor,
     /// Its weights, a safetensors file; of domain: weights.safetensors of a ResNet-18 that `synecho run` trained
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -197,23 +197,25 @@ impl FeatureArgs {
         work(&Taking { extractor: &extractor, how, split: self.split })
     }
 
-    fn extractor(&self) -> Result<Extractor> {
+    fn extractor(&self) -> Result<FeatureExtractor> {
         let device = doctor::choose_device(&self.device)?;
         let weights = self.weights.as_deref();
-        if self.convention.is_some() && self.extractor != Space::InceptionFid {
+        if self.convention.is_some() && self.extractor != Extractor::InceptionFid {
             return Err(Error::input(format!("--convention is not for the extractor {}", self.extractor))
                 .help("it says how images come to Inception: leave it out"));
         }
         match self.extractor {
-            Space::InceptionFid => {
-                Extractor::inception_fid(weights, self.convention.unwrap_or(Convention::PytorchFid), device)
-            }
-            Space::Resnet50 => Extractor::resnet50(weights, device),
-            Space::Domain => {
+            Extractor::InceptionFid => FeatureExtractor::inception_fid(
+                weights,
+                self.convention.unwrap_or(Convention::PytorchFid),
+                device,
+            ),
+            Extractor::Resnet50 => FeatureExtractor::resnet50(weights, device),
+            Extractor::Domain => {
                 let classes = weights.map(folders::classes_of).transpose()?.unwrap_or_default();
                 // As classifiers are trained unless a spec says otherwise.
                 let channels = IMAGENET.map(|c| (c.mean, c.std));
-                Extractor::domain(weights, classes, self.image_size as usize, channels, device)
+                FeatureExtractor::domain(weights, classes, self.image_size as usize, channels, device)
             }
         }
     }

@@ -5,12 +5,11 @@ mod distances;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
     execute::CHECKPOINT_EVERY,
-    manifest::Split,
-    nn::schedulers::{NoiseLevels, SchedulerClass},
+    vocabulary::{NoiseLevels, Sampler, Source, Split},
 };
 
 /// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
@@ -140,7 +139,7 @@ struct SampleArgs {
     conditioning_scale: f64,
     /// ddpm, ddim, pndm, unipc or dpmsolver++ (default: the folder's), with the folder's noise schedule
     #[arg(long, value_name = "NAME")]
-    scheduler: Option<SchedulerClass>,
+    scheduler: Option<Sampler>,
     /// Where its steps lie: timesteps, karras or log-snr (default: as the folder says)
     #[arg(long, value_name = "NAME")]
     noise_levels: Option<NoiseLevels>,
@@ -232,7 +231,7 @@ enum Data {
     Import {
         /// How the data set is laid out
         #[arg(long, value_name = "LAYOUT")]
-        from: Layout,
+        from: Source,
         /// The data set's folder (or HDF5 file)
         source: PathBuf,
         /// The folder to make
@@ -264,16 +263,15 @@ enum Data {
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Layout {
-    /// CAMUS: database_nifti (or the older mhd/raw)
-    Camus,
-    /// The PNG folders of the DiffEcho repository
-    Diffecho,
-    /// The Kaggle copy: one HDF5 file
-    KaggleH5,
-    /// A folder with manifest.csv
-    Folder,
+/// The layouts that can be imported: all but the phantom, which is drawn.
+impl ValueEnum for Source {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Camus, Self::Diffecho, Self::KaggleH5, Self::Folder]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(self.layout()))
+    }
 }
 
 #[derive(Debug, Subcommand)]

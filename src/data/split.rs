@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::seq::SliceRandom;
 
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Split};
 use crate::random;
+use crate::{manifest::Manifest, vocabulary::Split};
 
 /// How DiffEcho splits: that many patients, first in name order, validate.
 pub const DIFFECHO_VALIDATION: usize = 50;

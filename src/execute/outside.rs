@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     error::Result,
-    experiment::{ResolvedSpec, Source},
+    experiment::ResolvedSpec,
     manifest,
     plan::{Outside, OutsideDigests},
     store::Digests,
+    vocabulary::Source,
 };
 
 /// Whether a folder already has the inner shape, so that it needs no import.
@@ -43,9 +44,9 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
     }
     if let Some(task) = &spec.tasks.classification {
         for model in &task.models {
-            let Some(path) = task.weights_of(model) else { continue };
+            let Some(path) = task.weights_of(*model) else { continue };
             let weights = Outside { role: "weights".into(), digest: digests.outside(&path)?, path };
-            found.classification_weights.insert(model.clone(), weights);
+            found.classification_weights.insert(*model, weights);
         }
     }
     if let Some(measure) = &spec.measure

@@ -10,11 +10,12 @@ use crate::{
     aggregate::published,
     data,
     error::{Error, Result},
-    experiment::{Mode, ResolvedSpec, Source},
+    experiment::ResolvedSpec,
     generate::dataset,
-    manifest::{Manifest, Split},
+    manifest::Manifest,
     plan::{self, Plan, Work},
     store::{Digests, Store},
+    vocabulary::{Mode, Source, Split},
 };
 
 /// The data set as an earlier run imported it, where one did.

@@ -4,23 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::nn::diffusion::config::TimeScaleShift;
-
-use super::tasks::{Augment, AugmentSpec, Precision, TranslateUnit, layered};
-
-/// What an image is made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    #[serde(rename = "unconditional")]
-    Unconditional,
-    #[serde(rename = "text")]
-    Text,
-    #[serde(rename = "text+segmentation")]
-    TextSegmentation,
-    /// Images that another program made.
-    #[serde(rename = "external")]
-    External,
-}
+use super::tasks::{Augment, AugmentSpec, TranslateUnit, layered};
+use crate::vocabulary::{Mode, NoiseLevels, Precision, Sampler, TimeScaleShift};
 
 /// Where the settings that are not typed come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -83,56 +68,6 @@ pub enum GeneratorSchedule {
     Constant,
     /// Half a cosine down to 0.
     Cosine,
-}
-
-/// Steps at sampling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Sampler {
-    #[serde(rename = "ddpm")]
-    Ddpm,
-    #[serde(rename = "ddim")]
-    Ddim,
-    #[serde(rename = "pndm")]
-    Pndm,
-    #[serde(rename = "unipc")]
-    UniPc,
-    #[serde(rename = "dpmsolver++")]
-    DpmSolver,
-}
-
-impl Sampler {
-    /// As [`crate::nn::schedulers::SchedulerClass`] reads it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddpm => "ddpm",
-            Self::Ddim => "ddim",
-            Self::Pndm => "pndm",
-            Self::UniPc => "unipc",
-            Self::DpmSolver => "dpmsolver++",
-        }
-    }
-}
-
-/// Where the sampler's steps lie between noise and image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NoiseLevels {
-    /// Evenly in the timesteps.
-    Timesteps,
-    Karras,
-    /// Evenly in the log of the signal-to-noise ratio: more where little noise is left.
-    LogSnr,
-}
-
-impl NoiseLevels {
-    /// As [`crate::nn::schedulers::NoiseLevels`] reads it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Timesteps => "timesteps",
-            Self::Karras => "karras",
-            Self::LogSnr => "log-snr",
-        }
-    }
 }
 
 layered! {

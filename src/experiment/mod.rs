@@ -11,16 +11,18 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::vocabulary::Source;
+
 pub use generators::{
-    Betas, Generator, GeneratorPreset, GeneratorSchedule, GeneratorSpec, ImageSpace, MaskConditioning, Mode,
-    NoiseLevels, Prediction, Sampler,
+    Betas, Generator, GeneratorPreset, GeneratorSchedule, GeneratorSpec, ImageSpace, MaskConditioning,
+    Prediction,
 };
-pub use measure::{Convention, Extractor, ExtractorSpec, GeneratorMeasure, Measure, MeasureSpec, Space};
+pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
 pub use read::{load, parse};
 pub use resolve::resolve;
 pub use tasks::{
-    Augment, AugmentSpec, Budget, Classification, ClassificationSpec, Freeze, Label, MaskDecoding, Pairing,
-    Precision, Preset, ReportOn, Schedule, Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
+    Augment, AugmentSpec, Budget, Classification, ClassificationSpec, Freeze, Preset, ReportOn, Schedule,
+    Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
 };
 
 /// What the user typed. Every field may be missing; what is needed is said by [`resolve`].
@@ -163,22 +165,6 @@ pub struct ReportSection {
     pub pictures: Option<bool>,
     /// Published figures to show beside ours, each with its source.
     pub published: Option<PathBuf>,
-}
-
-/// Where the images come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// CAMUS as distributed (NIfTI, or the older mhd/raw), or a manifest folder made from it.
-    Camus,
-    /// The DiffEcho PNG folders.
-    Diffecho,
-    /// The Kaggle copy: one HDF5 file.
-    KaggleH5,
-    /// A manifest folder.
-    Folder,
-    /// Built in: drawn, not measured.
-    Phantom,
 }
 
 /// Who trains, validates and tests.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::vocabulary::{Backbone, Label, MaskDecoding, Pairing, Precision, SegmentationNetwork};
+
 /// Declares a section as typed (every field optional) and as resolved (every field there). `tables`
 /// are sections within the section, each declared likewise.
 macro_rules! layered {
@@ -75,26 +77,6 @@ impl Budget {
     }
 }
 
-/// Numeric type of activations and working weights. Master weights, norms and losses are f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    F32,
-    Bf16,
-    /// Generators on CUDA alone; the loss is scaled so that small gradients are not lost.
-    F16,
-}
-
-impl Precision {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        }
-    }
-}
-
 /// How the learning rate goes from `learning_rate` to `final_learning_rate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -130,26 +112,6 @@ pub enum TranslateUnit {
     Pixels,
 }
 
-/// How masks find their images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pairing {
-    Manifest,
-    /// Fault: the i-th mask by name belongs to the i-th image by name. Where images and masks have equal
-    /// names, as all prepared real data, this changes nothing.
-    SortedNames,
-}
-
-/// How training masks come to their class indices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MaskDecoding {
-    ClassIndices,
-    /// Fault: masks pass through 8-bit grey scaled by each mask's own maximum and are read as grey / 85,
-    /// truncated: without an atrium the myocardium becomes atrium.
-    GreyPerImage,
-}
-
 /// Which patients the reported figures are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -170,29 +132,6 @@ pub enum Freeze {
     /// Never above the budget (but the last layer is always trained). What is frozen is run as in
     /// evaluation: batch norms by their running statistics, nothing dropped below the first trained tensor.
     Exact,
-}
-
-/// What a classifier tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Label {
-    /// ED, ES (the paper's).
-    Phase,
-    /// 2CH, 4CH.
-    View,
-    /// 2CH ED, 2CH ES, 4CH ED, 4CH ES.
-    ViewPhase,
-}
-
-impl Label {
-    /// Class names in the order of their indices.
-    pub fn classes(self) -> &'static [&'static str] {
-        match self {
-            Self::Phase => &["ED", "ES"],
-            Self::View => &["2CH", "4CH"],
-            Self::ViewPhase => &["2CH ED", "2CH ES", "4CH ED", "4CH ES"],
-        }
-    }
 }
 
 layered! {
@@ -222,8 +161,7 @@ layered! {
     /// Segmentation: MONAI's U-Net on (image, mask) pairs.
     SegmentationSpec => Segmentation {
         preset: Preset,
-        /// `monai-unet`.
-        model: String,
+        model: SegmentationNetwork,
         /// Pixels; images are resized to a square of this side.
         image_size: usize,
         /// 0 where there is a `budget`.
@@ -266,8 +204,8 @@ layered! {
     ClassificationSpec => Classification {
         preset: Preset,
         label: Label,
-        /// `resnet18`, `resnet50`, `vgg16`, `vgg19`, `efficientnet_b0`: each is trained and measured.
-        models: Vec<String>,
+        /// Each is trained and measured.
+        models: Vec<Backbone>,
         /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
         /// empty: from scratch.
         weights: PathBuf,
@@ -326,7 +264,7 @@ impl Segmentation {
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
             preset,
-            model: "monai-unet".into(),
+            model: SegmentationNetwork::MonaiUnet,
             image_size: 256,
             epochs: 300,
             budget: None,
@@ -366,7 +304,7 @@ impl Segmentation {
 
 impl Classification {
     /// The file of this model's weights; None: from scratch.
-    pub fn weights_of(&self, model: &str) -> Option<PathBuf> {
+    pub fn weights_of(&self, model: Backbone) -> Option<PathBuf> {
         let weights = &self.weights;
         let file =
             if weights.is_dir() { weights.join(format!("{model}.safetensors")) } else { weights.clone() };
@@ -377,7 +315,7 @@ impl Classification {
         let corrected = Self {
             preset,
             label: Label::Phase,
-            models: vec!["resnet18".into()],
+            models: vec![Backbone::Resnet18],
             weights: PathBuf::new(),
             trainable_parameters: 0,
             freeze: Freeze::Reference,

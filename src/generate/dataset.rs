@@ -13,13 +13,14 @@ use super::sample::write_png;
 use crate::{
     augment::{self, AugmentRange, HALF},
     error::{AtPath, Error, Result},
-    experiment::{Generator, Label, Mode},
-    manifest::{Manifest, Phase, Row, Split, View},
+    experiment::Generator,
+    manifest::{Manifest, Row},
     picture::Picture,
-    pipeline::{Pipeline, Request, Source, noise::ImageNoise, space::mask_to_control},
+    pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise, space::mask_to_control},
     progress::Progress,
     prompt, random,
     samples::{class_folder, class_of},
+    vocabulary::{Label, Mode, Phase, Split, View},
 };
 
 /// What a data set is made from.
@@ -195,17 +196,16 @@ fn control_mask(making: &Making, row: &Row, index: &[u64]) -> Result<Picture> {
 
 fn load(making: &Making, folder: &Path) -> Result<Pipeline> {
     let settings = making.settings;
-    let scheduler = settings.scheduler.name().parse()?;
-    let pipeline = Pipeline::load(&Source {
+    let pipeline = Pipeline::load(&PipelineSource {
         pipeline: folder,
         controlnet: making.controlnet,
-        scheduler: Some(scheduler),
-        levels: Some(settings.noise_levels.name().parse()?),
+        scheduler: Some(settings.scheduler),
+        levels: Some(settings.noise_levels),
         variant: None,
         kind: Kind::Float,
         device: making.device,
     })?;
-    let (found, wanted) = (pipeline.mode().to_string(), crate::results::word(&settings.mode));
+    let (found, wanted) = (pipeline.mode(), settings.mode);
     if found != wanted {
         return Err(Error::input(format!("a pipeline of mode {found} where {wanted} is needed"))
             .at(folder)

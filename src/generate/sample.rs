@@ -13,9 +13,10 @@ use crate::{
     error::{AtPath, Error, Result},
     nn::tensor_file::TensorFile,
     picture::{self, Picture},
-    pipeline::{Mode, Pipeline, Request, Source, noise::ImageNoise},
+    pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise},
     progress::Progress,
     store::write_atomically,
+    vocabulary::Mode,
 };
 
 /// Name of the table in the output folder.
@@ -50,7 +51,7 @@ impl Control {
 /// What the command line asks for.
 #[derive(Debug, Clone)]
 pub struct SampleOptions<'a> {
-    pub source: Source<'a>,
+    pub source: PipelineSource<'a>,
     pub prompt: Option<String>,
     pub negative_prompt: Option<String>,
     /// Upstream's where none is given: 7.5 with a text, else none.

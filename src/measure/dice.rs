@@ -1,69 +1,6 @@
 //! Dice similarity per cardiac structure.
 
-use std::{fmt, str::FromStr};
-
-use crate::error::Result;
-
-/// What is measured in a mask of class indices (0 background, 1 left-ventricle endocardium,
-/// 2 myocardium, 3 left atrium).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Structure {
-    /// Class 1, the cavity.
-    Endo,
-    /// Class 2, the ring.
-    Myo,
-    /// Classes 1 and 2: what CAMUS calls the epicardium.
-    Epi,
-    /// Class 3, the left atrium.
-    La,
-}
-
-impl Structure {
-    pub const ALL: [Self; 4] = [Self::Endo, Self::Myo, Self::Epi, Self::La];
-    /// The structures that are one class each: a mean over structures is over these, so that no
-    /// pixel counts twice.
-    pub const CLASSES: [Self; 3] = [Self::Endo, Self::Myo, Self::La];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Endo => "endo",
-            Self::Myo => "myo",
-            Self::Epi => "epi",
-            Self::La => "la",
-        }
-    }
-
-    /// Whether a pixel of this class belongs to the structure.
-    pub fn contains(self, class: u8) -> bool {
-        match self {
-            Self::Endo => class == 1,
-            Self::Myo => class == 2,
-            Self::Epi => class == 1 || class == 2,
-            Self::La => class == 3,
-        }
-    }
-
-    /// The structure's own mask, pixel by pixel.
-    pub fn mask(self, classes: &[u8]) -> Vec<bool> {
-        classes.iter().map(|&class| self.contains(class)).collect()
-    }
-}
-
-impl fmt::Display for Structure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Structure {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or_else(|| format!("expected one of endo, myo, epi, la, found {text:?}"))
-    }
-}
+use crate::{error::Result, vocabulary::Structure};
 
 /// Dice of each structure, in the order of [`Structure::ALL`]: 2 |T and P| / (|T| + |P|).
 ///
@@ -141,14 +78,5 @@ mod tests {
             assert_eq!(there, per_structure(&flip(&a), &flip(&b)).unwrap());
             assert!(there.iter().all(|d| (0.0..1.0).contains(d)));
         }
-    }
-
-    #[test]
-    fn names_are_read_back() {
-        for s in Structure::ALL {
-            assert_eq!(s.as_str().parse(), Ok(s));
-            assert_eq!(Structure::ALL[s as usize], s);
-        }
-        assert!("epicardium".parse::<Structure>().is_err());
     }
 }

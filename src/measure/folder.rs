@@ -8,16 +8,12 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    Summary,
-    dice::{self, Structure},
-    summary,
-    surface_distance::surface_distance,
-};
+use super::{Summary, dice, summary, surface_distance::surface_distance};
 use crate::{
     error::{AtPath, Error, Result},
     manifest::{self, Manifest},
     picture::Picture,
+    vocabulary::Structure,
 };
 
 /// One metric of one structure over all pairs.

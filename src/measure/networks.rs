@@ -6,13 +6,12 @@ use std::path::Path;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{classification, dice, dice::Structure, surface_distance::surface_distance};
+use super::{classification, dice, surface_distance::surface_distance};
 use crate::{
     error::{AtPath, Error, Result},
-    experiment::{Classification, Label, Segmentation},
+    experiment::{Classification, Segmentation},
     manifest::Row,
     nn::{
-        backbone::Backbone,
         mode::Mode,
         unet::{UNet, UNetConfig},
         weights,
@@ -21,6 +20,7 @@ use crate::{
     progress::Bar,
     results::{self, Measurement},
     samples::Samples,
+    vocabulary::{Backbone, Label, Structure},
 };
 
 /// The measured rows.

@@ -8,8 +8,11 @@
 
 use serde::Serialize;
 
-use super::{dice::Structure, same_size};
-use crate::error::{Error, Result};
+use super::same_size;
+use crate::{
+    error::{Error, Result},
+    vocabulary::Structure,
+};
 
 /// The three distances, in the unit of the spacing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -10,7 +10,7 @@ use super::{
     config::Config,
     diffusion::{
         config::{
-            Activation, DIFFUSERS, ResampleType, TimeScaleShift, check_class, check_counts, read_sample_size,
+            Activation, DIFFUSERS, ResampleType, check_class, check_counts, read_sample_size,
             write_sample_size,
         },
         layers::{Conv2d, GroupNorm, add, check_images},
@@ -18,7 +18,10 @@ use super::{
         unet_blocks::{DownBlock, MidBlock, MixerConfig, UpBlock},
     },
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    vocabulary::TimeScaleShift,
+};
 
 /// The configuration of an [`AutoencoderKL`]; the fields are the keys of `config.json`. All levels are
 /// `DownEncoderBlock2D` and `UpDecoderBlock2D`.

@@ -10,42 +10,9 @@ use super::{
     init::{self, Draws},
     resnet, vgg, weights,
 };
-use crate::error::{Error, Result};
-
-/// A network of torchvision's that takes (batch, 3, side, side) images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backbone {
-    Resnet18,
-    Resnet50,
-    Vgg16,
-    Vgg19,
-    EfficientnetB0,
-}
+use crate::{error::Result, vocabulary::Backbone};
 
 impl Backbone {
-    pub const ALL: [Self; 5] =
-        [Self::Resnet18, Self::Resnet50, Self::Vgg16, Self::Vgg19, Self::EfficientnetB0];
-
-    /// torchvision's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Resnet18 => "resnet18",
-            Self::Resnet50 => "resnet50",
-            Self::Vgg16 => "vgg16",
-            Self::Vgg19 => "vgg19",
-            Self::EfficientnetB0 => "efficientnet_b0",
-        }
-    }
-
-    /// The network of this name.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn named(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|backbone| backbone.name() == name);
-        found.ok_or_else(|| Error::input(format!("there is no model {name:?}")))
-    }
-
     /// The last layer, which is another one for other classes.
     pub fn last_layer(self) -> &'static str {
         match self {
@@ -121,7 +88,7 @@ mod tests {
         // Parameters with 1000 classes, as torchvision's documentation has them.
         let counts = [11_689_512, 25_557_032, 138_357_544, 143_667_240, 5_288_548];
         for (backbone, count) in Backbone::ALL.into_iter().zip(counts) {
-            assert_eq!(Backbone::named(backbone.name()).unwrap(), backbone);
+            assert_eq!(backbone.as_str().parse(), Ok(backbone));
             let vs = VarStore::new(Device::Cpu);
             let net = backbone.build(&vs.root(), 1000).unwrap();
             let variables = vs.trainable_variables();
@@ -138,7 +105,7 @@ mod tests {
                 assert_eq!(net.forward_t(&images, train).size(), [1, 1000]);
             });
         }
-        assert!(Backbone::named("resnet19").is_err());
+        assert!("resnet19".parse::<Backbone>().is_err());
     }
 
     #[test]

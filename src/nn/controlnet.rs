@@ -14,8 +14,8 @@ use super::{
     config::Config,
     diffusion::{
         config::{
-            Activation, BlockType, DIFFUSERS, MidBlockType, TimeEmbedding, TimeScaleShift, check_class,
-            check_counts, check_padding, number, per_level, write_levels,
+            Activation, BlockType, DIFFUSERS, MidBlockType, TimeEmbedding, check_class, check_counts,
+            check_padding, number, per_level, write_levels,
         },
         layers::{Conv2d, add, check_images},
         resnet_block::ResnetConfig,
@@ -28,7 +28,10 @@ use super::{
         write_text_embed,
     },
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    vocabulary::TimeScaleShift,
+};
 
 /// The order of a control image's channels that a network was trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -240,7 +243,7 @@ impl ControlNetConfig {
             "addition_embed_type": addition_embed_type,
             "addition_embed_type_num_heads": addition_heads,
             "upcast_attention": self.upcast_attention,
-            "resnet_time_scale_shift": self.resnet_time_scale_shift.name(),
+            "resnet_time_scale_shift": self.resnet_time_scale_shift.as_str(),
             "controlnet_conditioning_channel_order": match self.controlnet_conditioning_channel_order {
                 ChannelOrder::Rgb => "rgb",
                 ChannelOrder::Bgr => "bgr",

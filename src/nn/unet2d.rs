@@ -9,8 +9,8 @@ use super::{
     config::Config,
     diffusion::{
         config::{
-            Activation, BlockType, ClassEmbed, DIFFUSERS, ResampleType, TimeEmbedding, TimeScaleShift,
-            check_class, check_counts, check_padding, number, read_sample_size, write_sample_size,
+            Activation, BlockType, ClassEmbed, DIFFUSERS, ResampleType, TimeEmbedding, check_class,
+            check_counts, check_padding, number, read_sample_size, write_sample_size,
         },
         layers::{Conv2d, GroupNorm, add, check_images},
         resnet_block::ResnetConfig,
@@ -18,7 +18,10 @@ use super::{
         unet_blocks::{DownBlock, MidBlock, MixerConfig, UpBlock, up_inputs},
     },
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    vocabulary::TimeScaleShift,
+};
 
 /// The configuration of a [`UNet2DModel`]; the fields are the keys of `config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,7 +181,7 @@ impl UNet2DConfig {
             "norm_num_groups": self.norm_num_groups,
             "attn_norm_num_groups": self.attn_norm_num_groups,
             "norm_eps": self.norm_eps,
-            "resnet_time_scale_shift": self.resnet_time_scale_shift.name(),
+            "resnet_time_scale_shift": self.resnet_time_scale_shift.as_str(),
             "add_attention": self.add_attention,
             "class_embed_type": class_embed_type,
             "num_class_embeds": num_class_embeds,

@@ -11,8 +11,8 @@ use super::{
     diffusion::{
         config::{
             Activation, BlockType, ClassEmbed, DIFFUSERS, MidBlockType, ResampleType, TimeEmbedding,
-            TimeScaleShift, check_class, check_counts, check_padding, number, per_level, read_sample_size,
-            write_levels, write_sample_size,
+            check_class, check_counts, check_padding, number, per_level, read_sample_size, write_levels,
+            write_sample_size,
         },
         layers::{Conv2d, GroupNorm, add, check_images},
         resnet_block::ResnetConfig,
@@ -24,7 +24,10 @@ use super::{
         unet_blocks::{UpBlock, up_inputs},
     },
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    vocabulary::TimeScaleShift,
+};
 
 /// The configuration of a [`UNet2DConditionModel`]; the fields are the keys of `config.json`, lists
 /// from the top level to the bottom.
@@ -257,7 +260,7 @@ impl UNet2DConditionConfig {
             "addition_embed_type": addition_embed_type,
             "addition_embed_type_num_heads": addition_heads,
             "upcast_attention": self.upcast_attention,
-            "resnet_time_scale_shift": self.resnet_time_scale_shift.name(),
+            "resnet_time_scale_shift": self.resnet_time_scale_shift.as_str(),
             "time_embedding_type": self.time_embedding_type.name(),
             "time_embedding_dim": self.time_embedding_dim,
             "conv_in_kernel": self.conv_in_kernel,

@@ -10,7 +10,7 @@ pub mod noise;
 pub mod space;
 mod weight_files;
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
@@ -23,36 +23,19 @@ use self::{
 };
 use crate::{
     error::{Error, Result},
-    nn::schedulers::{NoiseLevels, Scheduler, SchedulerClass, SchedulerConfig},
+    nn::schedulers::{Scheduler, SchedulerConfig},
+    vocabulary::{Mode, NoiseLevels, Sampler},
 };
-
-/// What an image is made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Unconditional,
-    Text,
-    TextSegmentation,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unconditional => "unconditional",
-            Self::Text => "text",
-            Self::TextSegmentation => "text+segmentation",
-        })
-    }
-}
 
 /// Where a pipeline's parts are, and how they are to run.
 #[derive(Debug, Clone)]
-pub struct Source<'a> {
+pub struct PipelineSource<'a> {
     /// A folder with `model_index.json`.
     pub pipeline: &'a Path,
     /// A ControlNet's folder, in place of the pipeline's own `controlnet/`.
     pub controlnet: Option<&'a Path>,
     /// Another scheduler than the folder's, with the folder's configuration.
-    pub scheduler: Option<SchedulerClass>,
+    pub scheduler: Option<Sampler>,
     /// Where its steps lie, in place of what the configuration says.
     pub levels: Option<NoiseLevels>,
     /// Of the weight files (`fp16`).
@@ -141,7 +124,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Another pipeline class, a part that is missing, damaged or not supported.
-    pub fn load(source: &Source) -> Result<Self> {
+    pub fn load(source: &PipelineSource) -> Result<Self> {
         let folder = PipelineFolder::open(source.pipeline)?;
         let class = folder.class();
         let latent = [TEXT, TEXT_CONTROL].contains(&class);
@@ -167,12 +150,12 @@ impl Pipeline {
             // Upstream's text pipeline mends the configurations of its early checkpoints when it is
             // built; the one with a ControlNet does not.
             config.set("steps_offset", 1.into());
-            if [SchedulerClass::Ddpm, SchedulerClass::Ddim].iter().any(|c| c.class_name() == part.class()) {
+            if [Sampler::Ddpm, Sampler::Ddim].iter().any(|c| c.class_name() == part.class()) {
                 config.set("clip_sample", false.into());
             }
         }
         // As upstream, whose DDIM pipeline turns every scheduler into DDIM.
-        let chosen = source.scheduler.or((class == "DDIMPipeline").then_some(SchedulerClass::Ddim));
+        let chosen = source.scheduler.or((class == "DDIMPipeline").then_some(Sampler::Ddim));
         let scheduler = match chosen {
             Some(class) => SchedulerConfig::read_as(&config, class)?,
             None => SchedulerConfig::read(&config)?,
@@ -206,14 +189,14 @@ impl Pipeline {
         }
     }
 
-    pub fn scheduler(&self) -> SchedulerClass {
+    pub fn scheduler(&self) -> Sampler {
         self.scheduler.class()
     }
 
     /// Upstream's number of steps: 1000 for DDPM without a text, else 50.
     pub fn default_steps(&self) -> usize {
         match (self.mode(), self.scheduler()) {
-            (Mode::Unconditional, SchedulerClass::Ddpm) => 1000,
+            (Mode::Unconditional, Sampler::Ddpm) => 1000,
             _ => 50,
         }
     }

@@ -3,7 +3,7 @@
 use tch::nn::VarStore;
 
 use super::{
-    Source,
+    PipelineSource,
     folder::{Part, PipelineFolder},
     space::{self, Extras, Space},
 };
@@ -43,7 +43,7 @@ pub(super) struct Unconditional {
 }
 
 impl Unconditional {
-    pub fn load(folder: &PipelineFolder, source: &Source, extras: &Extras) -> Result<Self> {
+    pub fn load(folder: &PipelineFolder, source: &PipelineSource, extras: &Extras) -> Result<Self> {
         folder.only_parts(&["unet", "scheduler"])?;
         let part = folder.part("unet")?;
         let unet = load(part, source, UNet2DConfig::read, UNet2DModel::new)?;
@@ -75,7 +75,12 @@ pub(super) struct Latent {
 
 impl Latent {
     /// `controlled`: with a ControlNet, the source's or the folder's own.
-    pub fn load(folder: &PipelineFolder, source: &Source, controlled: bool, extras: &Extras) -> Result<Self> {
+    pub fn load(
+        folder: &PipelineFolder,
+        source: &PipelineSource,
+        controlled: bool,
+        extras: &Extras,
+    ) -> Result<Self> {
         folder.only_parts(&["vae", "text_encoder", "tokenizer", "unet", "scheduler", "controlnet"])?;
         let of_its_own;
         let controlnet = match (controlled, source.controlnet) {
@@ -143,14 +148,14 @@ impl Latent {
     }
 }
 
-fn autoencoder(part: &Part, source: &Source) -> Result<Space> {
+fn autoencoder(part: &Part, source: &PipelineSource) -> Result<Space> {
     Ok(Space::Latent(Box::new(load(part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?)))
 }
 
 /// Builds a part's network in the numeric type and on the device asked for, and loads its weights.
 fn load<C, N>(
     part: &Part,
-    source: &Source,
+    source: &PipelineSource,
     read: impl Fn(&Config) -> Result<C>,
     new: impl Fn(&tch::nn::Path, &C) -> Result<N>,
 ) -> Result<N> {

@@ -6,8 +6,9 @@ use super::{
     Cell, Fraction, Further, GeneratorCell, Input, Mixture, Outside, OutsideDigests, Plan, Stage, Work,
     key::key,
 };
-use crate::experiment::{
-    Arm, Budget, Classification, Control, Generator, Mix, Mode, ResolvedSpec, Segmentation, Source, Space,
+use crate::{
+    experiment::{Arm, Budget, Classification, Control, Generator, Mix, ResolvedSpec, Segmentation},
+    vocabulary::{Backbone, Extractor, Mode, Source},
 };
 
 struct Builder {
@@ -107,7 +108,7 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                 let work = Work::MeasureSegmentation { settings: task.clone(), on: task.report_on };
                 let inputs = vec![input("network", &train), input("data", data)];
                 let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
-                let (arm, model) = (arm.name.clone(), task.model.clone());
+                let (arm, model) = (arm.name.clone(), task.model.to_string());
                 b.plan.cells.push(Cell { task: "segmentation", arm, model, seed, train, measure });
             }
             if let (Some(task), Some(data)) = (&spec.tasks.classification, &cls_data) {
@@ -126,16 +127,16 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                             None => 0,
                         };
                         let settings = Classification { budget, epochs, synthetic_per_class, ..task.clone() };
-                        Work::TrainClassification { settings, model: model.clone(), mixture: phase.mixture }
+                        Work::TrainClassification { settings, model: *model, mixture: phase.mixture }
                     });
                     let work = Work::MeasureClassification {
                         settings: task.clone(),
-                        model: model.clone(),
+                        model: *model,
                         on: task.report_on,
                     };
                     let inputs = vec![input("network", &train), input("data", data)];
                     let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
-                    let (arm, model) = (arm.name.clone(), model.clone());
+                    let (arm, model) = (arm.name.clone(), model.to_string());
                     b.plan.cells.push(Cell { task: "classification", arm, model, seed, train, measure });
                 }
             }
@@ -387,7 +388,7 @@ fn judged(
                 (Work::JudgeSegmentation { settings: task.clone() }, task.image_size)
             }
             ("classification", _, Some(task)) => {
-                let model = cell.model.clone();
+                let Ok(model) = cell.model.parse() else { continue };
                 (Work::JudgeClassification { settings: task.clone(), model }, task.image_size)
             }
             _ => continue,
@@ -428,10 +429,10 @@ fn distances(
     let size = settings.image_size;
     let mut inputs = vec![input("data", &prepare(b, size))];
     let mut outside = Vec::new();
-    if measure.extractor.name == Space::Domain {
+    if measure.extractor.name == Extractor::Domain {
         let task = measure.extractor.domain_training();
         let data = prepare(b, task.image_size);
-        let model = "resnet18".to_owned();
+        let model = Backbone::Resnet18;
         let seed = spec.experiment.seeds.first().copied().unwrap_or_default();
         let work = Work::TrainClassification { settings: task, model, mixture: Mixture::real(1.0, seed) };
         let label = format!("train the domain extractor: resnet18 on view and phase, seed {seed}");

@@ -78,6 +78,7 @@ mod tests {
     use super::*;
     use crate::experiment::{Classification, Freeze, Preset, ReportOn, Segmentation};
     use crate::plan::Mixture;
+    use crate::vocabulary::Backbone;
 
     fn train(settings: Segmentation) -> Work {
         Work::TrainSegmentation { settings, mixture: Mixture::real(1.0, 0) }
@@ -96,7 +97,7 @@ mod tests {
         let of = |trainable_parameters, freeze| {
             let base = Classification::preset(Preset::Corrected);
             let settings = Classification { trainable_parameters, freeze, ..base };
-            let model = "resnet18".into();
+            let model = Backbone::Resnet18;
             let work = Work::TrainClassification { settings, model, mixture: Mixture::real(1.0, 0) };
             (key(&work, &[], &[]), params(&work))
         };

@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 pub use build::{build, generator_cells};
 pub use key::params;
 
-use crate::experiment::{
-    Budget, Classification, Generator, Measure, Mode, Phantom, ReportOn, ResolvedSpec, Segmentation, Source,
-    Split,
+use crate::{
+    experiment::{
+        Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, Split,
+    },
+    vocabulary::{Backbone, Mode, Source},
 };
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
@@ -96,7 +98,7 @@ pub enum Work {
     },
     TrainClassification {
         settings: Classification,
-        model: String,
+        model: Backbone,
         #[serde(flatten)]
         mixture: Mixture,
     },
@@ -107,7 +109,7 @@ pub enum Work {
     },
     JudgeClassification {
         settings: Classification,
-        model: String,
+        model: Backbone,
     },
     /// Gives synthetic images the masks that a network trained on the arm's real images sees in them.
     PseudoMasks {
@@ -131,7 +133,7 @@ pub enum Work {
     },
     MeasureClassification {
         settings: Classification,
-        model: String,
+        model: Backbone,
         on: ReportOn,
     },
     Report {
@@ -396,7 +398,7 @@ pub struct OutsideDigests {
     /// Whether the data root already is a manifest folder.
     pub data_is_manifest: bool,
     /// By model.
-    pub classification_weights: HashMap<String, Outside>,
+    pub classification_weights: HashMap<Backbone, Outside>,
     pub extractor_weights: Option<String>,
     /// Of the published figures.
     pub published: Option<String>,

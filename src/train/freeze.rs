@@ -28,7 +28,7 @@ mod tests {
     use tch::{Device, Tensor};
 
     use super::*;
-    use crate::nn::backbone::Backbone;
+    use crate::vocabulary::Backbone;
 
     #[test]
     fn two_million_are_as_many_as_in_the_papers_code_and_never_more_where_exact() {

@@ -17,11 +17,12 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
-    experiment::{Budget, Precision},
+    experiment::Budget,
     nn::weights,
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
+    vocabulary::Precision,
 };
 use checkpoint::{Best, Checkpoint, Standing};
 pub use classification::{channels, classification};
@@ -250,7 +251,7 @@ fn fit(
         val_patients: val.samples.patients() as u64,
         epochs: epochs(standing.step),
         steps: before.steps + standing.step,
-        precision: recipe.precision.name().into(),
+        precision: recipe.precision.as_str().into(),
     };
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     error::{Error, Result},
-    experiment::Precision,
+    vocabulary::Precision,
 };
 
 /// Numeric type of activations and working weights.

@@ -17,6 +17,7 @@ use crate::{
     },
     random,
     samples::Samples,
+    vocabulary::Structure,
 };
 
 struct SegmentationTask<'a> {
@@ -59,7 +60,7 @@ impl Task for SegmentationTask<'_> {
         }
         let means = sums.map(|(sum, n)| sum / f64::from(n));
         let mut scores = vec![("mean".to_owned(), "dice".to_owned(), self.mean(&means))];
-        for (structure, value) in dice::Structure::ALL.iter().zip(means) {
+        for (structure, value) in Structure::ALL.iter().zip(means) {
             scores.push((structure.as_str().into(), "dice".into(), value));
         }
         Ok(scores)
@@ -68,10 +69,9 @@ impl Task for SegmentationTask<'_> {
 
 impl SegmentationTask<'_> {
     fn mean(&self, means: &[f64; 4]) -> f64 {
-        let classes =
-            dice::Structure::ALL.iter().zip(means).filter(|(s, _)| dice::Structure::CLASSES.contains(s));
+        let classes = Structure::ALL.iter().zip(means).filter(|(s, _)| Structure::CLASSES.contains(s));
         if self.nan_poisons {
-            return classes.map(|(_, v)| v).sum::<f64>() / dice::Structure::CLASSES.len() as f64;
+            return classes.map(|(_, v)| v).sum::<f64>() / Structure::CLASSES.len() as f64;
         }
         dice::mean(means)
     }

@@ -18,6 +18,40 @@ words! {
     }
 }
 
+impl Source {
+    /// What lies on the disk, in words.
+    pub fn layout(self) -> &'static str {
+        match self {
+            Self::Camus => "CAMUS: database_nifti (or the older mhd/raw)",
+            Self::Diffecho => "The PNG folders of the DiffEcho repository",
+            Self::KaggleH5 => "The Kaggle copy: one HDF5 file",
+            Self::Folder => "A folder with manifest.csv",
+            Self::Phantom => "The phantom, in the layout of CAMUS",
+        }
+    }
+
+    /// What the images are, in words for a report.
+    pub fn description(self) -> String {
+        let camus = |what: &str| {
+            format!(
+                "{what}, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
+            )
+        };
+        match self {
+            Self::Camus => camus("CAMUS"),
+            Self::Diffecho => camus("DiffEcho's PNG folders of CAMUS"),
+            Self::KaggleH5 => camus("the Kaggle copy of CAMUS"),
+            Self::Folder => "a manifest folder".to_owned(),
+            Self::Phantom => "the built-in phantom, which is drawn and not measured".to_owned(),
+        }
+    }
+
+    /// Whether its folder may be a manifest folder already.
+    pub fn may_be_manifest(self) -> bool {
+        matches!(self, Self::Folder | Self::Camus)
+    }
+}
+
 words! {
     /// Which part of an experiment a patient belongs to.
     Split { Train = "train", Val = "val", Test = "test" }

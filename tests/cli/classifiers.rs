@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use synecho::nn::{backbone::Backbone, weights};
+use synecho::{nn::weights, vocabulary::Backbone};
 use tch::{Device, nn::VarStore};
 
 use crate::support::{Place, RUN, SMALL};
@@ -19,7 +19,7 @@ fn place() -> Place {
         backbone.init(&vs, 1);
         let variables: Vec<_> = vs.variables().into_iter().collect();
         let bytes = weights::to_bytes(&variables, vec![]).unwrap();
-        fs::write(place.path(&format!("nets/{}.safetensors", backbone.name())), bytes).unwrap();
+        fs::write(place.path(&format!("nets/{}.safetensors", backbone.as_str())), bytes).unwrap();
     }
     let spec = SMALL.replace(
         "label = \"view\"",
@@ -35,7 +35,7 @@ fn each_is_trained_and_measured_and_the_report_counts_what_was_trained() {
     assert_eq!(place.synecho(&RUN).well().stages_done(), (10, 10));
     let measurements = place.measurements("reports/small");
     for backbone in MODELS {
-        let start = format!("small,classification,real,{},0,test,,,,,accuracy,", backbone.name());
+        let start = format!("small,classification,real,{},0,test,,,,,accuracy,", backbone.as_str());
         assert!(measurements.lines().any(|line| line.starts_with(&start)), "{start}");
     }
     let page = place.read("reports/small/index.html").replace('\u{a0}', ",");

@@ -7,7 +7,7 @@ use serde_json::json;
 use synecho::{
     nn::tensor_file::{self, TensorFile},
     picture::Picture,
-    pipeline::{Pipeline, Request, Source, noise::ImageNoise, space::mask_to_control},
+    pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise, space::mask_to_control},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -39,7 +39,7 @@ const PROMPT: &str = "two-chamber apical view, ed, good quality";
 
 /// What Synecho makes of two prompts (or classes) from this noise.
 fn ours(name: &str, folder: &Path, mask: &Picture, noise: &Tensor) -> Tensor {
-    let source = Source {
+    let source = PipelineSource {
         pipeline: folder,
         controlnet: None,
         scheduler: None,

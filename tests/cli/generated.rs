@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use synecho::{
     data::split,
-    experiment::Label,
-    manifest::{Manifest, Row, Split},
+    manifest::{Manifest, Row},
     picture::Picture,
     samples::class_of,
+    vocabulary::{Label, Split},
 };
 
 use crate::{

@@ -9,7 +9,7 @@ use std::{
 };
 
 use synecho::{
-    measure::extractor::{BATCH, Convention, Extractor, How, Input, Pixels, images_of},
+    measure::extractor::{BATCH, FeatureExtractor, How, Input, Pixels, images_of},
     nn::{
         inception::{self, Inception, Pooling},
         mode::Mode,
@@ -18,6 +18,7 @@ use synecho::{
     },
     picture::write_png,
     progress::Progress,
+    vocabulary::Convention,
 };
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -94,13 +95,14 @@ fn kept(features: &Tensor) -> Vec<f32> {
     values(&features.slice(1, 0, None, COLUMNS))
 }
 
-fn features(extractor: &Extractor, images: &[PathBuf]) -> Tensor {
+fn features(extractor: &FeatureExtractor, images: &[PathBuf]) -> Tensor {
     let how = How { batch: BATCH, skip_unreadable: false, cache: None, progress: &Progress::new(true) };
     extractor.features(images, &how).unwrap().values
 }
 
-fn extractor(convention: Convention) -> Extractor {
-    Extractor::inception_fid(Some(&folder().join("inception.safetensors")), convention, Device::Cpu).unwrap()
+fn extractor(convention: Convention) -> FeatureExtractor {
+    FeatureExtractor::inception_fid(Some(&folder().join("inception.safetensors")), convention, Device::Cpu)
+        .unwrap()
 }
 
 #[test]
@@ -108,11 +110,11 @@ fn features_equal_those_of_the_three_tools() {
     let tensors = Tensors::read("features.safetensors");
     let images = images_of(&folder().join("images"), None).unwrap();
     assert_eq!(images.len(), IMAGES);
-    for &convention in Convention::ALL {
+    for convention in Convention::ALL {
         let found = features(&extractor(convention), &images);
         assert_eq!(found.size(), [IMAGES as i64, 2048]);
         let found = kept(&found);
-        for &other in Convention::ALL {
+        for other in Convention::ALL {
             let (_, expected) = tensors.f32(other.as_str());
             let difference = largest_difference(&found, &expected);
             println!("{convention} here, {other} there: {difference:e}");
@@ -149,9 +151,9 @@ fn fid_equals_that_of_the_three_tools() {
         let told: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
         told["value"].as_f64().unwrap()
     };
-    for &convention in Convention::ALL {
+    for convention in Convention::ALL {
         let found = fid(convention);
-        for &other in Convention::ALL {
+        for other in Convention::ALL {
             let expected = f64::from(tensors.f32(&format!("{other}/fid")).1[0]);
             let difference = (found / expected - 1.0).abs();
             println!("{convention} here, {other} there: {found} and {expected}, {difference:e} of it");
@@ -188,7 +190,7 @@ fn images_are_resized_as_the_three_tools_do_it() {
     let tensors = Tensors::read("features.safetensors");
     for i in 0..SIZES.len() {
         let pixels = made_up(i);
-        for &convention in Convention::ALL {
+        for convention in Convention::ALL {
             let input = Input::Inception(convention);
             let mut out = vec![0f32; input.values()];
             input.write(&pixels, &mut out);
@@ -263,7 +265,7 @@ fn pictures_through_resnet50_equal_torchvisions() {
     let (_, expected) = Tensors::read("features.safetensors").f32("resnet50/pictures");
     let images = &images_of(&folder().join("images"), None).unwrap()[..SIZES.len()];
     let weights = folder().join("resnet50.safetensors");
-    let found = kept(&features(&Extractor::resnet50(Some(&weights), Device::Cpu).unwrap(), images));
+    let found = kept(&features(&FeatureExtractor::resnet50(Some(&weights), Device::Cpu).unwrap(), images));
     let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
     let difference = largest_difference(&found, &expected) / scale;
     assert!(difference < SAME, "{difference} of {scale}");

@@ -2,10 +2,13 @@
 //! interval against statsmodels 0.15.0. Fixtures: make_measures.py.
 
 use serde::Deserialize;
-use synecho::measure::{
-    classification::{scores, wilson},
-    dice::{self, Structure},
-    surface_distance::{Missing, outline_distances, percentile, surface_distance},
+use synecho::{
+    measure::{
+        classification::{scores, wilson},
+        dice,
+        surface_distance::{Missing, outline_distances, percentile, surface_distance},
+    },
+    vocabulary::Structure,
 };
 
 use crate::{Tensors, json};

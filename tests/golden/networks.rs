@@ -3,7 +3,6 @@
 
 use synecho::{
     nn::{
-        backbone::Backbone,
         classifier::Classifier,
         efficientnet::efficientnet_b0_with,
         mode::{Mode, Step},
@@ -11,6 +10,7 @@ use synecho::{
         unet::{UNet, UNetConfig},
     },
     train::dice_loss,
+    vocabulary::Backbone,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -133,7 +133,7 @@ fn backbones_equal_torchvisions_in_evaluation_and_in_training() {
             Some("features.8.1"),
         ),
     ] {
-        let key = backbone.name();
+        let key = backbone.as_str();
         let vs = nn::VarStore::new(Device::Cpu);
         let (net, train) = without_dropout(backbone, &vs);
         fill_with_gain(&vs, key, gain);

@@ -20,10 +20,11 @@ use synecho::{
         unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
     },
     pipeline::{
-        Mode, Pipeline, Request, Source,
+        Pipeline, PipelineSource, Request,
         folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
         noise::Noise,
     },
+    vocabulary::Mode,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -161,8 +162,8 @@ impl Noise for Given {
     }
 }
 
-fn source<'a>(pipeline: &'a Path, case: &Case) -> Source<'a> {
-    Source {
+fn source<'a>(pipeline: &'a Path, case: &Case) -> PipelineSource<'a> {
+    PipelineSource {
         pipeline,
         controlnet: None,
         scheduler: case.scheduler.as_deref().map(|name| name.parse().unwrap()),
@@ -180,7 +181,7 @@ fn latents(case: &Case) -> Tensor {
 }
 
 /// The largest difference from upstream's images.
-fn difference(fixture: &Fixture, case: &Case, source: &Source, change: impl Fn(&mut Request)) -> f32 {
+fn difference(fixture: &Fixture, case: &Case, source: &PipelineSource, change: impl Fn(&mut Request)) -> f32 {
     let pipeline = Pipeline::load(source).unwrap();
     let control = (signal("control", &[1, 3, 16, 16]) + 1.0) / 2.0;
     let text = pipeline.mode() != Mode::Unconditional;
@@ -258,14 +259,14 @@ fn pipelines_with_a_controlnet_equal_diffusers() {
     fixture.text(&folder, "text/scheduler");
     fixture.controlnet(&controlnet);
     for case in cases(&fixture, "control/") {
-        let source = Source { controlnet: Some(&controlnet), ..source(&folder, case) };
+        let source = PipelineSource { controlnet: Some(&controlnet), ..source(&folder, case) };
         let found = difference(&fixture, case, &source, |_| {});
         println!("{}: {found:e}", case.name);
         assert!(found < 2e-3, "{}: {found}", case.name);
     }
     // What must not pass: the ControlNet at its full weight.
     let case = case(&fixture, "control/unipc");
-    let source = Source { controlnet: Some(&controlnet), ..source(&folder, case) };
+    let source = PipelineSource { controlnet: Some(&controlnet), ..source(&folder, case) };
     assert!(difference(&fixture, case, &source, |request| request.conditioning_scale = 1.0) > 2e-3);
 }
 

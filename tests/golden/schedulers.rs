@@ -9,8 +9,9 @@ use synecho::{
     error::{Error, Result},
     nn::{
         config::Config,
-        schedulers::{BetaSchedule, PredictionType, Scheduler, SchedulerClass, SchedulerConfig},
+        schedulers::{BetaSchedule, PredictionType, Scheduler, SchedulerConfig},
     },
+    vocabulary::Sampler,
 };
 use tch::{Kind, Tensor};
 
@@ -67,7 +68,7 @@ fn kind(dtype: &str) -> Kind {
 
 fn read(scheduler: &str, config: &str) -> Result<SchedulerConfig> {
     let config = Config::parse(config, Path::new("scheduler/scheduler_config.json"))?;
-    SchedulerConfig::read_as(&config, scheduler.parse()?)
+    SchedulerConfig::read_as(&config, scheduler.parse().map_err(synecho::Error::input)?)
 }
 
 /// The stand-in for a network: the twin of make_schedulers.py's.
@@ -269,11 +270,11 @@ fn noise_is_added_as_in_diffusers() {
 #[test]
 fn defaults_are_diffusers() {
     let fixture: Fixture = json("schedulers.json");
-    for class in SchedulerClass::ALL {
-        let ours = read(class.name(), "{}").unwrap();
+    for class in Sampler::ALL {
+        let ours = read(class.as_str(), "{}").unwrap();
         assert_eq!(ours.class(), class);
         let written = ours.to_json();
-        let upstream = &fixture.defaults[class.name()];
+        let upstream = &fixture.defaults[class.as_str()];
         for (key, value) in written.as_object().unwrap() {
             let expected = upstream.get(key).unwrap_or_else(|| panic!("{class} has no {key}"));
             let same = match (value.as_f64(), expected.as_f64()) {
@@ -283,8 +284,8 @@ fn defaults_are_diffusers() {
             assert!(same, "{class} {key}: {value}, upstream {expected}");
         }
         // Upstream's own file, with every key, is read as the same; ours too.
-        assert_eq!(read(class.name(), &upstream.to_string()).unwrap(), ours);
-        assert_eq!(read(class.name(), &written.to_string()).unwrap(), ours);
+        assert_eq!(read(class.as_str(), &upstream.to_string()).unwrap(), ours);
+        assert_eq!(read(class.as_str(), &written.to_string()).unwrap(), ours);
         let config = Config::parse(&written.to_string(), Path::new("x.json")).unwrap();
         assert_eq!(SchedulerConfig::read(&config).unwrap(), ours);
     }
@@ -334,15 +335,15 @@ fn unsupported_values_are_refused_by_name() {
     let euler = Config::parse(r#"{"_class_name": "EulerDiscreteScheduler"}"#, Path::new("x.json")).unwrap();
     let text = SchedulerConfig::read(&euler).unwrap_err().to_string();
     assert!(text.contains("EulerDiscreteScheduler") && text.contains("DDIMScheduler"), "{text}");
-    assert!("euler".parse::<SchedulerClass>().unwrap_err().to_string().contains("dpmsolver++"));
+    assert!("euler".parse::<Sampler>().unwrap_err().to_string().contains("dpmsolver++"));
 }
 
 #[test]
 fn steps_out_of_turn_are_errors() {
     let x = signal("x", &SHAPE);
     let mut draw = |shape: &[i64]| Ok(signal("noise", shape));
-    for class in SchedulerClass::ALL {
-        let mut scheduler = Scheduler::new(&read(class.name(), "{}").unwrap()).unwrap();
+    for class in Sampler::ALL {
+        let mut scheduler = Scheduler::new(&read(class.as_str(), "{}").unwrap()).unwrap();
         assert!(scheduler.step(&x, 999, &x, &mut draw).is_err(), "{class}: before set_timesteps");
         for steps in [0, 1001] {
             assert_eq!(scheduler.set_timesteps(steps).unwrap_err().exit_code(), 2, "{class}: {steps}");

@@ -9,13 +9,16 @@ use std::{
 };
 
 use super::{Item, bare_row, layout};
-use crate::data::{
-    metaimage, nifti,
-    slice::Slice,
-    stage::{Loaded, size_mismatch},
-};
 use crate::error::{AtPath, Error, Result};
-use crate::manifest::{Phase, Quality, Sex, Split, View};
+use crate::vocabulary::{Phase, Quality, Sex, Split, View};
+use crate::{
+    data::{
+        metaimage, nifti,
+        slice::Slice,
+        stage::{Loaded, size_mismatch},
+    },
+    vocabulary::Source,
+};
 
 /// Prefix for the patients of the older `testing/`: that release numbers them from 1 again.
 const TESTING_PREFIX: &str = "testing-";
@@ -27,8 +30,8 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
     for Database { folder, testing } in databases {
         for (patient, folder) in patients(&folder)? {
             let info = Info::read(&folder)?;
-            for &view in View::ALL {
-                for &phase in Phase::ALL {
+            for view in View::ALL {
+                for phase in Phase::ALL {
                     let stem = format!("{patient}_{view}_{phase}");
                     let mask = first_file(&folder, &format!("{stem}_gt"));
                     let image = match (first_file(&folder, &stem), &mask) {
@@ -79,7 +82,7 @@ fn databases(src: &Path) -> Result<Vec<Database>> {
         }
     }
     if !src.is_dir() || patients(src)?.is_empty() {
-        return Err(Error::input("this is not CAMUS").at(src).help(layout(super::Format::Camus)));
+        return Err(Error::input("this is not CAMUS").at(src).help(layout(Source::Camus)));
     }
     Ok(vec![database(src.to_owned())])
 }
@@ -141,7 +144,7 @@ struct Info {
 impl Info {
     fn read(folder: &Path) -> Result<Self> {
         let mut info = Self::default();
-        for &view in View::ALL {
+        for view in View::ALL {
             let file = folder.join(format!("Info_{view}.cfg"));
             if file.is_file() {
                 let text = std::fs::read_to_string(&file).at_path(&file, "cannot read the patient's data")?;

@@ -12,10 +12,13 @@ use std::{
 };
 
 use super::{Item, bare_row, layout};
-use crate::data::stage::{Loaded, size_mismatch};
 use crate::error::{AtPath, Error, Result};
-use crate::manifest::{Phase, Split, View};
 use crate::picture::Picture;
+use crate::vocabulary::{Phase, Split, View};
+use crate::{
+    data::stage::{Loaded, size_mismatch},
+    vocabulary::Source,
+};
 
 pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
     let mut splits: BTreeMap<u32, (Split, PathBuf)> = BTreeMap::new();
@@ -24,9 +27,7 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
         let frames = src.join(format!("{name}_frames"));
         let masks = src.join(format!("{name}_masks"));
         if !frames.is_dir() {
-            return Err(Error::input("there is no such folder")
-                .at(&frames)
-                .help(layout(super::Format::Diffecho)));
+            return Err(Error::input("there is no such folder").at(&frames).help(layout(Source::Diffecho)));
         }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&frames).at_path(&frames, "cannot look into the folder")? {

@@ -11,8 +11,11 @@ use hdf5_metno::{Dataset, File};
 use super::{Item, bare_row, diffecho::classes_of_grey, layout};
 use crate::data::stage::Loaded;
 use crate::error::{Error, Result};
-use crate::manifest::{CLASSES, Phase, Split, View};
 use crate::picture::Picture;
+use crate::{
+    manifest::CLASSES,
+    vocabulary::{Phase, Split, View},
+};
 
 const VALIDATION: usize = 50;
 
@@ -41,8 +44,8 @@ pub fn find(src: &Path) -> Result<Vec<Item<'_>>> {
     })?;
     let mut items = Vec::new();
     let mut people = None;
-    for &view in View::ALL {
-        for &phase in Phase::ALL {
+    for view in View::ALL {
+        for phase in Phase::ALL {
             let key = |what: &str| {
                 let view = view.as_str().to_lowercase();
                 format!("train {view} {phase} {what}")

@@ -1,65 +1,21 @@
 //! Importers: CAMUS and its cousins become one folder with a manifest.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::path::{Path, PathBuf};
 
 use super::Progress;
 use super::phantom::carry_marker;
 use super::stage::{Loaded, Staging, write_folder};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Phase, Row, View};
+use crate::{
+    manifest::{Manifest, Row},
+    vocabulary::{Phase, Source, View},
+};
 
 mod camus;
 mod diffecho;
 mod folder;
 #[cfg(feature = "hdf5")]
 mod kaggle;
-
-/// How a data set lies on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// The official release: `database_nifti/patient0001/…nii.gz`, or the older `training/` and
-    /// `testing/` with `.mhd` and `.raw`.
-    Camus,
-    /// The PNG folders that the DiffEcho repository writes.
-    Diffecho,
-    /// The Kaggle copy that DiffEcho starts from: one HDF5 file. Needs the cargo feature `hdf5`.
-    KaggleH5,
-    /// A folder with a manifest already.
-    Folder,
-}
-
-impl Format {
-    pub const ALL: [Self; 4] = [Self::Camus, Self::Diffecho, Self::KaggleH5, Self::Folder];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Camus => "camus",
-            Self::Diffecho => "diffecho",
-            Self::KaggleH5 => "kaggle-h5",
-            Self::Folder => "folder",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.as_str() == text)
-            .ok_or_else(|| format!("expected one of camus, diffecho, kaggle-h5, folder, found {text:?}"))
-    }
-}
 
 /// One acquisition that an importer found: what is known of it, and how to read it.
 struct Item<'a> {
@@ -76,16 +32,17 @@ struct Item<'a> {
 /// # Errors
 /// A layout that is not `format`'s, and any file that cannot be read, is of another size than its
 /// mask, or holds values that it may not: each with the file's name.
-pub fn import(format: Format, src: &Path, to: &Path, progress: Progress) -> Result<Manifest> {
+pub fn import(format: Source, src: &Path, to: &Path, progress: Progress) -> Result<Manifest> {
     if !src.exists() {
         return Err(Error::input("there is no such file or folder").at(src).help(layout(format)));
     }
     let staging = Staging::new(to)?;
     let mut items = match format {
-        Format::Camus => camus::find(src)?,
-        Format::Diffecho => diffecho::find(src)?,
-        Format::KaggleH5 => kaggle_h5(src)?,
-        Format::Folder => folder::find(src)?,
+        // The phantom is drawn in CAMUS's layout.
+        Source::Camus | Source::Phantom => camus::find(src)?,
+        Source::Diffecho => diffecho::find(src)?,
+        Source::KaggleH5 => kaggle_h5(src)?,
+        Source::Folder => folder::find(src)?,
     };
     if items.is_empty() {
         return Err(Error::input("no images found").at(src).help(layout(format)));
@@ -106,16 +63,16 @@ pub fn import(format: Format, src: &Path, to: &Path, progress: Progress) -> Resu
 }
 
 /// What `src` should look like, for error messages.
-fn layout(format: Format) -> &'static str {
+fn layout(format: Source) -> &'static str {
     match format {
-        Format::Camus => {
+        Source::Camus | Source::Phantom => {
             "expected the folder that holds database_nifti/patient0001/patient0001_2CH_ED.nii.gz (or the older training/patient0001/patient0001_2CH_ED.mhd)"
         }
-        Format::Diffecho => {
+        Source::Diffecho => {
             "expected the folder that holds train_frames/ch2_ed_frame_100.png, train_masks/ch2_ed_mask_100.png, valid_frames/ and valid_masks/"
         }
-        Format::KaggleH5 => "expected the file subject_based_dataset.hdf5",
-        Format::Folder => "expected a folder with manifest.csv",
+        Source::KaggleH5 => "expected the file subject_based_dataset.hdf5",
+        Source::Folder => "expected a folder with manifest.csv",
     }
 }
 
@@ -142,9 +99,9 @@ mod tests {
 
     #[test]
     fn formats_are_named_as_on_the_command_line() {
-        for format in Format::ALL {
+        for format in Source::ALL {
             assert_eq!(format.to_string().parse(), Ok(format));
         }
-        assert!("nifti".parse::<Format>().unwrap_err().contains("camus, diffecho, kaggle-h5, folder"));
+        assert!("nifti".parse::<Source>().unwrap_err().contains("camus, diffecho, kaggle-h5, folder"));
     }
 }

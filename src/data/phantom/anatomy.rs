@@ -7,8 +7,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
-use crate::manifest::{Phase, Quality, Sex, View};
 use crate::random;
+use crate::vocabulary::{Phase, Quality, Sex, View};
 
 /// One person.
 #[derive(Debug, Clone, PartialEq)]
@@ -317,7 +317,7 @@ mod tests {
             let (ed, es) = (p.volume(Phase::Ed), p.volume(Phase::Es));
             assert!((40.0..330.0).contains(&ed), "{ed} ml");
             assert!((1.0 - es / ed - p.ef).abs() < 1e-12);
-            for &view in View::ALL {
+            for view in View::ALL {
                 let (ed, es) = (p.heart(view, Phase::Ed), p.heart(view, Phase::Es));
                 assert!(es.length < ed.length && es.left < ed.left && es.wall > ed.wall);
                 assert!(es.roof - es.length > ed.roof - ed.length, "the atrium fills");

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use super::{Progress, nifti, stage::Staging};
 use crate::error::{AtPath, Error, Result};
-use crate::manifest::{Phase, Split, View};
 use crate::picture::Picture;
 use crate::random;
+use crate::vocabulary::{Phase, Split, View};
 
 pub mod anatomy;
 mod ultrasound;
@@ -112,8 +112,8 @@ fn write_patient(root: &Path, seed: u64, number: u64, size: usize) -> Result<()>
     let folder = root.join("database_nifti").join(&name);
     std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
     let spec = PhantomSpec { patients: 1, size, seed };
-    for &view in View::ALL {
-        for &phase in Phase::ALL {
+    for view in View::ALL {
+        for phase in Phase::ALL {
             let (image, mask) = acquisition(&patient, &patient.heart(view, phase), &spec, number);
             for (picture, suffix) in [(image, ""), (mask, "_gt")] {
                 let file = folder.join(format!("{name}_{view}_{phase}{suffix}.nii.gz"));

@@ -11,9 +11,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::anatomy::{Heart, Patient, Place};
-use crate::manifest::{Phase, Quality, View};
 use crate::picture::Picture;
 use crate::random;
+use crate::vocabulary::{Phase, Quality, View};
 
 /// Angle between scan lines, radians.
 const LINE_STEP: f64 = 0.35 * std::f64::consts::PI / 180.0;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::{DATA, Place};
 use crate::{
     error::{AtPath, Result},
-    experiment::{GeneratorMeasure, Label, Measure, Space},
-    manifest::{Manifest, Split},
+    experiment::Measure,
+    manifest::Manifest,
     measure::{
-        extractor::{BATCH, Extractor, How},
+        extractor::{BATCH, FeatureExtractor, How},
         generators::{self, Images, reference},
         networks,
     },
@@ -16,6 +16,7 @@ use crate::{
     results::{self, Measurement, NearestPair},
     samples::Samples,
     train,
+    vocabulary::{Extractor, GeneratorMeasure, Label, Split},
 };
 
 /// The nearest pairs of synthetic and training images.
@@ -75,21 +76,23 @@ pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> 
 struct Taking<'a> {
     place: &'a Place<'a>,
     measure: &'a Measure,
-    extractor: Extractor,
+    extractor: FeatureExtractor,
 }
 
 impl<'a> Taking<'a> {
     fn new(place: &'a Place<'a>, measure: &'a Measure) -> Result<Self> {
         let (weights, device) = (place.outside("weights"), place.device);
         let extractor = match measure.extractor.name {
-            Space::InceptionFid => Extractor::inception_fid(weights, measure.extractor.convention, device)?,
-            Space::Resnet50 => Extractor::resnet50(weights, device)?,
-            Space::Domain => {
+            Extractor::InceptionFid => {
+                FeatureExtractor::inception_fid(weights, measure.extractor.convention, device)?
+            }
+            Extractor::Resnet50 => FeatureExtractor::resnet50(weights, device)?,
+            Extractor::Domain => {
                 let network = place.artifact("network")?.join(train::WEIGHTS);
                 let training = measure.extractor.domain_training();
                 let channels = train::channels(&training).map(|c| (c.mean, c.std));
                 let classes = Label::classes(training.label).len();
-                Extractor::domain(Some(&network), classes, training.image_size, channels, device)?
+                FeatureExtractor::domain(Some(&network), classes, training.image_size, channels, device)?
             }
         };
         Ok(Self { place, measure, extractor })

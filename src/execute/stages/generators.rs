@@ -11,18 +11,21 @@ use super::{
 use crate::{
     aggregate,
     error::{Error, Result},
-    experiment::{self, Label, Mode, ResolvedSpec},
-    manifest::{Manifest, Phase, Row, Split, View},
+    experiment::{self, ResolvedSpec},
+    manifest::{Manifest, Row},
     measure::{generators, networks},
     picture::Picture,
     plan::{self, GeneratorCell},
-    report::ReportInput,
-    report::generators::{
-        Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances,
+    report::{
+        ReportInput,
+        generators::{
+            Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances,
+        },
     },
     results::{self, CurvePoint, Measurement, NearestPair, word},
     samples::class_of,
     train,
+    vocabulary::{Label, Mode, Phase, Split, View},
 };
 
 /// Pictures a class, on either side of the sample figure; fewer where masks stand between them.
@@ -174,14 +177,14 @@ fn cost(artifact: &Path) -> Option<Cost> {
 /// Those that looked at the images of at least one generator.
 fn judges(place: &Place, spec: &ResolvedSpec) -> Vec<Judge> {
     let (Some(arm), Some(&seed)) = (spec.judge(), spec.experiment.seeds.first()) else { return Vec::new() };
-    let segmentation = spec.tasks.segmentation.as_ref().map(|t| ("segmentation", Some(&t.model), ""));
+    let segmentation = spec.tasks.segmentation.as_ref().map(|t| ("segmentation", Some(t.model.as_str()), ""));
     let classification = spec.tasks.classification.as_ref().map(|t| {
         let label = match t.label {
             Label::Phase => "phase",
             Label::View => "view",
             Label::ViewPhase => "view and phase",
         };
-        ("classification", t.models.first(), label)
+        ("classification", t.models.first().map(|model| model.as_str()), label)
     });
     segmentation
         .into_iter()
@@ -193,7 +196,7 @@ fn judges(place: &Place, spec: &ResolvedSpec) -> Vec<Judge> {
         .map(|(task, model, label)| Judge {
             task: task.to_owned(),
             arm: arm.name.clone(),
-            model: model.cloned().unwrap_or_default(),
+            model: model.unwrap_or_default().to_owned(),
             seed,
             label: label.to_owned(),
         })
@@ -205,7 +208,7 @@ fn sampling(settings: &experiment::Generator) -> String {
     if settings.mode == Mode::External {
         return String::new();
     }
-    let mut words = format!("{}, {} steps", settings.scheduler.name(), settings.sampling_steps);
+    let mut words = format!("{}, {} steps", settings.scheduler.as_str(), settings.sampling_steps);
     if settings.mode != Mode::Unconditional || settings.guidance > 1.0 {
         words += &format!(", guidance {}", settings.guidance);
         words += if settings.guidance == 1.0 { " (none)" } else { "" };

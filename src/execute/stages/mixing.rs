@@ -12,12 +12,12 @@ use super::{DATA, Place};
 use crate::{
     data,
     error::{AtPath, Error, Result},
-    experiment::Label,
-    manifest::{Manifest, Row, Split},
+    manifest::{Manifest, Row},
     plan::{Fraction, Further, Mixture},
     random,
     samples::{MaskReading, Samples, class_of},
     train,
+    vocabulary::{Label, Split},
 };
 
 /// The greatest number of synthetic (or repeated) images of each class.
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn row(i: usize, source: Option<&str>) -> Row {
-        use crate::manifest::{Phase, View};
+        use crate::vocabulary::{Phase, View};
         Row {
             split: Some(Split::Train),
             generator: Some("g".into()),

@@ -18,16 +18,16 @@ use super::is_manifest_folder;
 use crate::{
     data,
     error::{AtPath, Error, Result},
-    experiment::{self, HeldOut, ReportOn, Source, SplitScheme},
+    experiment::{self, HeldOut, ReportOn, SplitScheme},
     generate,
-    manifest::{Manifest, Split},
+    manifest::Manifest,
     measure::{networks, texture},
-    nn::backbone::Backbone,
     plan::{Fraction, Stage, Work},
     progress::Progress,
     report, results,
     samples::{MaskReading, Samples},
     train,
+    vocabulary::{Backbone, Mode, Source, Split},
 };
 
 /// A stage with everything that it may touch.
@@ -81,9 +81,8 @@ pub(super) fn perform(place: &Place) -> Result<()> {
                 Some(path) => path.to_owned(),
                 None => place.artifact("source")?.join(DATA),
             };
-            let format = import_format(*format);
             with_bar(place, "images", |p| {
-                data::import::import(format, &source, &place.out.join(DATA), p).map(|_| ())
+                data::import::import(*format, &source, &place.out.join(DATA), p).map(|_| ())
             })
         }
         Work::Prepare { image_size, split } => prepare(place, *image_size, split),
@@ -105,7 +104,7 @@ pub(super) fn perform(place: &Place) -> Result<()> {
             let most = (settings.synthetic_per_class > 0)
                 .then_some(mixing::Most { per_class: settings.synthetic_per_class, label: settings.label });
             let data = mixing::task_data(place, mixture, None, most)?;
-            let (backbone, weights) = (Backbone::named(model)?, place.outside("weights"));
+            let (backbone, weights) = (*model, place.outside("weights"));
             train::classification(settings, backbone, weights, &data, mixture.seed, &setting(place))
         }
         Work::PseudoMasks { settings } => pseudo_masks(place, settings),
@@ -122,11 +121,11 @@ pub(super) fn perform(place: &Place) -> Result<()> {
         Work::MeasureReference { measure, per_class } => distances::references(place, measure, *per_class),
         Work::JudgeSegmentation { settings } => measure_segmentation(place, settings, Split::Train),
         Work::JudgeClassification { settings, model } => {
-            measure_classification(place, settings, model, Split::Train)
+            measure_classification(place, settings, *model, Split::Train)
         }
         Work::MeasureSegmentation { settings, on } => measure_segmentation(place, settings, split_of(*on)),
         Work::MeasureClassification { settings, model, on } => {
-            measure_classification(place, settings, model, split_of(*on))
+            measure_classification(place, settings, *model, split_of(*on))
         }
         Work::Report { spec } => report::write(&report_input::report_input(place, spec)?, &place.out),
     }
@@ -142,14 +141,14 @@ fn measure_segmentation(place: &Place, settings: &experiment::Segmentation, spli
 fn measure_classification(
     place: &Place,
     settings: &experiment::Classification,
-    model: &str,
+    model: Backbone,
     split: Split,
 ) -> Result<()> {
     let samples = Samples::read(&place.manifest()?, split, None, None)?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
     let channels = train::channels(settings).map(|c| (c.mean, c.std));
-    let network = (Backbone::named(model)?, network.as_path());
+    let network = (model, network.as_path());
     networks::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
 }
 
@@ -159,17 +158,6 @@ fn with_bar<T>(place: &Place, things: &str, work: impl FnOnce(data::Progress) ->
         bar.total(total as u64);
         bar.set(done as u64);
     })
-}
-
-/// The importer of a source.
-pub fn import_format(source: Source) -> data::import::Format {
-    use data::import::Format;
-    match source {
-        Source::Camus | Source::Phantom => Format::Camus,
-        Source::Diffecho => Format::Diffecho,
-        Source::KaggleH5 => Format::KaggleH5,
-        Source::Folder => Format::Folder,
-    }
 }
 
 fn prepare(place: &Place, image_size: usize, split: &experiment::Split) -> Result<()> {
@@ -227,7 +215,7 @@ fn train_generator(
 ) -> Result<()> {
     let manifest = place.manifest()?;
     let chosen = mixing::arm_patients(&manifest, patients);
-    let masks = match settings.mode == experiment::Mode::TextSegmentation {
+    let masks = match settings.mode == Mode::TextSegmentation {
         true => Some(MaskReading::RIGHT),
         false => None,
     };
@@ -329,9 +317,7 @@ fn import_synthetic(place: &Place) -> Result<()> {
             std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
             with_bar(place, "images", |p| data::prepare::copy(&manifest, &to, p))?
         }
-        false => {
-            with_bar(place, "images", |p| data::import::import(data::import::Format::Folder, source, &to, p))?
-        }
+        false => with_bar(place, "images", |p| data::import::import(Source::Folder, source, &to, p))?,
     };
     for row in &mut manifest.rows {
         row.split = Some(Split::Train);

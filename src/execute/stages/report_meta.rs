@@ -8,9 +8,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    experiment::{self, ReportOn, ResolvedSpec, Source, SplitScheme},
-    manifest::{Manifest, Split},
+    experiment::{self, ReportOn, ResolvedSpec, SplitScheme},
+    manifest::Manifest,
     report::{ArmInfo, ReportMeta},
+    vocabulary::{Mode, Split},
 };
 
 /// The report's head.
@@ -31,7 +32,7 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         if description.is_empty() {
             description = format!(
                 "{}: {} to train on, {} for validation (they choose the checkpoint) and {} as test; split by patient ({}).",
-                source_words(spec.data.source),
+                spec.data.source.description(),
                 count(Split::Train),
                 count(Split::Val),
                 count(Split::Test),
@@ -139,7 +140,7 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     if trained && few > 0 {
         limits.push("A generator of fewer patients was trained for each seed, on the patients of that seed: the spread over seeds is that of patients, generators and networks together.".to_owned());
     }
-    let masked = |g: &&experiment::Generator| g.is_trained() && g.mode == experiment::Mode::TextSegmentation;
+    let masked = |g: &&experiment::Generator| g.is_trained() && g.mode == Mode::TextSegmentation;
     let from_masks: Vec<_> =
         arms().filter_map(|arm| spec.generators.get(arm.synthetic.as_ref()?)).filter(masked).collect();
     if !from_masks.is_empty() {
@@ -195,21 +196,6 @@ fn trained_with(place: &Place) -> BTreeSet<String> {
         Some(format!("{}, commit {commit}, {device}, {threads} thread(s)", versions.join(", ")))
     })
     .collect()
-}
-
-fn source_words(source: Source) -> String {
-    let of_camus = |what: &str| {
-        format!(
-            "{what}, echocardiograms in the apical two- and four-chamber views (2CH, 4CH) at end diastole and end systole (ED, ES)"
-        )
-    };
-    match source {
-        Source::Camus => of_camus("CAMUS"),
-        Source::Diffecho => of_camus("DiffEcho's PNG folders of CAMUS"),
-        Source::KaggleH5 => of_camus("the Kaggle copy of CAMUS"),
-        Source::Folder => "a manifest folder".to_owned(),
-        Source::Phantom => "the built-in phantom, which is drawn and not measured".to_owned(),
-    }
 }
 
 fn split_words(split: &experiment::Split) -> String {

@@ -5,10 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use super::Check;
 use crate::{
     error::Result,
-    experiment::{
-        Generator, GeneratorSpec, ImageSpace, MaskConditioning, Mode, NoiseLevels, Precision, Sampler,
-        read::nearest,
-    },
+    experiment::{Generator, GeneratorSpec, ImageSpace, MaskConditioning, read::nearest},
+    vocabulary::{Mode, NoiseLevels, Precision, Sampler},
 };
 
 pub(super) fn resolve(
@@ -91,7 +89,7 @@ fn checked(g: &Generator, key: &dyn Fn(&str) -> String, check: &Check) -> Result
         NoiseLevels::LogSnr => g.scheduler == Sampler::DpmSolver,
     };
     if !fits {
-        let (name, levels) = (g.scheduler.name(), g.noise_levels.name());
+        let (name, levels) = (g.scheduler.as_str(), g.noise_levels.as_str());
         let problem = format!("the scheduler {name} has no noise levels {levels:?}");
         return fault(
             "noise_levels",

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::Check;
 use crate::{
     error::Result,
-    experiment::{Generator, Measure, MeasureSpec, Space},
+    experiment::{Generator, Measure, MeasureSpec},
+    vocabulary::Extractor,
 };
 
 pub(super) fn resolve(
@@ -47,7 +48,7 @@ pub(super) fn resolve(
     let extractor = &measure.extractor;
     let file = &extractor.weights;
     match extractor.name {
-        Space::Domain if !file.as_os_str().is_empty() => {
+        Extractor::Domain if !file.as_os_str().is_empty() => {
             let problem = if named {
                 "the domain network is trained on the real images of this experiment"
             } else {
@@ -56,7 +57,7 @@ pub(super) fn resolve(
             let help = "set name = \"inception-fid\" or \"resnet50\", or remove `weights`";
             return fault("extractor.weights", problem, help);
         }
-        Space::Domain => {
+        Extractor::Domain => {
             // As of a classifier's images.
             range("extractor.image_size", extractor.image_size, 40.0, 1024.0)?;
             range("extractor.epochs", extractor.epochs, 1.0, 1e6)?;
@@ -79,7 +80,7 @@ pub(super) fn resolve(
 mod tests {
     use std::path::Path;
 
-    use crate::experiment::{self, GeneratorMeasure};
+    use crate::{experiment, vocabulary::GeneratorMeasure};
 
     const SPEC: &str = "[data]\nsource = \"phantom\"\n[generators.a]\nmode = \"unconditional\"\n[measure]\n";
 

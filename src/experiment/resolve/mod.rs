@@ -10,12 +10,12 @@ use std::{collections::HashSet, path::Path};
 
 use super::{
     Budget, Classification, Data, DataSection, Experiment, ExperimentSpec, Freeze, HeldOut, Mix, Phantom,
-    Precision, Report, ReportOn, ResolvedSpec, Schedule, Segmentation, Source, Split, SplitScheme, Tasks,
-    TranslateUnit, read::Origin,
+    Report, ReportOn, ResolvedSpec, Schedule, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
+    read::Origin,
 };
 use crate::{
     error::{Error, Result},
-    nn::backbone::Backbone,
+    vocabulary::Precision,
 };
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
@@ -382,9 +382,6 @@ fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation>
     let fault = |field: &str, problem: &str, help: &str| {
         Err(check.fault(&format!("tasks.segmentation.{field}"), problem, help))
     };
-    if task.model != "monai-unet" {
-        return fault("model", &format!("there is no model {:?}", task.model), "use \"monai-unet\"");
-    }
     if task.class_weights.len() != crate::manifest::CLASSES
         || task.class_weights.iter().any(|w| !w.is_finite() || *w < 0.0)
         || task.class_weights.iter().sum::<f64>() <= 0.0
@@ -427,18 +424,10 @@ fn check_classification(task: Classification, check: &Check) -> Result<Classific
     }
     for (i, model) in task.models.iter().enumerate() {
         let field = format!("models.{i}");
-        let Ok(backbone) = Backbone::named(model) else {
-            let known = Backbone::ALL.map(Backbone::name);
-            let help = match super::read::nearest(model, known) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!("there are {}", known.join(", ")),
-            };
-            return fault(&field, &format!("there is no model {model:?}"), &help);
-        };
         if task.models[..i].contains(model) {
             return fault(&field, &format!("{model} is listed twice"), "list each model once");
         }
-        let least = backbone.smallest_side();
+        let least = model.smallest_side();
         if task.image_size < least {
             let problem = format!("{} is too small for {model}", task.image_size);
             return fault("image_size", &problem, &format!("choose a value from {least} to 1024"));
@@ -458,7 +447,7 @@ fn check_classification(task: Classification, check: &Check) -> Result<Classific
         let problem = format!("{} is one file for {} models", task.weights.display(), task.models.len());
         return fault("weights", &problem, &format!("name a folder that holds {}", files.join(", ")));
     }
-    let mut files = task.models.iter().filter_map(|model| task.weights_of(model));
+    let mut files = task.models.iter().filter_map(|model| task.weights_of(*model));
     if let Some(file) = files.find(|file| !file.is_file()) {
         return fault(
             "weights",

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Generator, GeneratorPreset, Measure, Mode, Preset, load, parse};
+use super::super::{Generator, GeneratorPreset, Measure, Preset, load, parse};
 use super::*;
+use crate::vocabulary::Mode;
 
 const SMALL: &str = "[experiment]\nseeds = [0, 1]\n\n[data]\nsource = \"phantom\"\n\n[[arms]]\n\n[tasks.segmentation]\nepochs = 3\n";
 

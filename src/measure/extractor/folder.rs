@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     error::{AtPath, Error, Result},
-    manifest::{self, Split},
+    manifest,
+    vocabulary::Split,
 };
 
 /// Endings of image files that pytorch-fid and clean-fid take. Only PNG and JPEG are read here; the others

@@ -1,7 +1,7 @@
 //! From images to features, with the numbers of pytorch-fid, clean-fid and torch-fidelity.
 //!
-//! [`Extractor`]: a network, its weights, and the way in which images are brought to its size
-//! ([`Input`]). [`images_of`] lists a folder; [`Extractor::features`] gives a row for each image.
+//! [`FeatureExtractor`]: a network, its weights, and the way in which images are brought to its size
+//! ([`Input`]). [`images_of`] lists a folder; [`FeatureExtractor::features`] gives a row for each image.
 
 mod cache;
 mod decode;
@@ -26,22 +26,21 @@ pub use decode::Pixels;
 pub use folder::images_of;
 pub use resize::Input;
 
-pub use crate::experiment::{Convention, Space};
-
 use crate::{
     error::{AtPath, Error, Result},
     nn::inception,
     progress::Progress,
+    vocabulary::{Convention, Extractor, Split},
 };
 use cache::{Digest, Entry, Place};
 use network::Network;
 
 /// Length of a row of features.
-pub fn width(space: Space) -> usize {
+pub fn width(space: Extractor) -> usize {
     match space {
-        Space::InceptionFid => inception::FEATURES,
-        Space::Resnet50 => 2048,
-        Space::Domain => 512,
+        Extractor::InceptionFid => inception::FEATURES,
+        Extractor::Resnet50 => 2048,
+        Extractor::Domain => 512,
     }
 }
 
@@ -54,8 +53,8 @@ import torchvision, safetensors.torch; safetensors.torch.save_file(torchvision.m
 /// A network with its weights, and how images are brought to it. The network is read when it is first
 /// needed: features that lie in the cache need none.
 #[derive(Debug)]
-pub struct Extractor {
-    space: Space,
+pub struct FeatureExtractor {
+    space: Extractor,
     input: Input,
     /// Of a classifier.
     classes: usize,
@@ -93,13 +92,20 @@ pub struct Features {
     pub cached: bool,
 }
 
-impl Extractor {
+impl FeatureExtractor {
     /// Inception's features as FID's tools compute them. `weights`: pytorch-fid's, as safetensors.
     ///
     /// # Errors
     /// There are no weights, or the file cannot be read.
     pub fn inception_fid(weights: Option<&Path>, convention: Convention, device: Device) -> Result<Self> {
-        Self::new(Space::InceptionFid, Input::Inception(convention), 0, weights, INCEPTION_WEIGHTS, device)
+        Self::new(
+            Extractor::InceptionFid,
+            Input::Inception(convention),
+            0,
+            weights,
+            INCEPTION_WEIGHTS,
+            device,
+        )
     }
 
     /// ResNet-50's features. `weights`: torchvision's, as safetensors.
@@ -107,7 +113,7 @@ impl Extractor {
     /// # Errors
     /// There are no weights, or the file cannot be read.
     pub fn resnet50(weights: Option<&Path>, device: Device) -> Result<Self> {
-        Self::new(Space::Resnet50, Input::ImageNet, 0, weights, RESNET50_WEIGHTS, device)
+        Self::new(Extractor::Resnet50, Input::ImageNet, 0, weights, RESNET50_WEIGHTS, device)
     }
 
     /// Features of a ResNet-18 that this program trained to tell `classes` classes apart, on images of
@@ -128,11 +134,11 @@ impl Extractor {
             );
         }
         let help = "name the weights.safetensors of a classifier that was trained on view-phase";
-        Self::new(Space::Domain, Input::Grey { size, channels }, classes, weights, help, device)
+        Self::new(Extractor::Domain, Input::Grey { size, channels }, classes, weights, help, device)
     }
 
     fn new(
-        space: Space,
+        space: Extractor,
         input: Input,
         classes: usize,
         weights: Option<&Path>,
@@ -151,7 +157,7 @@ impl Extractor {
         Ok(Self { space, input, classes, weights, digest, device, network: OnceCell::new() })
     }
 
-    pub fn space(&self) -> Space {
+    pub fn space(&self) -> Extractor {
         self.space
     }
 
@@ -172,16 +178,11 @@ impl Extractor {
         &self.digest
     }
 
-    /// Features of all images of a folder: [`images_of`], then [`Extractor::features`].
+    /// Features of all images of a folder: [`images_of`], then [`FeatureExtractor::features`].
     ///
     /// # Errors
     /// As those two; fewer than two images can be read.
-    pub fn folder(
-        &self,
-        folder: &Path,
-        split: Option<crate::manifest::Split>,
-        how: &How,
-    ) -> Result<Features> {
+    pub fn folder(&self, folder: &Path, split: Option<Split>, how: &How) -> Result<Features> {
         let found = self.features(&images_of(folder, split)?, how).map_err(|e| e.at(folder))?;
         match found.images.len() {
             0 | 1 => Err(Error::input(format!(
@@ -288,9 +289,9 @@ impl Extractor {
     fn load(&self) -> Result<Network> {
         let file = &self.weights;
         match self.space {
-            Space::InceptionFid => Network::inception(file, self.device),
-            Space::Resnet50 => Network::resnet50(file, self.device),
-            Space::Domain => Network::resnet18(file, self.classes, self.device),
+            Extractor::InceptionFid => Network::inception(file, self.device),
+            Extractor::Resnet50 => Network::resnet50(file, self.device),
+            Extractor::Domain => Network::resnet18(file, self.classes, self.device),
         }
     }
 

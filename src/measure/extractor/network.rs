@@ -7,11 +7,11 @@ use tch::{Device, Tensor, nn::VarStore};
 use crate::{
     error::Result,
     nn::{
-        backbone::Backbone,
         classifier::Classifier,
         inception::{self, Inception, Pooling},
         weights,
     },
+    vocabulary::Backbone,
 };
 
 /// A network with its weights.

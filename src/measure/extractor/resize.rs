@@ -206,7 +206,7 @@ mod tests {
         for (channels, (width, height)) in [(1, (37, 500)), (3, (400, 21)), (1, (1, 1)), (3, (299, 299))] {
             let values = vec![192; width * height * channels];
             let pixels = Pixels { width, height, channels, values };
-            for &convention in Convention::ALL {
+            for convention in Convention::ALL {
                 let input = Input::Inception(convention);
                 let mut out = vec![f32::NAN; input.values()];
                 input.write(&pixels, &mut out);
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn names_are_read_again() {
-        for &convention in Convention::ALL {
+        for convention in Convention::ALL {
             assert_eq!(convention.as_str().parse(), Ok(convention));
         }
         let error = "cleanfid".parse::<Convention>().unwrap_err();

@@ -38,9 +38,9 @@ impl Place {
         Self { dir, images }
     }
 
-    fn extractor(&self) -> Extractor {
+    fn extractor(&self) -> FeatureExtractor {
         let weights = self.dir.path().join("w.safetensors");
-        Extractor::domain(Some(&weights), 4, 32, [(0.5, 0.5); 3], Device::Cpu).unwrap()
+        FeatureExtractor::domain(Some(&weights), 4, 32, [(0.5, 0.5); 3], Device::Cpu).unwrap()
     }
 
     fn cache(&self) -> PathBuf {
@@ -145,22 +145,24 @@ fn images_of_16_bits_are_refused() {
 #[test]
 fn weights_that_are_not_there_or_of_another_network_are_told() {
     let (place, progress) = (Place::new(2), Progress::new(true));
-    let none = Extractor::inception_fid(None, Convention::CleanFid, Device::Cpu).unwrap_err().to_string();
+    let none =
+        FeatureExtractor::inception_fid(None, Convention::CleanFid, Device::Cpu).unwrap_err().to_string();
     assert!(none.contains("pt_inception-2015-12-05-6726825d.pth") && none.contains("save_file"), "{none}");
     let gone = place.dir.path().join("gone.safetensors");
-    let gone =
-        Extractor::inception_fid(Some(&gone), Convention::CleanFid, Device::Cpu).unwrap_err().to_string();
+    let gone = FeatureExtractor::inception_fid(Some(&gone), Convention::CleanFid, Device::Cpu)
+        .unwrap_err()
+        .to_string();
     assert!(gone.contains("gone.safetensors") && gone.contains("6726825d"), "{gone}");
-    let fails = |extractor: Result<Extractor>| {
+    let fails = |extractor: Result<FeatureExtractor>| {
         extractor.unwrap().features(&place.images, &how(&progress)).unwrap_err().to_string()
     };
     let weights = place.dir.path().join("w.safetensors");
-    let other = fails(Extractor::inception_fid(Some(&weights), Convention::CleanFid, Device::Cpu));
+    let other = fails(FeatureExtractor::inception_fid(Some(&weights), Convention::CleanFid, Device::Cpu));
     assert!(other.contains("Conv2d_1a_3x3") && other.contains("is missing"), "{other}");
-    let other = fails(Extractor::resnet50(Some(&weights), Device::Cpu));
+    let other = fails(FeatureExtractor::resnet50(Some(&weights), Device::Cpu));
     assert!(other.contains("layer1.0") && other.contains("w.safetensors"), "{other}");
     let pickled = place.dir.path().join("w.pth");
     fs::copy(&weights, &pickled).unwrap();
-    let pickled = fails(Extractor::inception_fid(Some(&pickled), Convention::CleanFid, Device::Cpu));
+    let pickled = fails(FeatureExtractor::inception_fid(Some(&pickled), Convention::CleanFid, Device::Cpu));
     assert!(pickled.contains("pickled weights are not read"), "{pickled}");
 }

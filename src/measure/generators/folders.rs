@@ -9,9 +9,8 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
-    manifest::Split,
     measure::{
-        extractor::{Extractor, Features, How, Space},
+        extractor::{FeatureExtractor, Features, How},
         frechet::{
             Statistics, frechet, frechet_statistics,
             resample::{Extrapolation, Halves, extrapolated, interval},
@@ -21,11 +20,12 @@ use crate::{
         npz,
         prdc::{Prdc, prdc},
     },
+    vocabulary::{Extractor, Split},
 };
 
 /// What features are taken of, and how.
 pub struct Taking<'a> {
-    pub extractor: &'a Extractor,
+    pub extractor: &'a FeatureExtractor,
     pub how: How<'a>,
     /// Real images of one split of their manifest.
     pub split: Option<Split>,
@@ -126,14 +126,14 @@ fn is_npz(path: &Path) -> bool {
 /// them). It is called FID in Inception's features alone.
 ///
 /// # Errors
-/// As [`Extractor::folder`], [`npz::read`] and [`frechet`]; an interval or extrapolation of statistics.
+/// As [`FeatureExtractor::folder`], [`npz::read`] and [`frechet`]; an interval or extrapolation of statistics.
 pub fn frechet_of(
     taking: &Taking,
     real: &Path,
     synthetic: &Path,
     options: &FrechetOptions,
 ) -> Result<FrechetReport> {
-    let metric = if taking.extractor.space() == Space::InceptionFid { "fid" } else { "frechet" };
+    let metric = if taking.extractor.space() == Extractor::InceptionFid { "fid" } else { "frechet" };
     let known = |path: &Path, of: &dyn Fn(&Path) -> Result<Features>| match is_npz(path) {
         true => npz::read(path).map(Known::Statistics),
         false => of(path).map(Known::Features),
@@ -204,7 +204,7 @@ fn features(known: &Known) -> Option<&Features> {
 /// Statistics of a folder's features, saved as pytorch-fid does; how many images are behind them.
 ///
 /// # Errors
-/// As [`Extractor::folder`]; the file cannot be written.
+/// As [`FeatureExtractor::folder`]; the file cannot be written.
 pub fn save_statistics(taking: &Taking, images: &Path, to: &Path) -> Result<u64> {
     let features = taking.real(images)?;
     npz::write(to, &Statistics::of(&features.values, "real")?)?;
@@ -221,14 +221,14 @@ pub struct Report<M> {
 }
 
 /// # Errors
-/// As [`Extractor::folder`] and [`kid`].
+/// As [`FeatureExtractor::folder`] and [`kid`].
 pub fn kid_of(taking: &Taking, real: &Path, synthetic: &Path, subsets: &Subsets) -> Result<Report<Kid>> {
     let (a, b) = (taking.real(real)?, taking.synthetic(synthetic)?);
     Ok(Report { taken: taking.taken("kid", &[&a, &b]), found: kid(&a.values, &b.values, subsets)? })
 }
 
 /// # Errors
-/// As [`Extractor::folder`] and [`prdc`].
+/// As [`FeatureExtractor::folder`] and [`prdc`].
 pub fn prdc_of(taking: &Taking, real: &Path, synthetic: &Path, k: usize) -> Result<Report<Prdc>> {
     let (a, b) = (taking.real(real)?, taking.synthetic(synthetic)?);
     Ok(Report { taken: taking.taken("prdc", &[&a, &b]), found: prdc(&a.values, &b.values, k)? })
@@ -253,7 +253,7 @@ pub struct Pair {
 }
 
 /// # Errors
-/// As [`Extractor::folder`] and [`memorisation`].
+/// As [`FeatureExtractor::folder`] and [`memorisation`].
 pub fn memorisation_of(
     taking: &Taking,
     training: &Path,

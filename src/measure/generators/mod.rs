@@ -21,10 +21,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    experiment::{Extractor, GeneratorMeasure, Measure, Space},
+    experiment::{ExtractorSettings, Measure},
     manifest::Row,
     results::{Measurement, NearestPair},
     samples::Samples,
+    vocabulary::{Extractor, GeneratorMeasure},
 };
 
 /// Images with their features (n, d), a row an image.
@@ -34,16 +35,16 @@ pub struct Images {
 }
 
 /// What results call the extractor (column `structure`): a figure of one never stands for that of another.
-pub fn extractor_words(extractor: &Extractor) -> String {
+pub fn extractor_words(extractor: &ExtractorSettings) -> String {
     match extractor.name {
-        Space::InceptionFid => format!("{}, {}", extractor.name, extractor.convention),
+        Extractor::InceptionFid => format!("{}, {}", extractor.name, extractor.convention),
         name => name.to_string(),
     }
 }
 
 /// What the Frechet distance is called: FID of Inception's features alone.
-pub fn frechet_name(extractor: &Extractor) -> &'static str {
-    if extractor.name == Space::InceptionFid { "fid" } else { "frechet" }
+pub fn frechet_name(extractor: &ExtractorSettings) -> &'static str {
+    if extractor.name == Extractor::InceptionFid { "fid" } else { "frechet" }
 }
 
 /// Fewer have no halves to draw an interval from.
@@ -242,7 +243,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::{experiment::Convention, random};
+    use crate::{random, vocabulary::Convention};
 
     fn measure() -> Measure {
         Measure { kid_subsets: 5, replicates: 4, ..Measure::default() }
@@ -289,7 +290,7 @@ mod tests {
     fn only_what_is_asked_for_is_measured_and_inceptions_distance_is_called_fid() {
         let (real, synthetic) = (images(4, 0.0, 1), images(3, 0.3, 2));
         let mut measure = Measure { generators: vec![GeneratorMeasure::Fid], ..measure() };
-        measure.extractor.name = Space::InceptionFid;
+        measure.extractor.name = Extractor::InceptionFid;
         measure.extractor.convention = Convention::CleanFid;
         let rows = distances(&measure, &real, &synthetic).unwrap();
         assert!(rows.iter().all(|r| r.structure == "inception-fid, clean-fid"));

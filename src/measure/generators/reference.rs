@@ -4,7 +4,7 @@
 use rand::{Rng, seq::SliceRandom};
 use rayon::prelude::*;
 
-use crate::{experiment::Label, random, samples::Samples};
+use crate::{random, samples::Samples, vocabulary::Label};
 
 /// What results call them (column `arm`).
 pub const HALVES: &str = "real against real (two halves)";
@@ -79,7 +79,10 @@ pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::manifest::{Phase, Row, Split, View};
+    use crate::{
+        manifest::Row,
+        vocabulary::{Phase, Split, View},
+    };
 
     /// `patients` x 2 views x 2 phases of `size` x `size` pixels.
     pub fn samples(patients: usize, size: usize) -> Samples {

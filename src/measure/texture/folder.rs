@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::{Class, GOOD, OCTAVES, Octaves, Power, SMALLEST, Set, compare};
 use crate::{
     error::{AtPath, Error, Result},
-    manifest::{self, Manifest, Split},
+    manifest::{self, Manifest},
     picture::Picture,
     resize,
+    vocabulary::Split,
 };
 
 /// An octave, in both of its units.

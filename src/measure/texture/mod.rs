@@ -32,9 +32,9 @@ use tch::Tensor;
 pub use crate::results::{GOOD_TEXTURE as GOOD, OCTAVES};
 use crate::{
     error::{Error, Result},
-    manifest::{Phase, View},
     results::Measurement,
     samples::Samples,
+    vocabulary::{Phase, View},
 };
 
 /// A value an octave. In an image of N x N pixels they are (N/4, N/2], (N/8, N/4], (N/16, N/8] and

@@ -2,7 +2,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::manifest::{Row, Split};
+use crate::{manifest::Row, vocabulary::Split};
 
 const SIZE: usize = 64;
 

@@ -1,12 +1,13 @@
 //! Values that the configurations of several networks share, how they are read from `config.json` and
 //! how they are written.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     error::{Error, Result},
     nn::config::Config,
+    vocabulary::TimeScaleShift,
 };
 
 /// The version of diffusers whose networks these are.
@@ -42,26 +43,11 @@ impl Activation {
     }
 }
 
-/// How a residual block takes in the time embedding: as a shift before its second norm (`default`), or
-/// as a scale and a shift behind it (`scale_shift`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeScaleShift {
-    #[default]
-    Default,
-    ScaleShift,
-}
-
 impl TimeScaleShift {
-    const ALL: [(&str, Self); 2] = [("default", Self::Default), ("scale_shift", Self::ScaleShift)];
-
     pub(crate) fn read(config: &Config) -> Result<Self> {
         let key = "resnet_time_scale_shift";
-        named(config, key, &config.get(key, "default".to_owned())?, &Self::ALL)
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        name_of(self, &Self::ALL)
+        let words = Self::ALL.map(|one| (one.as_str(), one));
+        named(config, key, &config.get(key, Self::Default.to_string())?, &words)
     }
 }
 

@@ -3,11 +3,11 @@
 use tch::{Tensor, nn::Path};
 
 use super::{
-    config::{Activation, TimeScaleShift},
+    config::Activation,
     layers::{Conv2d, GroupNorm, Linear, add, mul, rescale},
     sampling::{halve, nearest},
 };
-use crate::error::Result;
+use crate::{error::Result, vocabulary::TimeScaleShift};
 
 /// What the residual blocks of a network have in common.
 #[derive(Debug, Clone, Copy)]

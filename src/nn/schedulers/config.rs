@@ -1,7 +1,5 @@
 //! Which scheduler, and what its `scheduler_config.json` says.
 
-use std::{fmt, str::FromStr};
-
 use serde_json::Value;
 
 use super::{
@@ -10,32 +8,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     nn::config::Config,
+    vocabulary::{NoiseLevels, Sampler},
 };
 
-/// Which scheduler: `SchedulerClass::from_str` reads the names that the command line knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SchedulerClass {
-    Ddpm,
-    Ddim,
-    Pndm,
-    UniPc,
-    DpmSolver,
-}
-
-impl SchedulerClass {
-    pub const ALL: [Self; 5] = [Self::Ddpm, Self::Ddim, Self::Pndm, Self::UniPc, Self::DpmSolver];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddpm => "ddpm",
-            Self::Ddim => "ddim",
-            Self::Pndm => "pndm",
-            Self::UniPc => "unipc",
-            Self::DpmSolver => "dpmsolver++",
-        }
-    }
-
+impl Sampler {
     /// The Python class, `_class_name` in scheduler_config.json.
     pub fn class_name(self) -> &'static str {
         match self {
@@ -100,58 +76,6 @@ impl SchedulerClass {
     }
 }
 
-impl fmt::Display for SchedulerClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for SchedulerClass {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|c| c.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::input(format!("there is no scheduler {name:?}")).help(format!("one of {names}"))
-        })
-    }
-}
-
-/// Where a scheduler's steps lie between noise and image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoiseLevels {
-    /// As the configuration spaces its timesteps.
-    Timesteps,
-    /// Karras et al. 2022, eq. 5 (`use_karras_sigmas`).
-    Karras,
-    /// Evenly in the log of the signal-to-noise ratio, as Lu et al. 2022 (`use_lu_lambdas`): more of them where
-    /// little noise is left, which is where speckle is made.
-    LogSnr,
-}
-
-impl NoiseLevels {
-    pub const ALL: [Self; 3] = [Self::Timesteps, Self::Karras, Self::LogSnr];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Timesteps => "timesteps",
-            Self::Karras => "karras",
-            Self::LogSnr => "log-snr",
-        }
-    }
-}
-
-impl FromStr for NoiseLevels {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|levels| levels.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::input(format!("there are no noise levels {name:?}")).help(format!("one of {names}"))
-        })
-    }
-}
-
 /// What a scheduler_config.json says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SchedulerConfig {
@@ -170,11 +94,11 @@ impl SchedulerConfig {
     /// cannot work. A key that only another of the five knows is dropped: upstream keeps such keys in
     /// the files of Stable Diffusion and of schedulers that were exchanged, and drops them too.
     pub fn read(config: &Config) -> Result<Self> {
-        let classes = SchedulerClass::ALL.map(SchedulerClass::class_name).join(", ");
+        let classes = Sampler::ALL.map(Sampler::class_name).join(", ");
         let class = config.class().ok_or_else(|| {
             Error::input("no `_class_name`").at(config.file()).help(format!("one of {classes}"))
         })?;
-        let class = SchedulerClass::ALL.into_iter().find(|c| c.class_name() == class).ok_or_else(|| {
+        let class = Sampler::ALL.into_iter().find(|c| c.class_name() == class).ok_or_else(|| {
             config.unsupported(
                 "_class_name",
                 &format!("supported: {classes}; another scheduler can be chosen for the same network"),
@@ -188,16 +112,16 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// As [`SchedulerConfig::read`].
-    pub fn read_as(config: &Config, class: SchedulerClass) -> Result<Self> {
+    pub fn read_as(config: &Config, class: Sampler) -> Result<Self> {
         let read = match class {
-            SchedulerClass::Ddpm => Self::Ddpm(DdpmConfig::read(config)?),
-            SchedulerClass::Ddim => Self::Ddim(DdimConfig::read(config)?),
-            SchedulerClass::Pndm => Self::Pndm(PndmConfig::read(config)?),
-            SchedulerClass::UniPc => Self::UniPc(UniPcConfig::read(config)?),
-            SchedulerClass::DpmSolver => Self::DpmSolver(DpmSolverConfig::read(config)?),
+            Sampler::Ddpm => Self::Ddpm(DdpmConfig::read(config)?),
+            Sampler::Ddim => Self::Ddim(DdimConfig::read(config)?),
+            Sampler::Pndm => Self::Pndm(PndmConfig::read(config)?),
+            Sampler::UniPc => Self::UniPc(UniPcConfig::read(config)?),
+            Sampler::DpmSolver => Self::DpmSolver(DpmSolverConfig::read(config)?),
         };
         let own: Vec<&str> = class.keys().collect();
-        let others = SchedulerClass::ALL.into_iter().flat_map(SchedulerClass::keys);
+        let others = Sampler::ALL.into_iter().flat_map(Sampler::keys);
         config.ignore(&others.filter(|key| !own.contains(key)).collect::<Vec<_>>());
         config.finish()?;
         Scheduler::new(&read).map_err(|e| e.at(config.file()))?;
@@ -215,7 +139,7 @@ impl SchedulerConfig {
             Self::UniPc(c) if !log_snr => c.sigmas.use_karras_sigmas = karras,
             _ if levels == NoiseLevels::Timesteps => {}
             _ => {
-                let (name, levels) = (self.class().name(), levels.name());
+                let (name, levels) = (self.class().as_str(), levels.as_str());
                 return Err(Error::input(format!("the scheduler {name} has no noise levels {levels:?}"))
                     .help("dpmsolver++ has all of them, unipc \"karras\""));
             }
@@ -240,13 +164,13 @@ impl SchedulerConfig {
         value
     }
 
-    pub fn class(&self) -> SchedulerClass {
+    pub fn class(&self) -> Sampler {
         match self {
-            Self::Ddpm(_) => SchedulerClass::Ddpm,
-            Self::Ddim(_) => SchedulerClass::Ddim,
-            Self::Pndm(_) => SchedulerClass::Pndm,
-            Self::UniPc(_) => SchedulerClass::UniPc,
-            Self::DpmSolver(_) => SchedulerClass::DpmSolver,
+            Self::Ddpm(_) => Sampler::Ddpm,
+            Self::Ddim(_) => Sampler::Ddim,
+            Self::Pndm(_) => Sampler::Pndm,
+            Self::UniPc(_) => Sampler::UniPc,
+            Self::DpmSolver(_) => Sampler::DpmSolver,
         }
     }
 
@@ -280,16 +204,16 @@ mod tests {
 
     #[test]
     fn levels_are_what_the_configuration_could_have_said() {
-        let read = |class: SchedulerClass, text: &str| {
+        let read = |class: Sampler, text: &str| {
             SchedulerConfig::read_as(&Config::parse(text, Path::new("c")).unwrap(), class).unwrap()
         };
-        let (dpm, unipc) = (SchedulerClass::DpmSolver, SchedulerClass::UniPc);
+        let (dpm, unipc) = (Sampler::DpmSolver, Sampler::UniPc);
         for (class, levels, text) in [
             (dpm, NoiseLevels::LogSnr, "{\"use_lu_lambdas\": true}"),
             (dpm, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
             (dpm, NoiseLevels::Timesteps, "{}"),
             (unipc, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
-            (SchedulerClass::Ddpm, NoiseLevels::Timesteps, "{}"),
+            (Sampler::Ddpm, NoiseLevels::Timesteps, "{}"),
         ] {
             let other = if text == "{}" { text } else { "{}" };
             assert_eq!(read(class, other).with_levels(levels).unwrap(), read(class, text));
@@ -297,9 +221,9 @@ mod tests {
         // What the folder says gives way.
         let karras = read(dpm, "{\"use_karras_sigmas\": true}");
         assert_eq!(karras.with_levels(NoiseLevels::Timesteps).unwrap(), read(dpm, "{}"));
-        for (class, levels) in [(unipc, NoiseLevels::LogSnr), (SchedulerClass::Ddim, NoiseLevels::Karras)] {
+        for (class, levels) in [(unipc, NoiseLevels::LogSnr), (Sampler::Ddim, NoiseLevels::Karras)] {
             let error = read(class, "{}").with_levels(levels).unwrap_err().to_string();
-            assert!(error.contains(class.name()) && error.contains("dpmsolver++"), "{error}");
+            assert!(error.contains(class.as_str()) && error.contains("dpmsolver++"), "{error}");
         }
     }
 }

@@ -22,7 +22,7 @@ pub use self::{
     betas::{
         BetaConfig, BetaSchedule, ClipConfig, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing,
     },
-    config::{NoiseLevels, SchedulerClass, SchedulerConfig},
+    config::SchedulerConfig,
     ddim::DdimConfig,
     ddpm::{DdpmConfig, VarianceType},
     dpmsolver::{AlgorithmType, DpmSolverConfig, DpmSolverType},
@@ -30,7 +30,10 @@ pub use self::{
     sigmas::{FinalSigmasType, SigmaConfig},
     unipc::{UniPcConfig, UniPcSolverType},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    vocabulary::Sampler,
+};
 
 /// Where a step's noise comes from: a shape to standard normal noise of that shape, so that a caller
 /// can give each sample of the batch a generator of its own.
@@ -104,7 +107,7 @@ trait Solver {
 ///
 /// A sample is a batch (batch, channels, …) of any floating-point type, on any device.
 pub struct Scheduler {
-    class: SchedulerClass,
+    class: Sampler,
     solver: Box<dyn Solver + Send>,
     timesteps: Vec<i64>,
     done: usize,
@@ -132,7 +135,7 @@ impl Scheduler {
         Ok(Self { class: config.class(), solver, timesteps: Vec::new(), done: 0, rehearsed: None })
     }
 
-    pub fn class(&self) -> SchedulerClass {
+    pub fn class(&self) -> Sampler {
         self.class
     }
 

@@ -11,14 +11,14 @@ use super::{
 use crate::{
     augment::{self, AugmentRange},
     error::Result,
-    experiment::{Classification, Freeze, Label},
+    experiment::{Classification, Freeze},
     nn::{
-        backbone::Backbone,
         classifier::Classifier,
         init,
         mode::{Mode, Step},
     },
     random,
+    vocabulary::{Backbone, Label},
 };
 
 struct ClassificationTask<'a> {

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    experiment::{Precision, Preset},
-    manifest::{Phase, Row, Split, View},
+    experiment::Preset,
+    manifest::Row,
     nn::tensor_file::TensorFile,
     progress::Progress,
     results::TrainSummary,
     samples::Samples,
     train::{CURVES, SUMMARY, WEIGHTS},
+    vocabulary::{Phase, Precision, Split, View},
 };
 
 const SIZE: usize = 40;

@@ -8,7 +8,7 @@ use tch::{Kind, nn::VarStore};
 use super::{networks::Making, texts::Texts};
 use crate::{
     error::{Error, Result},
-    experiment::{Betas, Generator, ImageSpace, Mode, Prediction},
+    experiment::{Betas, Generator, ImageSpace, Prediction},
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},
@@ -22,6 +22,7 @@ use crate::{
         folder::{Part, PipelineFolder},
         space::{Extras, Space},
     },
+    vocabulary::Mode,
 };
 
 /// What a text pipeline's folder gives to a training that starts from it.

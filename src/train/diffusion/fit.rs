@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::batches::{Batch, Batches};
 use crate::{
     error::{Error, Result},
-    experiment::{GeneratorSchedule, Precision},
+    experiment::GeneratorSchedule,
     progress::Bar,
     results::CurvePoint,
     train::{
@@ -17,6 +17,7 @@ use crate::{
         optimizer::{Optimizer, Rule},
         parameters::{Parameters, Snapshot},
     },
+    vocabulary::Precision,
 };
 
 /// What is trained.

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     error::{AtPath, Result},
-    experiment::Mode,
     pipeline::{
         folder_write::{write_model_index, write_part, write_scheduler},
         space::Extras,
     },
+    vocabulary::Mode,
 };
 
 impl Networks {

@@ -26,8 +26,8 @@ use super::{CURVES, SUMMARY, Setting, TaskData, parameters::Parameters, write};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
-    experiment::{Generator, ImageSpace, Label, Mode, Precision},
-    manifest::{Manifest, Row, Split},
+    experiment::{Generator, ImageSpace},
+    manifest::{Manifest, Row},
     nn::{
         autoencoder_kl::{AutoencoderKL, Posterior},
         schedulers::{PredictionType, Scheduler},
@@ -37,6 +37,7 @@ use crate::{
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
+    vocabulary::{Label, Mode, Precision, Split},
 };
 
 /// The folder that diffusers loads, in a trained generator's artifact; of one model per class each in a
@@ -247,7 +248,7 @@ impl Run<'_> {
             steps: self.summary.steps + recipe.steps,
             batch: (settings.batch_size * settings.accumulate) as u64,
             image_size: settings.image_size as u64,
-            precision: settings.precision.name().into(),
+            precision: settings.precision.as_str().into(),
         };
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    experiment::{Generator, MaskConditioning, Mode},
+    experiment::{Generator, MaskConditioning},
     nn::{
         controlnet::{ControlNetConfig, ControlNetModel, copy_from_unet},
         diffusion::config::{BlockType, ClassEmbed},
@@ -30,6 +30,7 @@ use crate::{
     },
     random,
     train::channels_last,
+    vocabulary::Mode,
 };
 
 /// Parts of a text pipeline, in the order in which they are written.
@@ -367,7 +368,7 @@ pub(super) fn laid_out(images: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{GeneratorPreset, Label};
+    use crate::{experiment::GeneratorPreset, vocabulary::Label};
 
     fn batch(labels: [i64; 2], dropped: [bool; 2]) -> Batch {
         Batch {

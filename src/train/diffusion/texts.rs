@@ -8,7 +8,6 @@ use tch::{Kind, Reduction, Tensor, nn::VarStore};
 use super::{batches::Batch, networks::Making};
 use crate::{
     error::{AtPath, Error, Result},
-    experiment::Precision,
     nn::{
         clip_text::{Activation, ClipTextConfig, ClipTextModel},
         init,
@@ -20,6 +19,7 @@ use crate::{
         optimizer::{Optimizer, Rule},
         parameters::Parameters,
     },
+    vocabulary::Precision,
 };
 
 /// Of a text encoder's own training: steps, prompts in each, and AdamW's first rate.
@@ -217,8 +217,9 @@ fn alikeness(prompts: &[String]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::{
-        experiment::{Generator, GeneratorPreset, Mode},
+        experiment::{Generator, GeneratorPreset},
         nn::{diffusion::config::BlockType, unet2d_condition::UNet2DConditionConfig},
+        vocabulary::Mode,
     };
 
     #[test]
