@@ -18,20 +18,10 @@ use crate::{
     },
     picture::Picture,
     progress::Bar,
-    results::{self, Measurement},
+    results::{self, MEASUREMENTS, Measurement, PREDICTIONS, prediction_name},
     samples::Samples,
     vocabulary::{Backbone, Label, Structure},
 };
-
-/// The measured rows.
-pub const MEASUREMENTS: &str = "measurements.csv";
-/// Folder of predicted masks, named as the images are.
-pub const PREDICTIONS: &str = "predictions";
-
-/// A predicted mask is named as its (prepared) image, whose name is safe and unique.
-pub fn prediction_name(row: &Row) -> &std::ffi::OsStr {
-    row.image.file_name().unwrap_or_default()
-}
 
 /// Images at a time. It decides speed and memory, not results.
 const BATCH: usize = 16;

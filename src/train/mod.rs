@@ -34,8 +34,7 @@ pub use segmentation::{dice_loss, segmentation};
 
 /// Files of a trained network.
 pub const WEIGHTS: &str = "weights.safetensors";
-pub const CURVES: &str = "curves.csv";
-pub const SUMMARY: &str = "summary.json";
+pub use crate::results::{CURVES, SUMMARY};
 
 /// Where and how a stage is worked on; decides nothing of its result.
 pub struct Setting<'a> {

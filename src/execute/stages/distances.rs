@@ -2,25 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DATA, Place};
+use super::Place;
 use crate::{
     error::{AtPath, Result},
     experiment::Measure,
-    manifest::Manifest,
+    manifest::{DATA, Manifest},
     measure::{
         extractor::{BATCH, FeatureExtractor, How},
         generators::{self, Images, reference},
-        networks,
     },
     picture::Picture,
-    results::{self, Measurement, NearestPair},
+    results::{self, MEASUREMENTS, Measurement, NEAREST, NearestPair},
     samples::Samples,
     train,
     vocabulary::{Extractor, GeneratorMeasure, Label, Split},
 };
-
-/// The nearest pairs of synthetic and training images.
-pub(super) const NEAREST: &str = "nearest.csv";
 
 /// Synthetic images against the training images, and against what held-out ones are to these.
 pub(super) fn generator(place: &Place, measure: &Measure) -> Result<()> {
@@ -35,7 +31,7 @@ pub(super) fn generator(place: &Place, measure: &Measure) -> Result<()> {
         rows.extend(measured);
         write(&place.out.join(NEAREST), &pairs)?;
     }
-    write(&place.out.join(networks::MEASUREMENTS), &rows)
+    write(&place.out.join(MEASUREMENTS), &rows)
 }
 
 /// The same for images that tell what the scale is: `per_class` of each view and phase.
@@ -69,7 +65,7 @@ pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> 
         }
         add(arm, measured);
     }
-    write(&place.out.join(networks::MEASUREMENTS), &rows)
+    write(&place.out.join(MEASUREMENTS), &rows)
 }
 
 /// How features are taken in this stage.

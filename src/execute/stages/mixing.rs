@@ -8,12 +8,13 @@ use std::{
 
 use rand::seq::SliceRandom;
 
-use super::{DATA, Place};
+use super::Place;
 use crate::{
+    cell::Fraction,
     data,
     error::{AtPath, Error, Result},
-    manifest::{Manifest, Row},
-    plan::{Fraction, Further, Mixture},
+    manifest::{DATA, Manifest, Row},
+    plan::{Further, Mixture},
     random,
     samples::{MaskReading, Samples, class_of},
     train,
@@ -158,7 +159,7 @@ pub(in crate::execute) fn check_sources<'a>(
 }
 
 /// The patient in `patient0001_2CH_ED`; none for what is no image's name (`pseudo`).
-pub(super) fn patient_of(source: &str) -> Option<&str> {
+pub(crate) fn patient_of(source: &str) -> Option<&str> {
     let mut parts = source.rsplitn(3, '_');
     parts.next()?;
     parts.next()?;
@@ -169,7 +170,7 @@ pub(super) fn patient_of(source: &str) -> Option<&str> {
 const SEEN: &str = "training_patients.txt";
 
 /// Whom a pipeline, or a part of one, was trained on; empty where it does not say, as a stock one.
-pub(super) fn seen_by(folder: &Path) -> Result<BTreeSet<String>> {
+pub(crate) fn seen_by(folder: &Path) -> Result<BTreeSet<String>> {
     let places = [Some(folder), folder.parent()].into_iter().flatten();
     let Some(file) = places.map(|place| place.join(SEEN)).find(|file| file.is_file()) else {
         return Ok(BTreeSet::new());

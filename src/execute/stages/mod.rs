@@ -1,11 +1,7 @@
 //! What each kind of work calls. The only place that knows both the plan and the stage modules.
 
 mod distances;
-mod generators;
-mod lineage;
-pub(super) mod mixing;
-mod report_input;
-mod report_meta;
+pub(crate) mod mixing;
 
 use std::{
     collections::HashMap,
@@ -16,16 +12,20 @@ use tch::Device;
 
 use super::is_manifest_folder;
 use crate::{
+    cell::Fraction,
     data,
     error::{AtPath, Error, Result},
     experiment::{self, HeldOut, ReportOn, SplitScheme},
+    gather::{self, FinishedPlan},
     generate,
-    manifest::Manifest,
+    manifest::{DATA, Manifest},
     measure::{networks, texture},
-    plan::{Fraction, Stage, Work},
+    plan::{Plan, Stage, Work},
     progress::Progress,
-    report, results,
+    report,
+    results::{self, MEASUREMENTS},
     samples::{MaskReading, Samples},
+    store::Store,
     train,
     vocabulary::{Backbone, Mode, Source, Split},
 };
@@ -33,6 +33,8 @@ use crate::{
 /// A stage with everything that it may touch.
 pub(super) struct Place<'a> {
     pub stage: &'a Stage,
+    pub plan: &'a Plan,
+    pub store: &'a Store,
     /// Input artifacts by role.
     pub artifacts: HashMap<&'a str, PathBuf>,
     pub out: PathBuf,
@@ -45,9 +47,6 @@ pub(super) struct Place<'a> {
     pub commit: &'a str,
     pub progress: &'a Progress,
 }
-
-/// A data artifact's manifest folder.
-pub(super) const DATA: &str = "data";
 
 impl Place<'_> {
     fn artifact(&self, role: &str) -> Result<&Path> {
@@ -114,7 +113,7 @@ pub(super) fn perform(place: &Place) -> Result<()> {
                 Samples::read(&manifest, Split::Train, None, None)
             };
             let rows = texture::measurements(&read("data")?, &read("synthetic")?)?;
-            let file = place.out.join(networks::MEASUREMENTS);
+            let file = place.out.join(MEASUREMENTS);
             std::fs::write(&file, results::to_csv(&rows)?).at_path(&file, "cannot write")
         }
         Work::MeasureGenerator { measure } => distances::generator(place, measure),
@@ -127,7 +126,7 @@ pub(super) fn perform(place: &Place) -> Result<()> {
         Work::MeasureClassification { settings, model, on } => {
             measure_classification(place, settings, *model, split_of(*on))
         }
-        Work::Report { spec } => report::write(&report_input::report_input(place, spec)?, &place.out),
+        Work::Report { spec } => report(place, spec),
     }
 }
 
@@ -324,6 +323,19 @@ fn import_synthetic(place: &Place) -> Result<()> {
         row.generator.get_or_insert_with(|| "external".to_owned());
     }
     manifest.write()
+}
+
+/// Draws the report of the plan, whose other stages are all in the store.
+fn report(place: &Place, spec: &experiment::ResolvedSpec) -> Result<()> {
+    let finished = FinishedPlan {
+        spec,
+        plan: place.plan,
+        store: place.store,
+        published: place.outside("published"),
+        versions: place.versions,
+        commit: place.commit,
+    };
+    report::write(&gather::gather(&finished)?, &place.out)
 }
 
 fn split_of(on: ReportOn) -> Split {
