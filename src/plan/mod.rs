@@ -19,7 +19,8 @@ pub use key::params;
 
 use crate::{
     experiment::{
-        Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, Split,
+        Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation,
+        SplitSettings,
     },
     vocabulary::{Backbone, Mode, Source},
 };
@@ -71,7 +72,7 @@ pub enum Work {
     /// Resizes and assigns the split.
     Prepare {
         image_size: usize,
-        split: Split,
+        split: SplitSettings,
     },
     /// Trains a generator on the arm's training patients.
     TrainGenerator {

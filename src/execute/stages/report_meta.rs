@@ -198,7 +198,7 @@ fn trained_with(place: &Place) -> BTreeSet<String> {
     .collect()
 }
 
-fn split_words(split: &experiment::Split) -> String {
+fn split_words(split: &experiment::SplitSettings) -> String {
     let scheme = match split.scheme {
         SplitScheme::Official => "the data set's own".to_owned(),
         SplitScheme::Diffecho => "the first 50 patients apart, as the paper's".to_owned(),
