@@ -5,16 +5,16 @@ use std::{collections::HashSet, path::Path};
 use super::{
     DATA, Place,
     distances::NEAREST,
-    mixing::{patient_of, seen_by},
     report_input::{is_phantom, record, summary},
 };
 use crate::{
     aggregate,
     error::{Error, Result},
     experiment::{self, ResolvedSpec},
-    manifest::{Manifest, Row},
+    manifest::{Manifest, Row, patient_of},
     measure::{generators, networks},
     picture::Picture,
+    pipeline::training_patients,
     plan::{self, GeneratorCell},
     report::{
         ReportInput,
@@ -223,7 +223,7 @@ fn names_patients(settings: &experiment::Generator, made: &Manifest) -> Result<b
             made.rows.iter().all(|row| row.source_mask.as_deref().is_some_and(|m| patient_of(m).is_some()))
         }
         _ if settings.is_trained() => true,
-        _ => !seen_by(&settings.pipeline)?.is_empty(),
+        _ => !training_patients::read(&settings.pipeline)?.is_empty(),
     })
 }
 

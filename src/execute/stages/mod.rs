@@ -22,6 +22,7 @@ use crate::{
     generate,
     manifest::Manifest,
     measure::{networks, texture},
+    pipeline::training_patients,
     plan::{Fraction, Stage, Work},
     progress::Progress,
     report, results,
@@ -215,7 +216,8 @@ fn train_generator(
         generate::dataset::grid(&making, class, file)
     };
     train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))?;
-    mixing::note_seen(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), &data.train)
+    let patients = data.train.rows.iter().map(|row| row.patient.as_str());
+    training_patients::write(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), patients)
 }
 
 fn generate_images(

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, path::Path};
 use super::{DATA, Place, generators, lineage, report_meta::meta, split_of};
 use crate::{
     aggregate::{self, TrainedModel},
-    data,
     error::{AtPath, Error, Result},
     experiment::{self, ResolvedSpec},
     manifest::{self, Manifest},
@@ -88,7 +87,7 @@ pub(super) fn record(artifact: &Path) -> Option<store::StageRecord> {
 /// A phantom's data folders are marked, wherever they came from.
 pub(super) fn is_phantom(place: &Place) -> bool {
     let mut data = place.artifacts.iter().filter(|(role, _)| role.starts_with("data/"));
-    data.any(|(_, dir)| data::phantom::is_phantom(&dir.join(DATA)))
+    data.any(|(_, dir)| manifest::is_phantom(&dir.join(DATA)))
 }
 
 fn model_of(
