@@ -23,6 +23,25 @@ pub const FILE: &str = "manifest.csv";
 /// 2 myocardium, 3 left atrium.
 pub const CLASSES: usize = 4;
 
+/// A file of this name beside a manifest, or at the root of a data set in CAMUS's layout, marks a phantom.
+pub const PHANTOM_MARKER: &str = "PHANTOM.md";
+
+/// Whether a data folder (as written, imported or prepared) is a phantom.
+pub fn is_phantom(folder: &Path) -> bool {
+    let marked = |folder: &Path| folder.join(PHANTOM_MARKER).is_file();
+    // An importer takes the folder of patients as well as the root above it, which has the marker.
+    marked(folder) || (folder.ends_with("database_nifti") && folder.parent().is_some_and(marked))
+}
+
+/// The patient in the name of an image, `patient0001` in `patient0001_2CH_ED`. None for `pseudo`, which names no
+/// image.
+pub fn patient_of(image: &str) -> Option<&str> {
+    let mut parts = image.rsplitn(3, '_');
+    parts.next()?;
+    parts.next()?;
+    parts.next()
+}
+
 /// One image, and its mask where there is one. Paths are relative to the folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -51,7 +70,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// An image of which no more is known.
+    /// An image of which only the patient, view and phase are known.
     pub fn new(patient: impl Into<String>, view: View, phase: Phase, image: impl Into<PathBuf>) -> Self {
         Self {
             patient: patient.into(),
@@ -386,6 +405,13 @@ mod tests {
         let manifest = read(text).unwrap();
         assert_eq!(manifest.to_csv(), text);
         assert_eq!(manifest.of(Split::Val).count(), 1);
+    }
+
+    #[test]
+    fn a_source_names_its_patient() {
+        assert_eq!(patient_of("patient0001_2CH_ED"), Some("patient0001"));
+        assert_eq!(patient_of("a_b_4CH_ES"), Some("a_b"));
+        assert_eq!(patient_of("pseudo"), None);
     }
 
     #[test]

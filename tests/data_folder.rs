@@ -6,8 +6,9 @@ use synecho::{
     data::{
         check::check,
         prepare::prepare,
-        split::{Scheme, SplitSpec, assign, fraction},
+        split::{assign, fraction},
     },
+    experiment::{HeldOut, SplitScheme, SplitSettings},
     manifest::Manifest,
     picture::Picture,
     resize::{bilinear, nearest},
@@ -142,8 +143,25 @@ fn part(manifest: &Manifest, split: Split) -> BTreeSet<String> {
     manifest.of(split).map(|row| row.patient.clone()).collect()
 }
 
-fn plain(scheme: Scheme) -> SplitSpec {
-    SplitSpec { scheme, test_from: None, val_patients: None, without_test: false, seed: 4 }
+fn plain(scheme: SplitScheme) -> SplitSettings {
+    SplitSettings {
+        scheme,
+        test_from: HeldOut::Test,
+        val_patients: None,
+        val_fraction: None,
+        test_fraction: None,
+        folds: None,
+        fold: None,
+        seed: 4,
+    }
+}
+
+fn folds(folds: usize, fold: usize) -> SplitSettings {
+    SplitSettings { folds: Some(folds), fold: Some(fold), ..plain(SplitScheme::Folds) }
+}
+
+fn random(val: f64, test: f64) -> SplitSettings {
+    SplitSettings { val_fraction: Some(val), test_fraction: Some(test), ..plain(SplitScheme::Random) }
 }
 
 #[test]
@@ -152,19 +170,19 @@ fn whatever_the_scheme_each_patient_is_in_one_part_and_row_order_does_not_matter
         [Some(Split::Train), Some(Split::Train), Some(Split::Train), Some(Split::Val), Some(Split::Test)],
         [Some(Split::Train), Some(Split::Train), Some(Split::Train), Some(Split::Val)],
     );
-    let moved = |scheme, n| SplitSpec { test_from: Some(Split::Val), val_patients: Some(n), ..plain(scheme) };
+    let moved = |scheme, n| SplitSettings { test_from: HeldOut::Val, val_patients: Some(n), ..plain(scheme) };
     for n in [9, 60, 97] {
         let mut cases = vec![
-            (plain(Scheme::Official), &some_test[..]),
-            (moved(Scheme::Official, 2), &no_test[..]),
-            (plain(Scheme::Random { val: 0.2, test: 0.1 }), &[None][..]),
-            (SplitSpec { val_patients: Some(3), ..plain(Scheme::Random { val: 0.0, test: 0.1 }) }, &[None]),
+            (plain(SplitScheme::Official), &some_test[..]),
+            (moved(SplitScheme::Official, 2), &no_test[..]),
+            (random(0.2, 0.1), &[None][..]),
+            (SplitSettings { val_patients: Some(3), ..random(0.0, 0.1) }, &[None]),
         ];
         if n > 55 {
-            cases.push((moved(Scheme::Diffecho, 4), &[None]));
+            cases.push((moved(SplitScheme::Diffecho, 4), &[None]));
         }
-        for folds in [3, 5] {
-            cases.extend((0..folds).map(|fold| (plain(Scheme::Folds { folds, fold }), &[None][..])));
+        for n_folds in [3, 5] {
+            cases.extend((0..n_folds).map(|fold| (folds(n_folds, fold), &[None][..])));
         }
         for (spec, pattern) in cases {
             let splits: Vec<_> = pattern.iter().copied().cycle().take(n).collect();
@@ -192,17 +210,17 @@ fn folds_partition_the_patients() {
     let mut tested = BTreeSet::new();
     for fold in 0..5 {
         let mut manifest = people(&[None; 23]);
-        assign(&mut manifest, &plain(Scheme::Folds { folds: 5, fold })).unwrap();
+        assign(&mut manifest, &folds(5, fold)).unwrap();
         let test = part(&manifest, Split::Test);
         assert!((4..=5).contains(&test.len()));
         for name in &test {
             assert!(tested.insert(name.clone()), "{name} is tested twice");
         }
         let mut next = people(&[None; 23]);
-        assign(&mut next, &plain(Scheme::Folds { folds: 5, fold: (fold + 1) % 5 })).unwrap();
+        assign(&mut next, &folds(5, (fold + 1) % 5)).unwrap();
         assert_eq!(part(&manifest, Split::Val), part(&next, Split::Test));
         let mut other = people(&[None; 23]);
-        assign(&mut other, &SplitSpec { seed: 5, ..plain(Scheme::Folds { folds: 5, fold }) }).unwrap();
+        assign(&mut other, &SplitSettings { seed: 5, ..folds(5, fold) }).unwrap();
         assert_ne!(test, part(&other, Split::Test), "the seed decides");
     }
     assert_eq!(tested.len(), 23);
@@ -211,7 +229,8 @@ fn folds_partition_the_patients() {
 #[test]
 fn diffecho_takes_the_first_fifty() {
     let mut manifest = people(&[None; 60]);
-    let spec = SplitSpec { test_from: Some(Split::Val), val_patients: Some(2), ..plain(Scheme::Diffecho) };
+    let spec =
+        SplitSettings { test_from: HeldOut::Val, val_patients: Some(2), ..plain(SplitScheme::Diffecho) };
     assign(&mut manifest, &spec).unwrap();
     let test = part(&manifest, Split::Test);
     assert_eq!(
@@ -224,36 +243,36 @@ fn diffecho_takes_the_first_fifty() {
 fn an_empty_split_says_what_to_set() {
     let train_val: Vec<_> = (0..60).map(|i| Some(if i < 50 { Split::Train } else { Split::Val })).collect();
     let all: Vec<_> = (0..9).map(|i| Some(Split::ALL[i % 3])).collect();
-    let moved = SplitSpec { test_from: Some(Split::Val), ..plain(Scheme::Official) };
+    let moved = SplitSettings { test_from: HeldOut::Val, ..plain(SplitScheme::Official) };
     // The paper's own split is allowed where it is asked for.
     let mut paper = people(&train_val);
-    assign(&mut paper, &SplitSpec { without_test: true, ..plain(Scheme::Official) }).unwrap();
+    assign(&mut paper, &SplitSettings { test_from: HeldOut::None, ..plain(SplitScheme::Official) }).unwrap();
     for (splits, spec, expected) in [
         (
             &train_val[..],
-            plain(Scheme::Official),
+            plain(SplitScheme::Official),
             "the test split is empty\n  help: set data.test_from = \"val\"",
         ),
-        (&train_val, moved, "the val split is empty\n  help: set data.val_patients = N"),
-        (&[None; 60], plain(Scheme::Diffecho), "the test split is empty"),
-        (&[None; 60], plain(Scheme::Official), "says no split for p000"),
-        (&[Some(Split::Val); 4], plain(Scheme::Official), "the train split is empty"),
-        (&all, moved, "the val split is empty"),
+        (&train_val, moved.clone(), "the val split is empty\n  help: set data.val_patients = N"),
+        (&[None; 60], plain(SplitScheme::Diffecho), "the test split is empty"),
+        (&[None; 60], plain(SplitScheme::Official), "says no split for p000"),
+        (&[Some(Split::Val); 4], plain(SplitScheme::Official), "the train split is empty"),
+        (&all, moved.clone(), "the val split is empty"),
         (
             &all,
-            SplitSpec { val_patients: Some(1), ..plain(Scheme::Official) },
+            SplitSettings { val_patients: Some(1), ..plain(SplitScheme::Official) },
             "has validation patients already",
         ),
         (
             &train_val,
-            SplitSpec { val_patients: Some(50), ..moved },
+            SplitSettings { val_patients: Some(50), ..moved },
             "val_patients = 50 of 50 training patients",
         ),
-        (&[None; 9], plain(Scheme::Folds { folds: 2, fold: 0 }), "fold 0 of 2"),
-        (&[None; 9], plain(Scheme::Folds { folds: 5, fold: 5 }), "fold 5 of 5"),
-        (&[None; 4], plain(Scheme::Folds { folds: 5, fold: 0 }), "5 folds of 4 patients"),
-        (&[None; 9], plain(Scheme::Random { val: 0.5, test: 0.5 }), "a random split of val 0.5"),
-        (&[None; 9], plain(Scheme::Random { val: f64::NAN, test: 0.5 }), "a random split of val NaN"),
+        (&[None; 9], folds(2, 0), "fold 0 of 2"),
+        (&[None; 9], folds(5, 5), "fold 5 of 5"),
+        (&[None; 4], folds(5, 0), "5 folds of 4 patients"),
+        (&[None; 9], random(0.5, 0.5), "a random split of val 0.5"),
+        (&[None; 9], random(f64::NAN, 0.5), "a random split of val NaN"),
     ] {
         let mut manifest = people(splits);
         let before = manifest.clone();

@@ -10,7 +10,7 @@ use synecho::{
         prepare::prepare,
     },
     error::Result,
-    manifest::Manifest,
+    manifest::{Manifest, PHANTOM_MARKER, is_phantom},
     picture::Picture,
     vocabulary::{Phase, Quality, Sex, Source, Split, View},
 };
@@ -58,7 +58,7 @@ fn the_phantom_is_imported_as_camus_and_checks_clean() {
     let src = tempfile::tempdir().unwrap();
     let root = src.path().join("phantom");
     phantom(&root, 5);
-    assert!(std::fs::read_to_string(root.join(phantom::MARKER)).unwrap().contains("not patients"));
+    assert!(std::fs::read_to_string(root.join(PHANTOM_MARKER)).unwrap().contains("not patients"));
     let (_out, manifest) = run(Source::Camus, &root);
     let manifest = manifest.unwrap();
     assert_eq!(Manifest::read(&manifest.root).unwrap(), manifest);
@@ -103,7 +103,7 @@ fn the_phantom_is_imported_as_camus_and_checks_clean() {
     let small = prepare(&manifest, 32, prepared.path(), &quiet).unwrap();
     let (_out, copied) = run(Source::Folder, &manifest.root);
     for root in [&root, &manifest.root, &inner.root, &small.root, &copied.unwrap().root] {
-        assert!(phantom::is_phantom(root), "{}", root.display());
+        assert!(is_phantom(root), "{}", root.display());
     }
 }
 

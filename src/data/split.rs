@@ -1,66 +1,45 @@
-//! Who trains, who validates, who tests: by patient, from the manifest alone.
+//! Which patients train, validate and test.
 //!
-//! A patient's part depends on the names and the seed, never on the order of the rows.
+//! A patient's part depends on the patients' names and the seed, never on the order of the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::seq::SliceRandom;
 
-use crate::error::{Error, Result};
-use crate::random;
-use crate::{manifest::Manifest, vocabulary::Split};
+use crate::{
+    error::{Error, Result},
+    experiment::{HeldOut, SplitScheme, SplitSettings},
+    manifest::Manifest,
+    random,
+    vocabulary::Split,
+};
 
 /// How DiffEcho splits: that many patients, first in name order, validate.
 pub const DIFFECHO_VALIDATION: usize = 50;
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Scheme {
-    /// The manifest's own split column.
-    Official,
-    /// The first 50 patients in name order validate, the others train; nobody tests.
-    Diffecho,
-    /// `folds` groups of patients: group `fold` tests, the next one (cyclically) validates.
-    Folds { folds: usize, fold: usize },
-    /// These fractions of the patients, drawn by the seed, validate and test.
-    Random { val: f64, test: f64 },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SplitSpec {
-    pub scheme: Scheme,
-    /// For schemes without test patients: the patients of this part become the test patients.
-    pub test_from: Option<Split>,
-    /// For schemes without validation patients (or whose were moved by `test_from`): how many to
-    /// draw from the training patients.
-    pub val_patients: Option<usize>,
-    /// Nobody has to test: the paper's own split.
-    pub without_test: bool,
-    pub seed: u64,
-}
 
 /// Fills the manifest's split column.
 ///
 /// # Errors
 /// A scheme that the patients do not allow, and a part that would stay empty: each says what to set.
-pub fn assign(manifest: &mut Manifest, spec: &SplitSpec) -> Result<()> {
-    let mut parts = base(manifest, spec)?;
-    if let Some(from) = spec.test_from.filter(|&from| from != Split::Test) {
+pub fn assign(manifest: &mut Manifest, settings: &SplitSettings) -> Result<()> {
+    let mut parts = base(manifest, settings)?;
+    if settings.test_from == HeldOut::Val {
         // The data set's own test patients take no part.
         parts.retain(|_, part| *part != Split::Test);
-        if members(&parts, from).next().is_none() {
-            return Err(wrong(format!("test_from = \"{from}\", but there are no {from} patients"))
+        if members(&parts, Split::Val).next().is_none() {
+            return Err(wrong("test_from = \"val\", but there are no val patients")
                 .help("name a part that has patients"));
         }
-        for part in parts.values_mut().filter(|part| **part == from) {
+        for part in parts.values_mut().filter(|part| **part == Split::Val) {
             *part = Split::Test;
         }
     }
-    if let Some(count) = spec.val_patients {
+    if let Some(count) = settings.val_patients {
         if members(&parts, Split::Val).next().is_some() {
             return Err(wrong("val_patients is set, but the split has validation patients already")
                 .help("remove val_patients, or make them the test patients with test_from = \"val\""));
         }
-        let drawn = ranked(members(&parts, Split::Train), spec.seed, "split-val");
+        let drawn = ranked(members(&parts, Split::Train), settings.seed, "split-val");
         if count == 0 || count >= drawn.len() {
             return Err(wrong(format!("val_patients = {count} of {} training patients", drawn.len()))
                 .help("set at least 1, and leave some to train"));
@@ -77,7 +56,9 @@ pub fn assign(manifest: &mut Manifest, spec: &SplitSpec) -> Result<()> {
             "set data.test_from = \"val\" to make the validation patients the test patients (and data.val_patients = N to draw new ones), or choose split = \"folds\"",
         ),
     ] {
-        if members(&parts, part).next().is_none() && !(part == Split::Test && spec.without_test) {
+        if members(&parts, part).next().is_none()
+            && !(part == Split::Test && settings.test_from == HeldOut::None)
+        {
             return Err(wrong(format!("the {part} split is empty")).help(remedy));
         }
     }
@@ -98,13 +79,13 @@ pub fn fraction(manifest: &Manifest, fraction: f64, seed: u64) -> Vec<String> {
     names
 }
 
-fn base(manifest: &Manifest, spec: &SplitSpec) -> Result<BTreeMap<String, Split>> {
+fn base(manifest: &Manifest, settings: &SplitSettings) -> Result<BTreeMap<String, Split>> {
     let names: BTreeSet<&str> = manifest.rows.iter().map(|row| &*row.patient).collect();
     let n = names.len();
     let mut parts: BTreeMap<String, Split> =
         names.iter().map(|name| ((*name).to_owned(), Split::Train)).collect();
-    match spec.scheme {
-        Scheme::Official => {
+    match settings.scheme {
+        SplitScheme::Official => {
             for row in &manifest.rows {
                 let split = row.split.ok_or_else(|| {
                     wrong(format!("the manifest says no split for {}", row.patient))
@@ -114,12 +95,13 @@ fn base(manifest: &Manifest, spec: &SplitSpec) -> Result<BTreeMap<String, Split>
                 parts.insert(row.patient.clone(), split);
             }
         }
-        Scheme::Diffecho => {
+        SplitScheme::Diffecho => {
             for part in parts.values_mut().take(DIFFECHO_VALIDATION) {
                 *part = Split::Val;
             }
         }
-        Scheme::Folds { folds, fold } => {
+        SplitScheme::Folds => {
+            let (folds, fold) = (settings.folds.unwrap_or_default(), settings.fold.unwrap_or_default());
             if folds < 3 || fold >= folds {
                 return Err(wrong(format!("fold {fold} of {folds}"))
                     .help("at least 3 folds (one tests, one validates), counted from 0"));
@@ -127,7 +109,7 @@ fn base(manifest: &Manifest, spec: &SplitSpec) -> Result<BTreeMap<String, Split>
             if n < folds {
                 return Err(wrong(format!("{folds} folds of {n} patients")).help("set fewer folds"));
             }
-            for (i, name) in ranked(names.into_iter(), spec.seed, "split-folds").into_iter().enumerate() {
+            for (i, name) in ranked(names.into_iter(), settings.seed, "split-folds").into_iter().enumerate() {
                 let part = match i % folds {
                     group if group == fold => Split::Test,
                     group if group == (fold + 1) % folds => Split::Val,
@@ -136,7 +118,9 @@ fn base(manifest: &Manifest, spec: &SplitSpec) -> Result<BTreeMap<String, Split>
                 parts.insert(name, part);
             }
         }
-        Scheme::Random { val, test } => {
+        SplitScheme::Random => {
+            let val = settings.val_fraction.unwrap_or_default();
+            let test = settings.test_fraction.unwrap_or_default();
             let fine = |v: f64| (0.0..1.0).contains(&v);
             if !fine(val) || !fine(test) || val + test >= 1.0 {
                 return Err(wrong(format!("a random split of val {val} and test {test}"))
@@ -145,7 +129,8 @@ fn base(manifest: &Manifest, spec: &SplitSpec) -> Result<BTreeMap<String, Split>
             // A part that was asked for has somebody in it, even of few patients.
             let count = |v: f64| if v == 0.0 { 0 } else { ((n as f64 * v).round() as usize).max(1) };
             let (val, test) = (count(val), count(test));
-            for (i, name) in ranked(names.into_iter(), spec.seed, "split-random").into_iter().enumerate() {
+            for (i, name) in ranked(names.into_iter(), settings.seed, "split-random").into_iter().enumerate()
+            {
                 if i < test {
                     parts.insert(name, Split::Test);
                 } else if i < test + val {

@@ -23,7 +23,7 @@ fn beside(root: &Path) -> Vec<PathBuf> {
     let lists = ["training", "validation", "testing"].map(|part| format!("subgroup_{part}.txt"));
     let mut files: Vec<PathBuf> = lists.iter().map(|name| parent.join(name)).collect();
     files.extend(lists.iter().map(|name| parent.join("database_split").join(name)));
-    files.push(parent.join(crate::data::phantom::MARKER));
+    files.push(parent.join(manifest::PHANTOM_MARKER));
     files.retain(|file| file.is_file());
     files
 }

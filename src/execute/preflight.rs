@@ -2,10 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    outside::is_manifest_folder,
-    stages::{assign_split, mixing},
-};
+use super::{outside::is_manifest_folder, stages::mixing};
 use crate::{
     aggregate::published,
     data,
@@ -40,7 +37,7 @@ pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
     let root = spec.data.root.as_deref().filter(|root| manifest && is_manifest_folder(root));
     let Some(root) = root.or(imported) else { return Ok(()) };
     let mut manifest = Manifest::read(root)?;
-    assign_split(&mut manifest, &spec.data.split)?;
+    data::split::assign(&mut manifest, &spec.data.split)?;
     for cell in plan::generator_cells(spec) {
         let settings = &spec.generators[&cell.name];
         if settings.mode != Mode::External {

@@ -227,14 +227,14 @@ pub struct Data {
     pub root: Option<PathBuf>,
     /// Written as the fields of `[data]` that it was typed as.
     #[serde(flatten)]
-    pub split: Split,
+    pub split: SplitSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phantom: Option<Phantom>,
 }
 
 /// The split, resolved: parts that a scheme does not use are absent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Split {
+pub struct SplitSettings {
     #[serde(rename = "split")]
     pub scheme: SplitScheme,
     #[serde(skip_serializing_if = "HeldOut::is_test")]

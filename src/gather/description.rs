@@ -191,7 +191,7 @@ fn trained_with(finished: &FinishedPlan) -> BTreeSet<String> {
     .collect()
 }
 
-fn split_words(split: &experiment::Split) -> String {
+fn split_words(split: &experiment::SplitSettings) -> String {
     let scheme = match split.scheme {
         SplitScheme::Official => "the data set's own".to_owned(),
         SplitScheme::Diffecho => "the first 50 patients apart, as the paper's".to_owned(),

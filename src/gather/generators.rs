@@ -6,10 +6,10 @@ use super::{FinishedPlan, summary};
 use crate::{
     aggregate,
     error::{Error, Result},
-    execute::stages::mixing::{patient_of, seen_by},
     experiment,
-    manifest::{DATA, Manifest, Row},
+    manifest::{DATA, Manifest, Row, patient_of},
     picture::Picture,
+    pipeline::training_patients,
     plan::GeneratorStages,
     report::{
         ReportInput,
@@ -252,7 +252,7 @@ fn names_patients(settings: &experiment::Generator, made: &Manifest) -> Result<b
             made.rows.iter().all(|row| row.source_mask.as_deref().is_some_and(|m| patient_of(m).is_some()))
         }
         _ if settings.is_trained() => true,
-        _ => !seen_by(&settings.pipeline)?.is_empty(),
+        _ => !training_patients::read(&settings.pipeline)?.is_empty(),
     })
 }
 

@@ -64,8 +64,7 @@ impl FinishedPlan<'_> {
 
     /// Whether the images are drawn. A phantom's data folders are marked, wherever they came from.
     fn is_phantom(&self) -> bool {
-        self.data_keys()
-            .any(|key| self.data(key).is_ok_and(|folder| crate::data::phantom::is_phantom(&folder)))
+        self.data_keys().any(|key| self.data(key).is_ok_and(|folder| manifest::is_phantom(&folder)))
     }
 
     /// Whether the report may show pictures.

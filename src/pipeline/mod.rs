@@ -8,6 +8,7 @@ pub mod folder_write;
 mod networks;
 pub mod noise;
 pub mod space;
+pub mod training_patients;
 mod weight_files;
 
 use std::path::Path;

@@ -20,7 +20,8 @@ pub use key::params;
 use crate::{
     cell::{Fraction, GeneratorCell, NetworkCell},
     experiment::{
-        Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, Split,
+        Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation,
+        SplitSettings,
     },
     vocabulary::{Backbone, Mode, Source, Task},
 };
@@ -72,7 +73,7 @@ pub enum Work {
     /// Resizes and assigns the split.
     Prepare {
         image_size: usize,
-        split: Split,
+        split: SplitSettings,
     },
     /// Trains a generator on the arm's training patients.
     TrainGenerator {

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::{Progress, nifti, stage::Staging};
 use crate::error::{AtPath, Error, Result};
+use crate::manifest::{PHANTOM_MARKER, is_phantom};
 use crate::picture::Picture;
 use crate::random;
 use crate::vocabulary::{Phase, Split, View};
@@ -21,9 +22,6 @@ mod ultrasound;
 
 use anatomy::{Heart, Patient};
 
-/// A file of this name at the root says that a data set is a phantom.
-pub const MARKER: &str = "PHANTOM.md";
-
 const MARKER_TEXT: &str = "# A phantom: these are not patients
 
 Every image here was simulated by `synecho data phantom`: the hearts are drawn at random, the speckle
@@ -31,16 +29,10 @@ is computed. The folder has the layout of CAMUS, so that it is imported in the s
 show that a pipeline works; they say nothing about echocardiograms of people.
 ";
 
-/// Whether a data folder (as written, imported or prepared) is a phantom.
-pub fn is_phantom(root: &Path) -> bool {
-    root.join(MARKER).is_file()
-}
-
 /// Carries the marker along when a phantom is imported or prepared.
 pub fn carry_marker(from: &Path, to: &Path) -> Result<()> {
-    // The folder of patients may be named instead of the root above it.
-    if is_phantom(from) || (from.ends_with("database_nifti") && from.parent().is_some_and(is_phantom)) {
-        let marker = to.join(MARKER);
+    if is_phantom(from) {
+        let marker = to.join(PHANTOM_MARKER);
         std::fs::write(&marker, MARKER_TEXT).at_path(&marker, "cannot write")?;
     }
     Ok(())
@@ -68,7 +60,7 @@ pub fn write(spec: &PhantomSpec, to: &Path, progress: Progress) -> Result<()> {
     }
     let staging = Staging::new(to)?;
     let root = staging.folder();
-    let marker = root.join(MARKER);
+    let marker = root.join(PHANTOM_MARKER);
     std::fs::write(&marker, MARKER_TEXT).at_path(&marker, "cannot write")?;
     let done = AtomicUsize::new(0);
     progress(0, patients);

@@ -12,8 +12,9 @@ use super::Place;
 use crate::{
     cell::Fraction,
     data,
-    error::{AtPath, Error, Result},
-    manifest::{DATA, Manifest, Row},
+    error::{Error, Result},
+    manifest::{DATA, Manifest, Row, patient_of},
+    pipeline::training_patients,
     plan::{Further, Mixture},
     random,
     samples::{MaskReading, Samples, class_of},
@@ -158,40 +159,10 @@ pub(in crate::execute) fn check_sources<'a>(
     refuse(&strange, "synthetic images are called images of", &made.root)
 }
 
-/// The patient in `patient0001_2CH_ED`; none for what is no image's name (`pseudo`).
-pub(crate) fn patient_of(source: &str) -> Option<&str> {
-    let mut parts = source.rsplitn(3, '_');
-    parts.next()?;
-    parts.next()?;
-    parts.next()
-}
-
-/// Beside a trained pipeline's parts: the patients whose images it was trained on, one a line.
-const SEEN: &str = "training_patients.txt";
-
-/// Whom a pipeline, or a part of one, was trained on; empty where it does not say, as a stock one.
-pub(crate) fn seen_by(folder: &Path) -> Result<BTreeSet<String>> {
-    let places = [Some(folder), folder.parent()].into_iter().flatten();
-    let Some(file) = places.map(|place| place.join(SEEN)).find(|file| file.is_file()) else {
-        return Ok(BTreeSet::new());
-    };
-    let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
-    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
-}
-
-/// Writes down whom a pipeline was trained on, and whom its base was.
-pub(super) fn note_seen(pipeline: &Path, base: Option<&Path>, train: &Samples) -> Result<()> {
-    let mut seen = base.map(seen_by).transpose()?.unwrap_or_default();
-    seen.extend(train.rows.iter().map(|row| row.patient.clone()));
-    let lines: String = seen.iter().map(|patient| format!("{patient}\n")).collect();
-    let file = pipeline.join(SEEN);
-    std::fs::write(&file, lines).at_path(&file, "cannot write")
-}
-
-/// Refuses a finished pipeline that says that it was trained on patients who do not train here: those of the
-/// test split before all.
+/// Refuses a finished pipeline whose list of training patients names some who do not train here: above all those
+/// of the test split.
 pub(super) fn check_seen(pipeline: &Path, manifest: &Manifest, patients: Option<&[String]>) -> Result<()> {
-    let seen = seen_by(pipeline)?;
+    let seen = training_patients::read(pipeline)?;
     let known: HashSet<&str> = manifest
         .of(Split::Train)
         .map(|row| row.patient.as_str())
@@ -229,16 +200,6 @@ mod tests {
                 format!("images/{i}.png"),
             )
         }
-    }
-
-    #[test]
-    fn a_part_of_a_pipeline_knows_whom_the_whole_saw() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(SEEN), "p1\np2\n").unwrap();
-        for folder in [dir.path().to_owned(), dir.path().join("controlnet"), dir.path().join("2ch_ed")] {
-            assert_eq!(seen_by(&folder).unwrap().into_iter().collect::<Vec<_>>(), ["p1", "p2"], "{folder:?}");
-        }
-        assert!(seen_by(&dir.path().join("a/b")).unwrap().is_empty());
     }
 
     #[test]
@@ -294,12 +255,5 @@ mod tests {
         }
         assert_eq!(duplicates(10, 0.3, 1).len(), 3);
         assert_ne!(duplicates(100, 0.3, 1), duplicates(100, 0.3, 2));
-    }
-
-    #[test]
-    fn a_source_names_its_patient() {
-        assert_eq!(patient_of("patient0001_2CH_ED"), Some("patient0001"));
-        assert_eq!(patient_of("a_b_4CH_ES"), Some("a_b"));
-        assert_eq!(patient_of("pseudo"), None);
     }
 }

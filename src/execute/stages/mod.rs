@@ -15,11 +15,12 @@ use crate::{
     cell::Fraction,
     data,
     error::{AtPath, Error, Result},
-    experiment::{self, HeldOut, ReportOn, SplitScheme},
+    experiment::{self, ReportOn},
     gather::{self, FinishedPlan},
     generate,
     manifest::{DATA, Manifest},
     measure::{networks, texture},
+    pipeline::training_patients,
     plan::{Plan, Stage, Work},
     progress::Progress,
     report,
@@ -159,39 +160,16 @@ fn with_bar<T>(place: &Place, things: &str, work: impl FnOnce(data::Progress) ->
     })
 }
 
-fn prepare(place: &Place, image_size: usize, split: &experiment::Split) -> Result<()> {
+fn prepare(place: &Place, image_size: usize, split: &experiment::SplitSettings) -> Result<()> {
     let root = match place.outside("source") {
         Some(path) => path.to_owned(),
         None => place.artifact("source")?.join(DATA),
     };
     let mut source = Manifest::read(&root)?;
-    assign_split(&mut source, split)?;
+    data::split::assign(&mut source, split)?;
     let to = place.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     with_bar(place, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
-}
-
-/// Says who trains, validates and tests.
-pub(super) fn assign_split(manifest: &mut Manifest, split: &experiment::Split) -> Result<()> {
-    let assigned = data::split::SplitSpec {
-        scheme: match split.scheme {
-            SplitScheme::Official => data::split::Scheme::Official,
-            SplitScheme::Diffecho => data::split::Scheme::Diffecho,
-            SplitScheme::Folds => data::split::Scheme::Folds {
-                folds: split.folds.unwrap_or_default(),
-                fold: split.fold.unwrap_or_default(),
-            },
-            SplitScheme::Random => data::split::Scheme::Random {
-                val: split.val_fraction.unwrap_or_default(),
-                test: split.test_fraction.unwrap_or_default(),
-            },
-        },
-        test_from: (split.test_from == HeldOut::Val).then_some(Split::Val),
-        val_patients: split.val_patients,
-        without_test: split.test_from == HeldOut::None,
-        seed: split.seed,
-    };
-    data::split::assign(manifest, &assigned)
 }
 
 fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
@@ -237,7 +215,8 @@ fn train_generator(
         generate::dataset::grid(&making, class, file)
     };
     train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))?;
-    mixing::note_seen(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), &data.train)
+    let patients = data.train.rows.iter().map(|row| row.patient.as_str());
+    training_patients::write(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), patients)
 }
 
 fn generate_images(

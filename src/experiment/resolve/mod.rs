@@ -10,8 +10,8 @@ use std::{collections::HashSet, path::Path};
 
 use super::{
     Budget, Classification, Data, DataSection, Experiment, ExperimentSpec, Freeze, HeldOut, Mix, Phantom,
-    Report, ReportOn, ResolvedSpec, Schedule, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
-    read::Origin,
+    Report, ReportOn, ResolvedSpec, Schedule, Segmentation, Source, SplitScheme, SplitSettings, Tasks,
+    TranslateUnit, read::Origin,
 };
 use crate::{
     error::{Error, Result},
@@ -248,7 +248,7 @@ fn data(typed: DataSection, check: &Check) -> Result<Data> {
     Ok(Data { source, split: split(scheme, &typed, check)?, root: typed.root, phantom })
 }
 
-fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Split> {
+fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<SplitSettings> {
     use SplitScheme::{Diffecho, Folds, Official, Random};
     let unused = |key: &str, set: bool, schemes: &str| {
         if !set {
@@ -314,7 +314,7 @@ fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Spli
         check.range("data.folds", folds as f64, 3.0, 1000.0)?;
         check.range("data.fold", fold as f64, 0.0, folds as f64 - 1.0)?;
     }
-    Ok(Split {
+    Ok(SplitSettings {
         scheme,
         test_from,
         val_patients,
