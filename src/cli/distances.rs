@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::commands::{print, print_json};
+use super::output::{print, print_json};
 use crate::{
     augment::IMAGENET,
     doctor,

@@ -2,6 +2,7 @@
 
 mod commands;
 mod distances;
+mod output;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     error::{AtPath, Error, Result},
-    nn::weights,
+    nn::tensor_file::{self, TensorFile},
     store::write_atomically,
 };
 
@@ -61,12 +61,15 @@ impl Place {
 
     /// What lies there, if anything does. An entry that is damaged is told apart by its error.
     pub fn read(&self, features: usize) -> Result<Option<Entry>> {
-        let bytes = match fs::read(&self.file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.at_path(&self.file, "cannot read the features")?,
-        };
-        let (tensors, metadata) = weights::from_bytes(&bytes, &self.file)?;
-        self.entry(tensors, &metadata, features).map(Some)
+        if !self.file.exists() {
+            return Ok(None);
+        }
+        let file = TensorFile::open(&self.file)?;
+        let mut tensors = HashMap::new();
+        for entry in file.entries() {
+            tensors.insert(entry.name.clone(), file.read(entry)?);
+        }
+        self.entry(tensors, file.metadata(), features).map(Some)
     }
 
     fn entry(
@@ -108,7 +111,7 @@ impl Place {
             .map_err(|e| Error::failure(format!("cannot write JSON: {e}")))?;
         let tensors =
             [("digests".to_owned(), digests), ("features".to_owned(), entry.values.shallow_clone())];
-        let bytes = weights::to_bytes(&tensors, vec![(SEAL.into(), seal)])?;
+        let bytes = tensor_file::to_bytes(&tensors, Some(HashMap::from([(SEAL.to_owned(), seal)])))?;
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder).at_path(folder, "cannot make the folder")?;
         }
