@@ -1,5 +1,5 @@
-//! Networks and schedulers, named as their checkpoints name them. Imports nothing of ours but errors
-//! and randomness.
+//! Networks and schedulers, named as their checkpoints name them. Of our modules it imports only
+//! `vocabulary`, `error` and `random`.
 
 pub mod autoencoder_kl;
 pub mod backbone;
@@ -12,6 +12,7 @@ pub mod diffusion;
 pub mod efficientnet;
 pub mod inception;
 pub mod init;
+mod libtorch_error;
 pub mod mode;
 pub mod resnet;
 pub mod schedulers;
