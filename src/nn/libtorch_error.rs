@@ -79,7 +79,8 @@ mod tests {
         let shown = |whole: &str| Error::of_libtorch(whole, "the stage broke off: ").to_string();
         let cpu = "called `Result::unwrap()` on an `Err` value: Torch(\"[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes. Error code 12\\n\")";
         assert!(
-            shown(cpu).starts_with("there is not enough memory (16.0 GiB more were asked for)\n  help: lower")
+            shown(cpu)
+                .starts_with("there is not enough memory (16.0 GiB more were asked for)\n  help: lower")
         );
         let cuda = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB";
         assert!(

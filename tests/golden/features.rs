@@ -11,8 +11,8 @@ use std::{
 use synecho::{
     measure::extractor::{BATCH, FeatureExtractor, How, Input, Pixels, images_of},
     nn::{
+        forward_mode::ForwardMode,
         inception::{self, Inception, Pooling},
-        mode::Mode,
         resnet::{resnet18, resnet50},
         tensor_file,
     },
@@ -246,7 +246,7 @@ fn resnets_equal_torchvisions() {
         fill(&vs, name);
         let images = signal(&format!("{name}/images"), &[2, 3, 224, 224]);
         let found = tch::no_grad(|| {
-            [("logits", net.forward_t(&images, Mode::Eval)), ("features", net.features(&images))]
+            [("logits", net.forward_t(&images, ForwardMode::Eval)), ("features", net.features(&images))]
         });
         for (what, found) in found {
             let (shape, expected) = tensors.f32(&format!("{name}/{what}"));

@@ -10,7 +10,7 @@ use crate::{
     measure::{
         extractor::{BATCH, FeatureExtractor, How},
         generators::{self, Images, reference},
-        networks,
+        held_out,
     },
     picture::Picture,
     results::{self, Measurement, NearestPair},
@@ -35,7 +35,7 @@ pub(super) fn generator(place: &Place, measure: &Measure) -> Result<()> {
         rows.extend(measured);
         write(&place.out.join(NEAREST), &pairs)?;
     }
-    write(&place.out.join(networks::MEASUREMENTS), &rows)
+    write(&place.out.join(held_out::MEASUREMENTS), &rows)
 }
 
 /// The same for images that tell what the scale is: `per_class` of each view and phase.
@@ -69,7 +69,7 @@ pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> 
         }
         add(arm, measured);
     }
-    write(&place.out.join(networks::MEASUREMENTS), &rows)
+    write(&place.out.join(held_out::MEASUREMENTS), &rows)
 }
 
 /// How features are taken in this stage.

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     experiment::{self, ResolvedSpec},
     manifest::{Manifest, Row},
-    measure::{generators, networks},
+    measure::{generators, held_out},
     picture::Picture,
     plan::{self, GeneratorCell},
     report::{
@@ -74,7 +74,7 @@ pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput
                 ..point
             }));
         }
-        let read = |dir: &Path| results::read_csv::<Measurement>(&dir.join(networks::MEASUREMENTS));
+        let read = |dir: &Path| results::read_csv::<Measurement>(&dir.join(held_out::MEASUREMENTS));
         let mut rows = Vec::new();
         for task in ["segmentation", "classification"] {
             if let Some(dir) = artifact(&format!("judge-{task}")) {
@@ -141,7 +141,7 @@ fn references(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput) -> Re
         place.stage.inputs.iter().filter_map(|i| i.role.strip_prefix("reference/")).collect();
     for size in &of_sizes {
         let dir = place.artifact(&format!("reference/{size}"))?;
-        let rows: Vec<Measurement> = results::read_csv(&dir.join(networks::MEASUREMENTS))?;
+        let rows: Vec<Measurement> = results::read_csv(&dir.join(held_out::MEASUREMENTS))?;
         for row in rows {
             let arm = if of_sizes.len() > 1 { format!("{}, {size} px", row.arm) } else { row.arm.clone() };
             if !references.contains(&arm) {

@@ -9,7 +9,7 @@ use crate::{
     error::{AtPath, Error, Result},
     experiment::{self, ResolvedSpec},
     manifest::{self, Manifest},
-    measure::networks,
+    measure::held_out,
     picture::Picture,
     report::{PanelItem, ReportInput},
     results::{self, CurvePoint, Measurement, TrainSummary},
@@ -43,7 +43,7 @@ pub(super) fn report_input(place: &Place, spec: &ResolvedSpec) -> Result<ReportI
                 }));
             }
             "measure" => {
-                let rows: Vec<Measurement> = results::read_csv(&dir.join(networks::MEASUREMENTS))?;
+                let rows: Vec<Measurement> = results::read_csv(&dir.join(held_out::MEASUREMENTS))?;
                 let rows: Vec<Measurement> = rows
                     .into_iter()
                     .map(|row| Measurement {
@@ -172,7 +172,7 @@ fn panel(rows: &[Measurement], measured: &Path, data: &Path) -> Result<Vec<Panel
             image: Picture::read(&manifest.image_path(row))?,
             truth: Picture::read_mask(&mask)?,
             prediction: Picture::read_mask(
-                &measured.join(networks::PREDICTIONS).join(networks::prediction_name(row)),
+                &measured.join(held_out::PREDICTIONS).join(held_out::prediction_name(row)),
             )?,
             dice: dice.clone(),
         });
