@@ -10,10 +10,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use tch::{Tensor, nn::VarStore};
 
-use super::{
-    folder::{CONFIG, INDEX, SCHEDULER_CONFIG, is_plain},
-    weight_files::stem,
-};
+use super::file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, is_plain, stem};
 use crate::{
     error::{AtPath, Error, Result},
     nn::tensor_file,

@@ -18,7 +18,7 @@ use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
     experiment::Budget,
-    nn::weights,
+    nn::{tensor_file, weights},
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
@@ -229,7 +229,7 @@ fn fit(
             scores.first().map(|(s, m, _)| format!("{s} {m}").trim().to_owned()).unwrap_or_default();
     }
     let chosen = best.unwrap_or_else(|| parameters.snapshot());
-    let bytes = weights::to_bytes(&parameters.named(&chosen), vec![])?;
+    let bytes = tensor_file::to_bytes(&parameters.named(&chosen), None)?;
     write(&setting.out.join(WEIGHTS), &bytes)?;
     let before = setting.start.map(Earlier::read).transpose()?.unwrap_or_default();
     write(&setting.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;

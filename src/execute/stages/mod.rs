@@ -19,7 +19,7 @@ use crate::{
     gather::{self, FinishedPlan},
     generate,
     manifest::{DATA, Manifest},
-    measure::{networks, texture},
+    measure::{held_out, texture},
     pipeline::training_patients,
     plan::{Plan, Stage, Work},
     progress::Progress,
@@ -135,7 +135,7 @@ fn measure_segmentation(place: &Place, settings: &experiment::Segmentation, spli
     let samples = Samples::read(&place.manifest()?, split, None, Some(MaskReading::RIGHT))?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
-    networks::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
+    held_out::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
 }
 
 fn measure_classification(
@@ -149,7 +149,7 @@ fn measure_classification(
     let network = place.artifact("network")?.join(train::WEIGHTS);
     let channels = train::channels(settings).map(|c| (c.mean, c.std));
     let network = (model, network.as_path());
-    networks::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
+    held_out::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
 }
 
 fn with_bar<T>(place: &Place, things: &str, work: impl FnOnce(data::Progress) -> Result<T>) -> Result<T> {
@@ -269,7 +269,7 @@ fn pseudo_masks(place: &Place, settings: &experiment::Segmentation) -> Result<()
     let samples = Samples::read(&manifest, Split::Train, None, None)?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
-    let masks = networks::masks(settings, &network, &samples, place.device, &bar)?;
+    let masks = held_out::masks(settings, &network, &samples, place.device, &bar)?;
     let to = place.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     let mut made = data::prepare::copy(&manifest, &to, &|_, _| {})?;

@@ -11,11 +11,7 @@ use crate::{
     error::{AtPath, Error, Result},
     experiment::{Classification, Segmentation},
     manifest::Row,
-    nn::{
-        mode::Mode,
-        unet::{UNet, UNetConfig},
-        weights,
-    },
+    nn::{forward_mode::ForwardMode, weights},
     picture::Picture,
     progress::Bar,
     results::{self, MEASUREMENTS, Measurement, PREDICTIONS, prediction_name},
@@ -100,7 +96,7 @@ fn predict<T: Send>(
 ) -> Result<Vec<T>> {
     let _guard = tch::no_grad_guard();
     let vs = VarStore::new(device);
-    let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
+    let net = settings.model.build(&vs.root(), &settings.channels)?;
     weights::load(&vs, network, |_| false)?;
     let (size, mut all) = (samples.size, Vec::new());
     for from in (0..samples.len()).step_by(BATCH) {
@@ -167,7 +163,7 @@ pub fn classification(
     let mut probabilities: Vec<f64> = Vec::new();
     for from in (0..samples.len()).step_by(BATCH) {
         let to = (from + BATCH).min(samples.len());
-        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, Mode::Eval);
+        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, ForwardMode::Eval);
         let p: Vec<f64> = logits.softmax(1, Kind::Double).flatten(0, -1).try_into()?;
         probabilities.extend(p);
         bar.inc((to - from) as u64);

@@ -1,0 +1,15 @@
+//! The names of the files in diffusers' folders.
+
+pub(super) const INDEX: &str = "model_index.json";
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const SCHEDULER_CONFIG: &str = "scheduler_config.json";
+
+/// The first part of a weight file's name.
+pub(super) fn stem(library: &str) -> &'static str {
+    if library == "transformers" { "model" } else { "diffusion_pytorch_model" }
+}
+
+/// A name that stays in the folder.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\'])
+}
