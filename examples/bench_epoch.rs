@@ -5,7 +5,7 @@
 //! first epoch, which is `load_seconds`; the first epoch, in which libtorch chooses its kernels, is
 //! left out of the median.
 
-use std::{cell::RefCell, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use clap::Parser;
 use serde_json::json;
@@ -13,12 +13,14 @@ use synecho::{
     Error, Result, data, doctor,
     experiment::{Classification, Preset, Segmentation},
     manifest::Manifest,
-    progress::Progress,
     samples::{MaskReading, Samples},
     train,
     vocabulary::{Backbone, Precision, Split},
 };
-use tch::{Cuda, Device};
+
+mod stopwatch;
+
+use stopwatch::Stopwatch;
 
 #[derive(Parser)]
 struct Arguments {
@@ -75,32 +77,21 @@ fn main() -> Result<()> {
 
     let images = samples.len();
     let task = train::TaskData { train: samples, val: few };
-    // A GPU works on while the program prepares what is next: an epoch has ended when its kernels have.
-    let now = || {
-        if let Device::Cuda(index) = device {
-            Cuda::synchronize(i64::try_from(index).unwrap_or(0));
-        }
-        Instant::now()
-    };
-    let ends = RefCell::new(vec![now()]);
-    let setting = train::Setting {
+    let stopwatch = Stopwatch::start(device);
+    let context = train::TrainingContext {
         device,
         out: folder.path(),
         checkpoints: &folder.path().join("checkpoint"),
-        progress: &Progress::new(true),
-        label: "bench",
         checkpoint_every: f64::INFINITY,
         start: None,
-        lap: &|| ends.borrow_mut().push(now()),
+        observer: &stopwatch,
     };
     if segments {
-        train::segmentation(&segmentation, &task, 0, &setting)?;
+        train::segmentation(&segmentation, &task, 0, &context)?;
     } else {
-        train::classification(&classification, Backbone::Resnet18, None, &task, 0, &setting)?;
+        train::classification(&classification, Backbone::Resnet18, None, &task, 0, &context)?;
     }
-    let ends = ends.borrow();
-    let mut seconds: Vec<f64> =
-        ends.windows(2).skip(1).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let mut seconds = stopwatch.seconds().split_off(1);
     seconds.sort_by(f64::total_cmp);
     println!(
         "{}",

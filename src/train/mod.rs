@@ -19,7 +19,7 @@ use crate::{
     error::{AtPath, Error, Result},
     experiment::Budget,
     nn::weights,
-    progress::Progress,
+    observer::Observer,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
     vocabulary::Precision,
@@ -37,27 +37,23 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const CURVES: &str = "curves.csv";
 pub const SUMMARY: &str = "summary.json";
 
-/// Where and how a stage is worked on; decides nothing of its result.
-pub struct Setting<'a> {
+/// What a training works with that is not in its recipe. Nothing here changes the result.
+pub struct TrainingContext<'a> {
     pub device: Device,
     /// Where the artifact's files go.
     pub out: &'a Path,
-    /// Where checkpoints go, and are looked for.
+    /// Where checkpoints are written, and where an interrupted training finds its own.
     pub checkpoints: &'a Path,
-    /// The artifact of an earlier training that this one goes on from.
+    /// The artifact of an earlier training that this one continues.
     pub start: Option<&'a Path>,
-    /// Seconds between two checkpoints, at least; 0: after every epoch (or validation).
+    /// The least number of seconds between two checkpoints; 0: after every epoch (or validation).
     pub checkpoint_every: f64,
-    pub progress: &'a Progress,
-    pub label: &'a str,
-    /// For a stopwatch: called after each epoch's last optimizer step, before validation; of a
-    /// generator, which has no epochs, after each step.
-    pub lap: &'a dyn Fn(),
+    pub observer: &'a dyn Observer,
 }
 
-impl Setting<'_> {
-    /// Puts the weights of an earlier training, where there is one, in place of those that training begins with.
-    fn take_up(&self, vs: &VarStore) -> Result<()> {
+impl TrainingContext<'_> {
+    /// Replaces the initial weights by those of the earlier training, where there is one.
+    fn load_start(&self, vs: &VarStore) -> Result<()> {
         match self.start {
             Some(artifact) => weights::load(vs, &artifact.join(WEIGHTS), |_| false),
             None => Ok(()),
@@ -128,7 +124,7 @@ fn fit(
     recipe: &Recipe,
     train: &Loader,
     val: &Loader,
-    setting: &Setting,
+    context: &TrainingContext,
 ) -> Result<()> {
     // Of what is not trained only the norms' statistics change.
     let frozen = |name: &str| !name.contains(".running_");
@@ -138,8 +134,8 @@ fn fit(
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut best: Option<Snapshot> = None;
     let saved =
-        Checkpoint::<Standing>::read(setting.checkpoints, &parameters.master).unwrap_or_else(|damage| {
-            setting.progress.line(format!("training starts afresh: {damage}"));
+        Checkpoint::<Standing>::read(context.checkpoints, &parameters.master).unwrap_or_else(|damage| {
+            context.observer.note(&format!("training starts afresh: {damage}"));
             None
         });
     if let Some(saved) = saved {
@@ -148,13 +144,12 @@ fn fit(
         (standing, curves, best) = (saved.standing, saved.curves, saved.kept);
     }
     let (length, of_epoch) = (recipe.length, train.steps() as u64);
-    let bar = setting.progress.bar(length.steps, setting.label, "steps");
-    bar.resume_at(standing.step);
+    context.observer.begin("", length.steps, standing.step);
     let mut select_metric = String::new();
     let mut written = Instant::now();
     while standing.step < length.steps {
         let steps = standing.step..length.steps.min(standing.step + length.round);
-        let mut losses = Tensor::zeros([1], (Kind::Float, setting.device));
+        let mut losses = Tensor::zeros([1], (Kind::Float, context.device));
         train.train(steps.clone(), recipe.shuffle, recipe.augment.as_ref(), |batch| {
             let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(standing.step));
             let loss = task.loss(&logits, &batch.target)?;
@@ -163,10 +158,10 @@ fn fit(
             parameters.refresh();
             losses += loss.detach();
             standing.step += 1;
-            bar.inc(1);
+            context.observer.advance(standing.step);
             Ok(())
         })?;
-        (setting.lap)();
+        context.observer.lap();
         standing.round += 1;
         let steps = (steps.end - steps.start) as f64;
         let train_loss = f64::try_from(&losses)? / steps;
@@ -179,9 +174,8 @@ fn fit(
             ))
             .help("lower the learning_rate, or look for damaged images with `synecho data check`"));
         }
-        bar.message(format!("loss {train_loss:.4}"));
         let mut note = |split: &str, structure: &str, metric: &str, value: f64| {
-            curves.push(CurvePoint {
+            let point = CurvePoint {
                 split: split.into(),
                 step: standing.step,
                 epoch,
@@ -189,7 +183,9 @@ fn fit(
                 metric: metric.into(),
                 value,
                 ..CurvePoint::default()
-            });
+            };
+            context.observer.curve_point(&point);
+            curves.push(point);
         };
         note("train", "", "loss", train_loss);
         note("train", "", "learning_rate", recipe.rate.at(standing.step as usize - 1));
@@ -203,14 +199,13 @@ fn fit(
             }
             if let Some((structure, metric, value)) = scores.first() {
                 select_metric = format!("{structure} {metric}").trim().to_owned();
-                bar.message(format!("loss {train_loss:.4} {select_metric} {value:.4}"));
                 if value.is_finite() && standing.best.is_none_or(|best| *value > best.value) {
                     standing.best = Some(Best { step: standing.step, value: *value });
                     best = Some(parameters.snapshot());
                 }
             }
         }
-        if written.elapsed().as_secs_f64() >= setting.checkpoint_every || last {
+        if written.elapsed().as_secs_f64() >= context.checkpoint_every || last {
             let checkpoint = Checkpoint {
                 standing: standing.clone(),
                 curves,
@@ -218,7 +213,7 @@ fn fit(
                 moments: optimizer.moments().iter().map(Tensor::copy).collect(),
                 kept: best,
             };
-            checkpoint.write(setting.checkpoints)?;
+            checkpoint.write(context.checkpoints)?;
             (curves, best) = (checkpoint.curves, checkpoint.kept);
             written = Instant::now();
         }
@@ -231,9 +226,9 @@ fn fit(
     }
     let chosen = best.unwrap_or_else(|| parameters.snapshot());
     let bytes = weights::to_bytes(&parameters.named(&chosen), vec![])?;
-    write(&setting.out.join(WEIGHTS), &bytes)?;
-    let before = setting.start.map(Earlier::read).transpose()?.unwrap_or_default();
-    write(&setting.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;
+    write(&context.out.join(WEIGHTS), &bytes)?;
+    let before = context.start.map(Earlier::read).transpose()?.unwrap_or_default();
+    write(&context.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;
     let before = before.summary;
     let best_step = standing.best.map_or(standing.step, |b| b.step);
     let epochs = |steps: u64| before.epochs + steps as f64 / of_epoch as f64;
@@ -255,7 +250,7 @@ fn fit(
     };
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
-    write(&setting.out.join(SUMMARY), text.as_bytes())
+    write(&context.out.join(SUMMARY), text.as_bytes())
 }
 
 /// The training that this one goes on from, as its artifact tells of it.

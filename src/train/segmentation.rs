@@ -3,7 +3,7 @@
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Length, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate,
+    Length, Loader, Recipe, Rule, Score, Target, Task, TaskData, TrainingContext, fit, schedule::LearningRate,
 };
 use crate::{
     augment::{self, AugmentRange},
@@ -104,18 +104,23 @@ fn cross_entropy(logits: &Tensor, target: &Tensor, weights: &Tensor) -> Result<T
 }
 
 /// Trains a U-Net on the images and masks of `data`; writes weights, curves and summary.
-pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting: &Setting) -> Result<()> {
-    let vs = VarStore::new(setting.device);
+pub fn segmentation(
+    settings: &Segmentation,
+    data: &TaskData,
+    seed: u64,
+    context: &TrainingContext,
+) -> Result<()> {
+    let vs = VarStore::new(context.device);
     let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
     init::fill(&vs, random::seed(seed, "segmentation weights", &[]), None);
-    setting.take_up(&vs)?;
+    context.load_start(&vs)?;
     let loader = |samples| Loader {
         samples,
         target: Target::Masks,
         batch_size: settings.batch_size,
         channels: &augment::HALF,
         seed,
-        device: setting.device,
+        device: context.device,
         features: None,
     };
     let (train, val) = (loader(&data.train), loader(&data.val));
@@ -123,7 +128,7 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
     debug_assert_eq!(weights.len(), CLASSES);
     let task = SegmentationTask {
         net,
-        class_weights: Tensor::from_slice(&weights).to_device(setting.device),
+        class_weights: Tensor::from_slice(&weights).to_device(context.device),
         loss: settings.loss,
         val: &data.val,
         nan_poisons: settings.nan_poisons_dice,
@@ -146,5 +151,5 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
         augment: AugmentRange::of(&s.augment),
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };
-    fit(&vs, &task, &recipe, &train, &val, setting)
+    fit(&vs, &task, &recipe, &train, &val, context)
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Features, Length, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, freeze::freeze,
-    schedule::LearningRate,
+    Features, Length, Loader, Recipe, Rule, Score, Target, Task, TaskData, TrainingContext, fit,
+    freeze::freeze, schedule::LearningRate,
 };
 use crate::{
     augment::{self, AugmentRange},
@@ -88,12 +88,12 @@ pub fn classification(
     checkpoint: Option<&Path>,
     data: &TaskData,
     seed: u64,
-    setting: &Setting,
+    context: &TrainingContext,
 ) -> Result<()> {
-    let vs = VarStore::new(setting.device);
+    let vs = VarStore::new(context.device);
     let mut net = backbone.build(&vs.root(), Label::classes(settings.label).len())?;
     start(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))?;
-    setting.take_up(&vs)?;
+    context.load_start(&vs)?;
     let freezes = settings.trainable_parameters > 0;
     if freezes {
         freeze(&vs, settings.trainable_parameters, settings.freeze);
@@ -108,7 +108,7 @@ pub fn classification(
         batch_size: settings.batch_size,
         channels: &channels,
         seed,
-        device: setting.device,
+        device: context.device,
         features: None,
     };
     let (mut train, mut val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
@@ -143,7 +143,7 @@ pub fn classification(
         augment,
         val_loss_starts_from_train: s.val_loss_starts_from_train,
     };
-    fit(&vs, &task, &recipe, &train, &val, setting)
+    fit(&vs, &task, &recipe, &train, &val, context)
 }
 
 #[cfg(test)]

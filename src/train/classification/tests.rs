@@ -7,7 +7,7 @@ use crate::{
     experiment::Preset,
     manifest::Row,
     nn::tensor_file::TensorFile,
-    progress::Progress,
+    observer::Unobserved,
     results::TrainSummary,
     samples::Samples,
     train::{CURVES, SUMMARY, WEIGHTS},
@@ -47,20 +47,18 @@ fn settings(trainable_parameters: usize, freeze: Freeze, augmented: bool) -> Cla
     }
 }
 
-/// Trains; goes on from the checkpoint in `dir`, if there is one.
+/// Trains; continues from the checkpoint in `dir`, if there is one.
 fn train(settings: &Classification, dir: &Path) {
-    let (data, progress) = (TaskData { train: samples(6), val: samples(4) }, Progress::new(true));
-    let setting = Setting {
+    let data = TaskData { train: samples(6), val: samples(4) };
+    let context = TrainingContext {
         device: tch::Device::Cpu,
         out: dir,
         checkpoints: &dir.join("checkpoint"),
         checkpoint_every: 0.0,
         start: None,
-        progress: &progress,
-        label: "",
-        lap: &|| {},
+        observer: &Unobserved,
     };
-    classification(settings, BACKBONE, None, &data, 5, &setting).unwrap();
+    classification(settings, BACKBONE, None, &data, 5, &context).unwrap();
 }
 
 fn bytes(dir: &Path, file: &str) -> Vec<u8> {

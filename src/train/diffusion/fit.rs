@@ -10,7 +10,7 @@ use super::batches::{Batch, Batches};
 use crate::{
     error::{Error, Result},
     experiment::GeneratorSchedule,
-    progress::Bar,
+    observer::Observer,
     results::CurvePoint,
     train::{
         checkpoint::Checkpoint,
@@ -88,19 +88,19 @@ const NOTE_EVERY: u64 = 25;
 /// Validation images, at most.
 pub(super) const VALIDATION_IMAGES: usize = 64;
 
-/// Where training goes on, and reports to.
-pub(super) struct Place<'a> {
+/// What the loop works with that is not in its recipe.
+pub(super) struct LoopContext<'a> {
     pub checkpoints: &'a Path,
-    /// Seconds between two checkpoints, at least.
+    /// The least number of seconds between two checkpoints.
     pub checkpoint_every: f64,
-    pub bar: &'a Bar,
-    /// Steps on the bar before this training.
-    pub bar_from: u64,
+    pub observer: &'a dyn Observer,
+    /// The observer's name for this training, its number of steps (of all models, where each class has its own), and
+    /// how many of them come before this model's.
+    pub phase: &'a str,
+    pub total: u64,
+    pub before: u64,
     /// In the curve's column `structure`.
     pub name: &'a str,
-    pub say: &'a dyn Fn(&str),
-    /// Called after each step, before validation.
-    pub lap: &'a dyn Fn(),
 }
 
 /// Weights to make images with, by name, f32.
@@ -118,7 +118,7 @@ pub(super) fn fit(
     train: &Batches,
     val: Option<&Batches>,
     grid: &mut dyn FnMut(Named, u64) -> Result<()>,
-    place: &Place,
+    context: &LoopContext,
 ) -> Result<(Named, Vec<CurvePoint>)> {
     let rule = Rule::AdamW { weight_decay: recipe.weight_decay };
     let mut optimizer = Optimizer::new(rule, &parameters.master);
@@ -127,8 +127,8 @@ pub(super) fn fit(
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut ema = (recipe.ema > 0.0).then(|| parameters.snapshot());
     let saved =
-        Checkpoint::<Standing>::read(place.checkpoints, &parameters.master).unwrap_or_else(|damage| {
-            (place.say)(&format!("training starts afresh: {damage}"));
+        Checkpoint::<Standing>::read(context.checkpoints, &parameters.master).unwrap_or_else(|damage| {
+            context.observer.note(&format!("training starts afresh: {damage}"));
             None
         });
     if let Some(saved) = saved {
@@ -144,7 +144,7 @@ pub(super) fn fit(
         Some(val) if recipe.validate_every > 0 => val.fixed(VALIDATION_IMAGES)?,
         _ => Vec::new(),
     };
-    place.bar.resume_at(place.bar_from + standing.step);
+    context.observer.begin(context.phase, context.total, context.before + standing.step);
     let epoch_images = train.samples.len() as u64;
     let step_images = recipe.accumulate * train.batch_size as u64;
     let mut micro = Micro::new(recipe.accumulate);
@@ -166,40 +166,42 @@ pub(super) fn fit(
         if let Some(ema) = &mut ema {
             let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(standing.step))?;
         }
-        (place.lap)();
+        context.observer.lap();
         standing.step += 1;
         standing.loss_sum += loss;
         standing.loss_count += 1;
         let (step, last) = (standing.step, standing.step == recipe.steps);
         let mut note = |split: &str, metric: &str, value: f64| {
-            curves.push(CurvePoint {
+            let point = CurvePoint {
                 split: split.into(),
                 step,
                 epoch: (step * step_images) as f64 / epoch_images as f64,
-                structure: place.name.into(),
+                structure: context.name.into(),
                 metric: metric.into(),
                 value,
                 ..CurvePoint::default()
-            });
+            };
+            context.observer.curve_point(&point);
+            curves.push(point);
         };
         if step.is_multiple_of(NOTE_EVERY) || last {
             let mean = standing.loss_sum / standing.loss_count as f64;
             note("train", "loss", mean);
             (standing.loss_sum, standing.loss_count) = (0.0, 0);
-            place.bar.message(format!("loss {mean:.4}"));
         }
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if !validation.is_empty() && due(recipe.validate_every) {
             let loss = with(parameters, ema.as_ref(), |p| validate(objective, &validation, p.kind()))?;
             note("val", "loss", loss);
-            (place.say)(&format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps));
+            let line = format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps);
+            context.observer.note(&line);
         }
         if due(recipe.grid_every) {
             grid(averaged(parameters, ema.as_ref()), step)?;
         }
-        place.bar.set(place.bar_from + step);
+        context.observer.advance(context.before + step);
         // A large network's checkpoint takes long: at most a twentieth of the time goes into it.
-        if written.elapsed().as_secs_f64() >= place.checkpoint_every.max(20.0 * took) || last {
+        if written.elapsed().as_secs_f64() >= context.checkpoint_every.max(20.0 * took) || last {
             let start = Instant::now();
             // A gradient can run over where the loss did not: the last good checkpoint is kept.
             if !f64::try_from(parameters.master.f_sum(Kind::Float)?)?.is_finite() {
@@ -212,10 +214,10 @@ pub(super) fn fit(
                 moments: optimizer.moments().iter().map(Tensor::shallow_clone).collect(),
                 kept: ema.take(),
             };
-            checkpoint.write(place.checkpoints)?;
+            checkpoint.write(context.checkpoints)?;
             (curves, ema) = (checkpoint.curves, checkpoint.kept);
             (written, took) = (Instant::now(), start.elapsed().as_secs_f64());
-            if place.checkpoint_every == 0.0 {
+            if context.checkpoint_every == 0.0 {
                 took = 0.0;
             }
         }
