@@ -11,7 +11,7 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result, data, doctor,
-    experiment::{Classification, Preset, Segmentation},
+    experiment::{Classification, Preset, Segmentation, TrainingRecipe},
     manifest::Manifest,
     samples::{MaskReading, Samples},
     train,
@@ -48,21 +48,19 @@ fn main() -> Result<()> {
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let folder = tempfile::tempdir().map_err(temporary)?;
     let precision = if arguments.precision == "bf16" { Precision::Bf16 } else { Precision::F32 };
-    let segmentation = Segmentation {
+    let timed = |recipe: TrainingRecipe| TrainingRecipe {
         epochs: arguments.epochs + 1,
         validate_every: usize::MAX,
         precision,
-        ..Segmentation::preset(Preset::Corrected)
+        ..recipe
     };
-    let classification = Classification {
-        epochs: arguments.epochs + 1,
-        validate_every: usize::MAX,
-        precision,
-        ..Classification::preset(Preset::Corrected)
-    };
+    let base = Segmentation::preset(Preset::Corrected);
+    let segmentation = Segmentation { recipe: timed(base.recipe), ..base };
+    let base = Classification::preset(Preset::Corrected);
+    let classification = Classification { recipe: timed(base.recipe), ..base };
     let device = doctor::choose_device(&arguments.device)?;
     let segments = arguments.task == "segmentation";
-    let size = if segments { segmentation.image_size } else { classification.image_size };
+    let size = if segments { segmentation.recipe.image_size } else { classification.recipe.image_size };
 
     let start = Instant::now();
     let mut manifest = Manifest::read(&arguments.data)?;

@@ -14,7 +14,7 @@ use crate::{
     results::CurvePoint,
     train::{
         checkpoint::Checkpoint,
-        optimizer::{Optimizer, Rule},
+        optimizer::{Optimizer, UpdateRule},
         parameters::{Parameters, Snapshot},
     },
     vocabulary::Precision,
@@ -68,9 +68,9 @@ impl Recipe {
     }
 }
 
-/// Where training stands between two steps.
+/// A generator's training between two steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Standing {
+struct DiffusionState {
     step: u64,
     /// Steps of the optimizer: f16 leaves some out.
     applied: u64,
@@ -120,21 +120,22 @@ pub(super) fn fit(
     grid: &mut dyn FnMut(Named, u64) -> Result<()>,
     context: &LoopContext,
 ) -> Result<(Named, Vec<CurvePoint>)> {
-    let rule = Rule::AdamW { weight_decay: recipe.weight_decay };
+    let rule = UpdateRule::AdamW { weight_decay: recipe.weight_decay };
     let mut optimizer = Optimizer::new(rule, &parameters.master);
     let scale = if recipe.precision == Precision::F16 { 65536.0 } else { 1.0 };
-    let mut standing = Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
+    let mut state = DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut ema = (recipe.ema > 0.0).then(|| parameters.snapshot());
-    let saved =
-        Checkpoint::<Standing>::read(context.checkpoints, &parameters.master).unwrap_or_else(|damage| {
+    let saved = Checkpoint::<DiffusionState>::read(context.checkpoints, &parameters.master).unwrap_or_else(
+        |damage| {
             context.observer.note(&format!("training starts afresh: {damage}"));
             None
-        });
+        },
+    );
     if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
-        optimizer.resume(&saved.moments, saved.standing.applied)?;
-        (standing, curves) = (saved.standing, saved.curves);
+        optimizer.resume(&saved.moments, saved.state.applied)?;
+        (state, curves) = (saved.state, saved.curves);
         if let (Some(ema), Some(kept)) = (&mut ema, saved.kept) {
             ema.master.f_copy_(&kept.master)?;
             ema.buffers = kept.buffers;
@@ -144,33 +145,33 @@ pub(super) fn fit(
         Some(val) if recipe.validate_every > 0 => val.fixed(VALIDATION_IMAGES)?,
         _ => Vec::new(),
     };
-    context.observer.begin(context.phase, context.total, context.before + standing.step);
+    context.observer.begin(context.phase, context.total, context.before + state.step);
     let epoch_images = train.samples.len() as u64;
     let step_images = recipe.accumulate * train.batch_size as u64;
     let mut micro = Micro::new(recipe.accumulate);
     let (mut written, mut took) = (Instant::now(), 0.0);
-    train.each(standing.step * recipe.accumulate, recipe.steps * recipe.accumulate, |batch| {
+    train.each(state.step * recipe.accumulate, recipe.steps * recipe.accumulate, |batch| {
         let loss = objective.loss(&batch, parameters.kind())?;
-        let factor = standing.scale / recipe.accumulate as f64;
+        let factor = state.scale / recipe.accumulate as f64;
         micro.add(parameters.gradient(&(&loss * factor))?, &loss);
         let Some((mut gradient, loss)) = micro.full() else { return Ok(()) };
         let loss = f64::try_from(loss)?;
         if !loss.is_finite() {
-            return Err(not_finite(&format!("the loss is {loss}"), standing.step + 1));
+            return Err(not_finite(&format!("the loss is {loss}"), state.step + 1));
         }
-        if apply_gradient(&mut gradient, recipe, &mut standing)? {
-            optimizer.step(&parameters.master, &gradient, recipe.rate(standing.step));
+        if apply_gradient(&mut gradient, recipe, &mut state)? {
+            optimizer.step(&parameters.master, &gradient, recipe.rate(state.step));
             parameters.refresh();
-            standing.applied += 1;
+            state.applied += 1;
         }
         if let Some(ema) = &mut ema {
-            let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(standing.step))?;
+            let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(state.step))?;
         }
         context.observer.lap();
-        standing.step += 1;
-        standing.loss_sum += loss;
-        standing.loss_count += 1;
-        let (step, last) = (standing.step, standing.step == recipe.steps);
+        state.step += 1;
+        state.loss_sum += loss;
+        state.loss_count += 1;
+        let (step, last) = (state.step, state.step == recipe.steps);
         let mut note = |split: &str, metric: &str, value: f64| {
             let point = CurvePoint {
                 split: split.into(),
@@ -185,9 +186,9 @@ pub(super) fn fit(
             curves.push(point);
         };
         if step.is_multiple_of(NOTE_EVERY) || last {
-            let mean = standing.loss_sum / standing.loss_count as f64;
+            let mean = state.loss_sum / state.loss_count as f64;
             note("train", "loss", mean);
-            (standing.loss_sum, standing.loss_count) = (0.0, 0);
+            (state.loss_sum, state.loss_count) = (0.0, 0);
         }
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if !validation.is_empty() && due(recipe.validate_every) {
@@ -208,7 +209,7 @@ pub(super) fn fit(
                 return Err(not_finite("the weights are not finite", step));
             }
             let checkpoint = Checkpoint {
-                standing: standing.clone(),
+                state: state.clone(),
                 curves: std::mem::take(&mut curves),
                 now: parameters.snapshot(),
                 moments: optimizer.moments().iter().map(Tensor::shallow_clone).collect(),
@@ -264,21 +265,21 @@ impl Micro {
 
 /// Takes f16's scale out of the gradient and limits its norm (`torch.nn.utils.clip_grad_norm_`). False:
 /// f16 ran over, the step is left out (`torch.amp.GradScaler`).
-fn apply_gradient(gradient: &mut Tensor, recipe: &Recipe, standing: &mut Standing) -> Result<bool> {
+fn apply_gradient(gradient: &mut Tensor, recipe: &Recipe, state: &mut DiffusionState) -> Result<bool> {
     let scaled = recipe.precision == Precision::F16;
     if scaled {
-        *gradient *= 1.0 / standing.scale;
+        *gradient *= 1.0 / state.scale;
     }
     if recipe.clip > 0.0 {
         let norm = gradient.f_norm()?;
         if scaled {
             if !f64::try_from(&norm)?.is_finite() {
-                (standing.scale, standing.good) = (standing.scale / 2.0, 0);
+                (state.scale, state.good) = (state.scale / 2.0, 0);
                 return Ok(false);
             }
-            standing.good += 1;
-            if standing.good == 2000 {
-                (standing.scale, standing.good) = (standing.scale * 2.0, 0);
+            state.good += 1;
+            if state.good == 2000 {
+                (state.scale, state.good) = (state.scale * 2.0, 0);
             }
         }
         // On the device: no waiting for the norm's value.
@@ -350,27 +351,27 @@ mod tests {
 
     #[test]
     fn a_long_gradient_is_shortened_and_a_short_one_is_not() {
-        let mut standing =
-            Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 1.0, good: 0 };
+        let mut state =
+            DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 1.0, good: 0 };
         let mut long = Tensor::from_slice(&[3.0f32, 4.0]);
-        assert!(apply_gradient(&mut long, &recipe(), &mut standing).unwrap());
+        assert!(apply_gradient(&mut long, &recipe(), &mut state).unwrap());
         assert!((f64::try_from(long.norm()).unwrap() - 1.0).abs() < 1e-6);
         let mut short = Tensor::from_slice(&[0.3f32, 0.4]);
-        apply_gradient(&mut short, &recipe(), &mut standing).unwrap();
+        apply_gradient(&mut short, &recipe(), &mut state).unwrap();
         assert!((f64::try_from(short.norm()).unwrap() - 0.5).abs() < 1e-6);
     }
 
     #[test]
     fn f16_leaves_out_a_step_that_ran_over_and_halves_its_scale() {
         let f16 = Recipe { precision: Precision::F16, ..recipe() };
-        let mut standing =
-            Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 8.0, good: 1999 };
+        let mut state =
+            DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 8.0, good: 1999 };
         let mut over = Tensor::from_slice(&[f32::INFINITY, 1.0]);
-        assert!(!apply_gradient(&mut over, &f16, &mut standing).unwrap());
-        assert_eq!((standing.scale, standing.good), (4.0, 0));
-        standing.good = 1999;
+        assert!(!apply_gradient(&mut over, &f16, &mut state).unwrap());
+        assert_eq!((state.scale, state.good), (4.0, 0));
+        state.good = 1999;
         let mut fine = Tensor::from_slice(&[1.0f32, 0.0]);
-        assert!(apply_gradient(&mut fine, &f16, &mut standing).unwrap());
-        assert_eq!((standing.scale, fine.double_value(&[0])), (8.0, 0.25));
+        assert!(apply_gradient(&mut fine, &f16, &mut state).unwrap());
+        assert_eq!((state.scale, fine.double_value(&[0])), (8.0, 0.25));
     }
 }
