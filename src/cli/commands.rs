@@ -1,9 +1,7 @@
 //! What each command does, by the modules that know how.
 
 use std::{
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command as Process, Stdio},
     time::SystemTime,
 };
 
@@ -16,7 +14,7 @@ use super::{
 use crate::{
     data, doctor,
     error::{Error, Result},
-    execute::{self, Options, Outcome},
+    execute::{self, Executor, LocalWorkers, RunOptions, RunRequest},
     experiment::{self, ResolvedSpec},
     generate::sample::{self, Control, SampleOptions},
     measure,
@@ -95,119 +93,57 @@ struct Run {
 fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
     let started = SystemTime::now();
     let device = doctor::choose_device(&how.device)?;
-    // Before any work: the pools of threads keep the size that they begin with.
-    let (jobs, threads) = share_cores(device, how.jobs, how.threads);
+    let shares = execute::share_cores(device, how.jobs, how.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
     execute::preflight(&experiment::load(&args.spec, &args.set.sets)?, None).map_err(|e| e.at(&args.spec))?;
     let store = Store::open(&args.store.store)?;
     let asked = ask(&args.spec, &args.set.sets, store.root())?;
     check_imported(args, &asked, &store)?;
     report::is_report(&how.reports.join(&asked.spec.experiment.name))?;
-    if how.helper {
-        end_with_parent();
-    }
-    let mut helpers = (!how.helper).then(|| start_helpers(jobs)).transpose()?.unwrap_or_default();
-    // Waiting for a child would close its standard input, and with it the child.
-    let lifelines: Vec<_> = helpers.iter_mut().map(|helper| helper.stdin.take()).collect();
-    let progress = Progress::new(how.quiet);
-    for lines in helpers.iter_mut().filter_map(|helper| helper.stderr.take()) {
-        let progress = progress.clone();
-        std::thread::spawn(move || {
-            BufReader::new(lines).lines().map_while(std::result::Result::ok).for_each(|l| progress.line(l))
-        });
-    }
-    let options = Options {
-        device,
-        threads,
-        checkpoint_every: how.checkpoint_every,
-        helper: how.helper,
-        started,
-        fail_fast: how.fail_fast,
-        versions: doctor::versions(),
-        commit: env!("SYNECHO_COMMIT").to_owned(),
+    let executor = match how.helper {
+        true => Executor::Worker,
+        // A worker runs the same command.
+        false => Executor::LocalWorkers(LocalWorkers {
+            count: shares.processes - 1,
+            arguments: std::env::args_os().skip(1).chain(["--helper".into()]).collect(),
+        }),
     };
-    let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &progress);
-    let stop = ran.as_ref().map_or(true, |ran| how.fail_fast && ran.exit_code() != 0);
-    for helper in &mut helpers {
-        if stop {
-            let _ = helper.kill();
-        }
-        let _ = helper.wait();
-    }
-    drop(lifelines);
-    let ran = ran?;
+    let outcome = execute::run(&RunRequest {
+        plan: &asked.plan,
+        store: &store,
+        digests: &asked.digests,
+        options: RunOptions {
+            device,
+            threads: shares.threads,
+            checkpoint_every: how.checkpoint_every,
+            started,
+            fail_fast: how.fail_fast,
+            versions: doctor::versions(),
+            commit: env!("SYNECHO_COMMIT").to_owned(),
+        },
+        executor,
+        progress: &Progress::new(how.quiet),
+    })?;
     if how.helper {
-        return Ok(ran.exit_code());
+        return Ok(outcome.exit_code());
     }
-    for (i, error) in ran.failures() {
+    for (i, error) in outcome.failures() {
         complain(&format!("error: {}: {error}", asked.plan.stages[i].label));
     }
-    let blocked = ran.outcomes.iter().filter(|o| matches!(o, Outcome::Blocked)).count();
-    if blocked > 0 {
-        complain(&format!("{blocked} stage(s) were not begun"));
+    if outcome.blocked() > 0 {
+        complain(&format!("{} stage(s) were not begun", outcome.blocked()));
     }
-    if ran.exit_code() == 0 {
+    if outcome.exit_code() == 0 {
         let to = how.reports.join(&asked.spec.experiment.name);
         publish(&asked.plan, &store, &to)?;
-        let (done, all) = (ran.done(!helpers.is_empty()), asked.plan.stages.len());
+        let (done, all) = (outcome.done(), asked.plan.stages.len());
         print(&format!(
             "{done} of {all} stages were done now, {} were there; the report is {}\n",
             all - done,
             to.join(report::PAGE).display()
         ))?;
     }
-    Ok(ran.exit_code())
-}
-
-/// (processes, threads of each). libtorch and rayon would both take every core of every process: each process gets
-/// its part.
-fn share_cores(device: tch::Device, jobs: Option<u16>, threads: Option<u16>) -> (u16, usize) {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (jobs, threads) = shares(cores, device.is_cuda(), jobs, threads);
-    tch::set_num_threads(threads as i32);
-    // A pool that is there already keeps its size.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    (jobs, threads)
-}
-
-/// Small networks gain little from a second thread and nearly all from a second process, but each takes memory of its
-/// own: on the CPU up to four processes, as many as leave the fewest cores idle.
-fn shares(cores: usize, cuda: bool, jobs: Option<u16>, threads: Option<u16>) -> (u16, usize) {
-    const MOST: usize = 4;
-    let usual = match threads {
-        _ if cuda => 1,
-        Some(threads) => (cores / usize::from(threads)).clamp(1, MOST),
-        None => (2..=MOST.min(cores)).max_by_key(|jobs| (cores / jobs * jobs, *jobs)).unwrap_or(1),
-    };
-    let jobs = jobs.unwrap_or(usual as u16);
-    (jobs, threads.map_or((cores / usize::from(jobs)).max(1), usize::from))
-}
-
-/// The other processes of `--jobs N`: the same command, sharing the store.
-fn start_helpers(jobs: u16) -> Result<Vec<Child>> {
-    let program =
-        std::env::current_exe().map_err(|e| Error::failure(format!("cannot find this program: {e}")))?;
-    (1..jobs)
-        .map(|_| {
-            Process::new(&program)
-                .args(std::env::args_os().skip(1))
-                .arg("--helper")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .map_err(|e| Error::failure(format!("cannot start another process: {e}")))
-        })
-        .collect()
-}
-
-/// Ends this helper when the process that started it does, however that ends: its standard input is a pipe that
-/// nobody writes to.
-fn end_with_parent() {
-    std::thread::spawn(|| {
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        std::process::exit(1);
-    });
+    Ok(outcome.exit_code())
 }
 
 /// The command that does what is missing, with what was typed.
@@ -258,18 +194,23 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
     if let Some(_lock) = store.try_lock(stage.kind(), &stage.key)? {
         store.discard(stage.kind(), &stage.key)?;
     }
-    let options = Options {
-        device: tch::Device::Cpu,
-        threads: share_cores(tch::Device::Cpu, Some(1), None).1,
-        checkpoint_every: execute::CHECKPOINT_EVERY,
-        helper: false,
-        started: SystemTime::now(),
-        fail_fast: true,
-        versions: doctor::versions(),
-        commit: env!("SYNECHO_COMMIT").to_owned(),
-    };
-    let ran = execute::run(&asked.plan, &store, &asked.digests, &options, &Progress::new(false))?;
-    if let Some((_, error)) = ran.failures().next() {
+    let outcome = execute::run(&RunRequest {
+        plan: &asked.plan,
+        store: &store,
+        digests: &asked.digests,
+        options: RunOptions {
+            device: tch::Device::Cpu,
+            threads: execute::share_cores(tch::Device::Cpu, Some(1), None).threads,
+            checkpoint_every: execute::CHECKPOINT_EVERY,
+            started: SystemTime::now(),
+            fail_fast: true,
+            versions: doctor::versions(),
+            commit: env!("SYNECHO_COMMIT").to_owned(),
+        },
+        executor: Executor::ThisProcess,
+        progress: &Progress::new(false),
+    })?;
+    if let Some((_, error)) = outcome.failures().next() {
         return Err(error.clone());
     }
     let to = out.unwrap_or_else(|| Path::new("reports").join(&asked.spec.experiment.name));
@@ -495,24 +436,5 @@ fn data_command(command: Data) -> Result<u8> {
             let summary = data::check::check(&folder, &show)?;
             if json { print_json(&summary) } else { print(&summary.to_string()) }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shares;
-
-    #[test]
-    fn cores_are_shared_out_and_few_are_idle() {
-        for (cores, expected) in
-            [(1, (1, 1)), (2, (2, 1)), (3, (3, 1)), (4, (4, 1)), (6, (3, 2)), (7, (3, 2)), (16, (4, 4))]
-        {
-            assert_eq!(shares(cores, false, None, None), expected, "{cores}");
-        }
-        assert_eq!(shares(16, true, None, None), (1, 16));
-        assert_eq!(shares(8, false, None, Some(8)), (1, 8));
-        assert_eq!(shares(8, false, None, Some(1)), (4, 1));
-        assert_eq!(shares(8, false, Some(2), None), (2, 4));
-        assert_eq!(shares(2, false, Some(8), None), (8, 1));
     }
 }

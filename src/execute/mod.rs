@@ -1,10 +1,13 @@
-//! Walks a plan in this process. Every process that sees the store can do any stage, so several
-//! `run`s share the work: a stage is locked while it is worked on, and what another process has done
-//! is taken as it is.
+//! Carries out a plan. Every process that sees the store can do any stage, so several processes share the work:
+//! a stage is locked while one of them works on it, and the others take its result from the store.
+//!
+//! An executor says which processes these are. A further one (a cluster's queue) is a file beside [`workers`] and an
+//! arm in [`run`].
 
 mod outside;
 mod preflight;
-pub(crate) mod stages;
+mod stages;
+mod workers;
 
 use std::{
     collections::HashMap,
@@ -18,6 +21,7 @@ use tch::Device;
 
 pub use outside::{is_manifest_folder, outside_digests};
 pub use preflight::{imported, preflight};
+pub use workers::{CoreShares, LocalWorkers, share_cores};
 
 use crate::{
     error::{Error, Result},
@@ -26,26 +30,45 @@ use crate::{
     store::{CHECKPOINT, Digests, StageRecord, StageStatus, Store},
 };
 
-/// How a plan is carried out. It decides nothing of the results but for rounding: libtorch sums in
-/// another order with another number of threads or on another device.
-pub struct Options {
+/// A plan to carry out, and everything that this takes.
+pub struct RunRequest<'a> {
+    pub plan: &'a Plan,
+    pub store: &'a Store,
+    pub digests: &'a Digests,
+    pub options: RunOptions,
+    pub executor: Executor,
+    pub progress: &'a Progress,
+}
+
+/// How a plan is carried out. Results depend on it only by rounding: libtorch sums in another order with another
+/// number of threads or on another device.
+pub struct RunOptions {
     pub device: Device,
     pub threads: usize,
-    /// Seconds between two checkpoints of a training, at least; 0: after every epoch.
+    /// The least number of seconds between two checkpoints of a training; 0: after every epoch.
     pub checkpoint_every: f64,
-    /// This process helps another one, which tells the user what is waited for.
-    pub helper: bool,
-    /// What failed since then, in whatever process, is not tried again.
+    /// A stage that failed since then, in whatever process, is not tried again.
     pub started: SystemTime,
-    /// Stop at the first failure instead of doing what does not depend on it.
+    /// Stop at the first failure, though stages that do not depend on it could still run.
     pub fail_fast: bool,
     pub versions: Vec<(String, String)>,
     pub commit: String,
 }
 
-/// What came of a stage.
+/// Which processes do the stages.
+pub enum Executor {
+    /// This one only.
+    ThisProcess,
+    /// This one, as a worker of the process that started it, with which it ends. It leaves messages to the user to
+    /// that process.
+    Worker,
+    /// This one, and workers that it starts on this machine.
+    LocalWorkers(LocalWorkers),
+}
+
+/// The outcome of a stage.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum StageOutcome {
     /// The store had it.
     Hit,
     Done,
@@ -56,25 +79,35 @@ pub enum Outcome {
     Blocked,
 }
 
-/// What came of a run.
-pub struct Ran {
+/// The outcome of a run.
+pub struct RunOutcome {
     /// By index into the plan's stages.
-    pub outcomes: Vec<Outcome>,
+    pub stages: Vec<StageOutcome>,
+    /// Whether the run had workers beside this process.
+    with_workers: bool,
 }
 
-impl Ran {
+impl RunOutcome {
     pub fn failures(&self) -> impl Iterator<Item = (usize, &Error)> {
-        self.outcomes.iter().enumerate().filter_map(|(i, outcome)| match outcome {
-            Outcome::Failed(error) => Some((i, error)),
+        self.stages.iter().enumerate().filter_map(|(i, outcome)| match outcome {
+            StageOutcome::Failed(error) => Some((i, error)),
             _ => None,
         })
     }
 
-    /// Stages that this process did, with `elsewhere` those that others did meanwhile as well.
-    pub fn done(&self, elsewhere: bool) -> usize {
-        let counts =
-            |o: &&Outcome| matches!(o, Outcome::Done) || elsewhere && matches!(o, Outcome::DoneElsewhere);
-        self.outcomes.iter().filter(counts).count()
+    /// Stages that this run did.
+    pub fn done(&self) -> usize {
+        let is_done = |outcome: &&StageOutcome| match outcome {
+            StageOutcome::Done => true,
+            StageOutcome::DoneElsewhere => self.with_workers,
+            _ => false,
+        };
+        self.stages.iter().filter(is_done).count()
+    }
+
+    /// Stages that were not begun because another one failed.
+    pub fn blocked(&self) -> usize {
+        self.stages.iter().filter(|outcome| matches!(outcome, StageOutcome::Blocked)).count()
     }
 
     /// 0 when all went well; else the exit code of the first failure.
@@ -96,18 +129,25 @@ const LOST_GPU: &str = "this process can do nothing more on the GPU: run the com
 const WAIT: Duration = Duration::from_millis(200);
 
 /// Does every stage that the store lacks.
-pub fn run(
-    plan: &Plan,
-    store: &Store,
-    digests: &Digests,
-    options: &Options,
-    progress: &Progress,
-) -> Result<Ran> {
-    let place = plan.by_key();
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; plan.stages.len()];
+pub fn run(request: &RunRequest) -> Result<RunOutcome> {
+    match &request.executor {
+        Executor::ThisProcess => walk(request),
+        Executor::Worker => {
+            workers::end_with_parent();
+            walk(request)
+        }
+        Executor::LocalWorkers(local) => workers::run(request, local),
+    }
+}
+
+/// Goes through the plan in this process until every stage has an outcome.
+fn walk(request: &RunRequest) -> Result<RunOutcome> {
+    let RunRequest { plan, store, digests, options, progress, .. } = request;
+    let index = plan.by_key();
+    let mut outcomes: Vec<Option<StageOutcome>> = vec![None; plan.stages.len()];
     let there: Vec<bool> =
         plan.stages.iter().map(|s| matches!(store.lookup(s.kind(), &s.key, digests), Ok(Some(_)))).collect();
-    let mut told_to_wait = options.helper;
+    let mut announced = matches!(request.executor, Executor::Worker);
     while outcomes.iter().any(Option::is_none) {
         let mut moved = false;
         for (i, stage) in plan.stages.iter().enumerate() {
@@ -115,61 +155,57 @@ pub fn run(
                 continue;
             }
             let needed: Vec<usize> =
-                stage.inputs.iter().filter_map(|input| place.get(input.key.as_str()).copied()).collect();
-            let lost = |j: &usize| matches!(outcomes[*j], Some(Outcome::Failed(_) | Outcome::Blocked));
+                stage.inputs.iter().filter_map(|input| index.get(input.key.as_str()).copied()).collect();
+            let lost =
+                |j: &usize| matches!(outcomes[*j], Some(StageOutcome::Failed(_) | StageOutcome::Blocked));
             if needed.iter().any(lost) {
-                outcomes[i] = Some(Outcome::Blocked);
+                outcomes[i] = Some(StageOutcome::Blocked);
                 moved = true;
                 continue;
             }
             if needed.iter().any(|&j| outcomes[j].is_none()) {
                 continue;
             }
-            if let Some(outcome) = attempt(stage, plan, store, digests, options, progress)? {
-                let stop = matches!(&outcome, Outcome::Failed(e) if options.fail_fast || e.lost_the_gpu());
-                let elsewhere = matches!(outcome, Outcome::Hit) && !there[i];
-                outcomes[i] = Some(if elsewhere { Outcome::DoneElsewhere } else { outcome });
+            if let Some(outcome) = attempt(stage, request)? {
+                let stop =
+                    matches!(&outcome, StageOutcome::Failed(e) if options.fail_fast || e.lost_the_gpu());
+                let elsewhere = matches!(outcome, StageOutcome::Hit) && !there[i];
+                outcomes[i] = Some(if elsewhere { StageOutcome::DoneElsewhere } else { outcome });
                 moved = true;
                 if stop {
                     outcomes.iter_mut().for_each(|o| {
-                        o.get_or_insert(Outcome::Blocked);
+                        o.get_or_insert(StageOutcome::Blocked);
                     });
                 }
             }
         }
         if !moved {
-            if !told_to_wait {
+            if !announced {
                 let waits = plan.stages.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
                 let running =
                     waits.filter(|(stage, _)| store.status(stage.kind(), &stage.key) == StageStatus::Running);
                 let labels: Vec<&str> = running.map(|(stage, _)| stage.label.as_str()).collect();
                 progress.line(format!("waiting for another process: {}", labels.join("; ")));
-                told_to_wait = true;
+                announced = true;
             }
             std::thread::sleep(WAIT);
         }
     }
     digests.save();
-    Ok(Ran { outcomes: outcomes.into_iter().flatten().collect() })
+    Ok(RunOutcome { stages: outcomes.into_iter().flatten().collect(), with_workers: false })
 }
 
 /// Looks a stage up, or does it. `None`: another process is at it.
-fn attempt(
-    stage: &Stage,
-    plan: &Plan,
-    store: &Store,
-    digests: &Digests,
-    options: &Options,
-    progress: &Progress,
-) -> Result<Option<Outcome>> {
+fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> {
+    let RunRequest { plan, store, digests, options, progress, .. } = request;
     let (kind, key) = (stage.kind(), stage.key.as_str());
     if let Ok(Some(_)) = store.lookup(kind, key, digests) {
-        return Ok(Some(Outcome::Hit));
+        return Ok(Some(StageOutcome::Hit));
     }
     let Some(_lock) = store.try_lock(kind, key)? else { return Ok(None) };
     // Another process may have finished it, or be the one that damaged it: look again under the lock.
     match store.lookup(kind, key, digests) {
-        Ok(Some(_)) => return Ok(Some(Outcome::Hit)),
+        Ok(Some(_)) => return Ok(Some(StageOutcome::Hit)),
         Ok(None) => {}
         Err(damage) => {
             progress.line(format!("made again: {}: {damage}", stage.label));
@@ -178,7 +214,7 @@ fn attempt(
     }
     if let Some(failure) = store.failure_since(kind, key, options.started) {
         let error = if failure.exit_code == 2 { Error::input } else { Error::failure };
-        return Ok(Some(Outcome::Failed(error(failure.error))));
+        return Ok(Some(StageOutcome::Failed(error(failure.error))));
     }
     let out = store.begin(kind, key)?;
     progress.line(format!("{} [{}]", stage.label, &key[..12.min(key.len())]));
@@ -227,12 +263,12 @@ fn attempt(
         store.finish(stage, record, digests)
     });
     Ok(Some(match result {
-        Ok(_) => Outcome::Done,
+        Ok(_) => StageOutcome::Done,
         Err(error) => {
             let error = if error.lost_the_gpu() { error.help(LOST_GPU) } else { error };
             store.fail(kind, key, &error);
             progress.line(format!("failed: {}", stage.label));
-            Outcome::Failed(error)
+            StageOutcome::Failed(error)
         }
     }))
 }

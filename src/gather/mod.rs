@@ -133,8 +133,8 @@ fn summary<T: serde::de::DeserializeOwned>(artifact: &Path) -> Result<T> {
 fn trained_network(finished: &FinishedPlan, cell: &NetworkCell, artifact: &Path) -> Result<TrainedNetwork> {
     let tasks = &finished.spec.tasks;
     let (preset, on) = match cell.task {
-        Task::Segmentation => tasks.segmentation.as_ref().map(|t| (t.preset, t.report_on)),
-        _ => tasks.classification.as_ref().map(|t| (t.preset, t.report_on)),
+        Task::Segmentation => tasks.segmentation.as_ref().map(|t| (t.recipe.preset, t.recipe.report_on)),
+        _ => tasks.classification.as_ref().map(|t| (t.recipe.preset, t.recipe.report_on)),
     }
     .ok_or_else(|| Error::failure(format!("the spec has no task {}", cell.task)))?;
     let manifest = Manifest::read(finished.task_data(cell.task)?)?;

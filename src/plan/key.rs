@@ -76,7 +76,7 @@ fn canonical(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Classification, Freeze, Preset, ReportOn, Segmentation};
+    use crate::experiment::{Classification, Freeze, Preset, ReportOn, Segmentation, TrainingRecipe};
     use crate::plan::Mixture;
     use crate::vocabulary::Backbone;
 
@@ -113,9 +113,14 @@ mod tests {
         let base = Segmentation::preset(Preset::Corrected);
         let input = |key: &str| vec![Input { role: "data".into(), key: key.into() }];
         let reference = key(&train(base.clone()), &input("a"), &[]);
-        let same = Segmentation { report_on: ReportOn::Val, preset: Preset::PaperCode, ..base.clone() };
+        let with = |recipe: TrainingRecipe| Segmentation { recipe, ..base.clone() };
+        let same = with(TrainingRecipe {
+            report_on: ReportOn::Val,
+            preset: Preset::PaperCode,
+            ..base.recipe.clone()
+        });
         assert_eq!(key(&train(same), &input("a"), &[]), reference);
-        let other = Segmentation { epochs: 7, ..base.clone() };
+        let other = with(TrainingRecipe { epochs: 7, ..base.recipe.clone() });
         assert_ne!(key(&train(other), &input("a"), &[]), reference);
         assert_ne!(key(&train(base.clone()), &input("b"), &[]), reference);
         let outside = Outside { role: "weights".into(), path: "x".into(), digest: "d".into() };

@@ -89,7 +89,7 @@ impl<'a> StageFeatures<'a> {
             weights: Some(&weights),
             convention: settings.convention,
             domain: DomainImages {
-                size: training.image_size,
+                size: training.recipe.image_size,
                 channels: train::channels(&training).map(|c| (c.mean, c.std)),
             },
             device: place.device,

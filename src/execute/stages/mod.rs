@@ -20,9 +20,10 @@ use crate::{
     generate,
     manifest::{DATA, Manifest},
     measure::{held_out, texture},
+    observer::Observer,
     pipeline::training_patients,
     plan::{Plan, Stage, Work},
-    progress::Progress,
+    progress::{Progress, TrainingDisplay},
     report,
     results::{self, MEASUREMENTS},
     samples::{MaskReading, Samples},
@@ -98,14 +99,21 @@ pub(super) fn perform(place: &Place) -> Result<()> {
         Work::TrainSegmentation { settings, mixture } => {
             let masks = MaskReading { pairing: settings.pairing, decoding: settings.mask_decoding };
             let data = mixing::task_data(place, mixture, Some(masks), None)?;
-            train::segmentation(settings, &data, mixture.seed, &setting(place))
+            train::segmentation(settings, &data, mixture.seed, &training(place, &observer(place)))
         }
         Work::TrainClassification { settings, model, mixture } => {
             let most = (settings.synthetic_per_class > 0)
                 .then_some(mixing::Most { per_class: settings.synthetic_per_class, label: settings.label });
             let data = mixing::task_data(place, mixture, None, most)?;
             let (backbone, weights) = (*model, place.outside("weights"));
-            train::classification(settings, backbone, weights, &data, mixture.seed, &setting(place))
+            train::classification(
+                settings,
+                backbone,
+                weights,
+                &data,
+                mixture.seed,
+                &training(place, &observer(place)),
+            )
         }
         Work::PseudoMasks { settings } => pseudo_masks(place, settings),
         Work::MeasureTexture {} => {
@@ -172,16 +180,19 @@ fn prepare(place: &Place, image_size: usize, split: &experiment::SplitSettings) 
     with_bar(place, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
 }
 
-fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
-    train::Setting {
+/// Who watches a training: another observer is put beside the terminal here.
+fn observer<'a>(place: &'a Place) -> TrainingDisplay<'a> {
+    TrainingDisplay::new(place.progress, &place.stage.label)
+}
+
+fn training<'a>(place: &'a Place, observer: &'a dyn Observer) -> train::TrainingContext<'a> {
+    train::TrainingContext {
         device: place.device,
         out: &place.out,
         checkpoints: &place.checkpoints,
         checkpoint_every: place.checkpoint_every,
         start: place.artifacts.get("start").map(PathBuf::as_path),
-        progress: place.progress,
-        label: &place.stage.label,
-        lap: &|| {},
+        observer,
     }
 }
 
@@ -214,7 +225,7 @@ fn train_generator(
         let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&making, class, file)
     };
-    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))?;
+    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &training(place, &observer(place)))?;
     let patients = data.train.rows.iter().map(|row| row.patient.as_str());
     training_patients::write(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), patients)
 }
