@@ -19,34 +19,34 @@ use crate::{
     vocabulary::{Convention, Extractor, Split},
 };
 
-/// How features are taken.
+/// How features are extracted.
 #[derive(Debug, Args)]
 pub(super) struct FeatureArgs {
     /// The network whose features are compared: inception-fid, resnet50 or domain
     #[arg(long, default_value = "inception-fid", value_name = "NAME")]
     extractor: Extractor,
-    /// Its weights, a safetensors file; of domain: weights.safetensors of a ResNet-18 that `synecho run` trained
+    /// Its weights, a safetensors file; for domain: weights.safetensors of a ResNet-18 that `synecho run` trained
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// How images come to Inception: pytorch-fid, clean-fid or torch-fidelity (default: pytorch-fid)
+    /// How images are resized for Inception: pytorch-fid, clean-fid or torch-fidelity (default: pytorch-fid)
     #[arg(long, value_name = "NAME")]
     convention: Option<Convention>,
-    /// Of domain: the side at which the network was trained, pixels
+    /// For domain: the side of the images that the network was trained on, pixels
     #[arg(long, default_value_t = 128, value_name = "PX", value_parser = clap::value_parser!(u64).range(32..=1024))]
     image_size: u64,
-    /// Real images of this split alone: train, val or test (default: all)
+    /// Only real images of this split: train, val or test (default: all)
     #[arg(long, value_name = "SPLIT")]
     split: Option<Split>,
-    /// Leave out images that cannot be read, and say how many there were
+    /// Leave out images that cannot be read, and report how many
     #[arg(long)]
     skip_unreadable: bool,
-    /// Images at a time: decides speed and memory
+    /// Images at a time: affects speed and memory only
     #[arg(long, default_value_t = BATCH as u64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     batch_size: u64,
     /// Where features are kept for the next call (default: synecho/features in the user's cache folder)
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
     cache: Option<PathBuf>,
-    /// Keep no features, and take none that were kept
+    /// Neither keep features nor reuse kept ones
     #[arg(long)]
     no_cache: bool,
     /// cpu, cuda or cuda:N
@@ -82,10 +82,10 @@ pub(super) struct FidArgs {
     /// Random halves of the images behind a 95 % interval; 0: none
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=100_000))]
     interval: u64,
-    /// Also extrapolate to synthetic images without end (Chong and Forsyth 2020)
+    /// Also extrapolate to infinitely many synthetic images (Chong and Forsyth 2020)
     #[arg(long)]
     extrapolate: bool,
-    /// Of replicates and subsets
+    /// Seed of replicates and subsets
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(super) struct KidArgs {
     /// Images of each set in a subset (default: 1000, or all of the smaller set)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     subset_size: Option<u64>,
-    /// Of the subsets, as torch-fidelity's
+    /// Seed of the subsets; the default is torch-fidelity's
     #[arg(long, default_value_t = 2020, value_name = "S")]
     seed: u32,
     #[command(flatten)]
@@ -113,7 +113,7 @@ pub(super) struct KidArgs {
 pub(super) struct PrdcArgs {
     #[command(flatten)]
     sets: ImageSetArgs,
-    /// Nearest neighbours that an image's reach is taken from
+    /// Nearest neighbours that define an image's neighbourhood
     #[arg(long, default_value_t = prdc::K as u64, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     neighbours: u64,
     #[command(flatten)]
@@ -127,7 +127,7 @@ pub(super) struct MemorisationArgs {
     /// Folder of real images of other patients, which the generator did not see
     #[arg(long, value_name = "DIR")]
     held_out: PathBuf,
-    /// How many of the nearest pairs are told
+    /// How many of the nearest pairs to print
     #[arg(long, default_value_t = 5, value_name = "N")]
     pairs: u64,
     #[command(flatten)]
@@ -216,7 +216,7 @@ impl FeatureArgs {
     }
 }
 
-/// Where programs keep what they can make again.
+/// The folder for files that programs can recompute.
 fn user_cache() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;

@@ -40,7 +40,7 @@ impl Backbone {
         init::fill_with(vs, seed, draws);
     }
 
-    /// Takes over a checkpoint of torchvision's; its last layer only where it has as many classes.
+    /// Loads a checkpoint of torchvision's; its last layer only where it has as many classes.
     ///
     /// # Errors
     /// As [`weights::load`].

@@ -1,4 +1,4 @@
-//! Whether a classifier is trained or used, and what it leaves out at random in training.
+//! Training or evaluation of a classifier, and what it drops at random in training.
 //!
 //! Masks are drawn here, not by libtorch's generator, whose state cannot be saved: from (seed, step,
 //! layer), so that a training goes on exactly where it was killed.
@@ -8,12 +8,12 @@ use tch::Tensor;
 
 use crate::random;
 
-/// What batch norms, dropout and stochastic depth go by.
+/// What batch norms, dropout and stochastic depth depend on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ForwardMode {
-    /// Running statistics; nothing is left out.
+    /// Running statistics; nothing is dropped.
     Eval,
-    /// Statistics of the batch, which move the running ones.
+    /// Statistics of the batch, which update the running ones.
     Train(TrainingStep),
 }
 
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_come_from_seed_step_and_place_alone_and_keep_the_mean() {
+    fn masks_depend_only_on_seed_step_and_place_and_keep_the_mean() {
         let xs = Tensor::ones([32, 1000], (Kind::Float, Device::Cpu));
         let at = |seed, step, place| {
             values(

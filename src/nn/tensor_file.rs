@@ -39,7 +39,7 @@ pub struct TensorFile {
 
 impl TensorFile {
     /// # Errors
-    /// The file cannot be read, is cut short, is no safetensors file, or holds a type that libtorch's
+    /// The file cannot be read, is cut short, is not a safetensors file, or holds a type that libtorch's
     /// networks here do not use.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).at_path(path, "cannot read the weights")?;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_apart_before_a_tensor_is_read() {
+    fn damage_is_found_before_a_tensor_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.safetensors");
         write(&path, &tensors()).unwrap();

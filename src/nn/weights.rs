@@ -10,7 +10,7 @@ use tch::{Kind, Tensor, nn::VarStore};
 use super::tensor_file::TensorFile;
 use crate::error::{Error, Result};
 
-/// What a fault in keys or shapes comes from.
+/// The usual cause of a fault in keys or shapes.
 const ANOTHER: &str =
     "the file holds another network: name a checkpoint of this one, with its library's own names";
 

@@ -30,7 +30,7 @@ pub struct PipelineFolder {
     dir: PathBuf,
     class: String,
     /// By name; None for a part that `model_index.json` has as `[null, null]`.
-    parts: BTreeMap<String, Option<Part>>,
+    parts: BTreeMap<String, Option<PipelinePart>>,
 }
 
 impl PipelineFolder {
@@ -62,7 +62,7 @@ impl PipelineFolder {
             let part = match value.as_array().map(Vec::as_slice) {
                 Some([Value::Null, Value::Null]) => None,
                 Some([Value::String(library), Value::String(class)]) if is_plain(name) => {
-                    Some(Part { dir: dir.join(name), library: library.clone(), class: class.clone() })
+                    Some(PipelinePart { dir: dir.join(name), library: library.clone(), class: class.clone() })
                 }
                 _ => return Err(refused()),
             };
@@ -81,7 +81,7 @@ impl PipelineFolder {
     }
 
     /// Every part that the index names, sorted by name; None where it has `[null, null]`.
-    pub fn parts(&self) -> impl Iterator<Item = (&str, Option<&Part>)> {
+    pub fn parts(&self) -> impl Iterator<Item = (&str, Option<&PipelinePart>)> {
         self.parts.iter().map(|(name, part)| (name.as_str(), part.as_ref()))
     }
 
@@ -94,7 +94,7 @@ impl PipelineFolder {
     ///
     /// # Errors
     /// The index does not name it, or its folder is not there.
-    pub fn part(&self, name: &str) -> Result<&Part> {
+    pub fn part(&self, name: &str) -> Result<&PipelinePart> {
         let Some(Some(part)) = self.parts.get(name) else {
             return Err(Error::input(format!("the pipeline has no part `{name}`"))
                 .at(self.dir.join(INDEX))
@@ -128,13 +128,13 @@ impl PipelineFolder {
 
 /// One part of a pipeline, or a network that lies in a folder of its own (a ControlNet).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct PipelinePart {
     dir: PathBuf,
     library: String,
     class: String,
 }
 
-impl Part {
+impl PipelinePart {
     /// A part by its folder alone: its class is what its configuration says.
     ///
     /// # Errors
@@ -224,7 +224,7 @@ impl Part {
     /// its keys with or without `text_model.`. Values are converted to each variable's type and device.
     ///
     /// # Errors
-    /// Those of [`Part::weight_files`] and of [`weights::load_named`].
+    /// Those of [`PipelinePart::weight_files`] and of [`weights::load_named`].
     pub fn load_weights(&self, vs: &VarStore, variant: Option<&str>) -> Result<()> {
         let known: BTreeSet<String> = vs.variables().into_keys().collect();
         let rename = |key: &str| variable_name(key, |name| known.contains(name));

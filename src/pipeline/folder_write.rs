@@ -44,7 +44,7 @@ pub fn named(vs: &VarStore) -> Vec<(String, Tensor)> {
 /// `dir` is there already, or cannot be written.
 pub fn write_part(dir: &Path, config: &Value, tensors: &[(String, Tensor)]) -> Result<()> {
     let library = library(config).map_err(|e| e.at(dir))?;
-    let partial = Partial::new(dir)?;
+    let partial = PartialFolder::new(dir)?;
     write_config(&partial.dir.join(CONFIG), config)?;
     tensor_file::write(&partial.dir.join(format!("{}.safetensors", stem(library))), tensors)?;
     partial.finish()
@@ -57,7 +57,7 @@ pub fn write_part(dir: &Path, config: &Value, tensors: &[(String, Tensor)]) -> R
 /// `dir` is there already, or cannot be written.
 pub fn write_scheduler(dir: &Path, config: &Value) -> Result<()> {
     library(config).map_err(|e| e.at(dir))?;
-    let partial = Partial::new(dir)?;
+    let partial = PartialFolder::new(dir)?;
     write_config(&partial.dir.join(SCHEDULER_CONFIG), config)?;
     partial.finish()
 }
@@ -71,7 +71,7 @@ pub fn write_tokenizer(dir: &Path, from: &Path) -> Result<()> {
     if files.is_empty() {
         return Err(Error::input("no tokenizer in this folder").at(from).help("name a tokenizer's folder"));
     }
-    let partial = Partial::new(dir)?;
+    let partial = PartialFolder::new(dir)?;
     for file in files {
         let bytes = fs::read(from.join(file)).at_path(from.join(file), "cannot read the tokenizer")?;
         write_file(&partial.dir.join(file), &bytes)?;
@@ -139,13 +139,13 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// A folder on its way to its place; removed where it does not get there.
-struct Partial {
+struct PartialFolder {
     dir: PathBuf,
     to: PathBuf,
     done: bool,
 }
 
-impl Partial {
+impl PartialFolder {
     fn new(to: &Path) -> Result<Self> {
         if to.exists() {
             return Err(Error::input("the folder is there already")
@@ -171,7 +171,7 @@ impl Partial {
     }
 }
 
-impl Drop for Partial {
+impl Drop for PartialFolder {
     fn drop(&mut self) {
         if !self.done {
             let _ = fs::remove_dir_all(&self.dir);

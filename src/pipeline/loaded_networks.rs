@@ -4,7 +4,7 @@ use tch::nn::VarStore;
 
 use super::{
     PipelineSource,
-    folder::{Part, PipelineFolder},
+    folder::{PipelineFolder, PipelinePart},
     space::{self, Extras, Space},
 };
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
 };
 
 pub(super) enum PipelineNetworks {
-    Unconditional(Box<Unconditional>),
-    Latent(Box<Latent>),
+    Unconditional(Box<UnconditionalNetworks>),
+    Latent(Box<LatentNetworks>),
 }
 
 impl PipelineNetworks {
@@ -35,14 +35,14 @@ impl PipelineNetworks {
     }
 }
 
-pub(super) struct Unconditional {
+pub(super) struct UnconditionalNetworks {
     pub unet: UNet2DModel,
     pub space: Space,
     /// The class label that means none.
     pub no_class: Option<i64>,
 }
 
-impl Unconditional {
+impl UnconditionalNetworks {
     pub fn load(folder: &PipelineFolder, source: &PipelineSource, extras: &Extras) -> Result<Self> {
         folder.only_parts(&["unet", "scheduler"])?;
         let part = folder.part("unet")?;
@@ -50,7 +50,7 @@ impl Unconditional {
         let space = match extras.latent(false) {
             false => extras.space(),
             // Its pipeline knows no autoencoder: the index does not name it.
-            true => autoencoder(&Part::open(&folder.dir().join("vae"))?, source)?,
+            true => autoencoder(&PipelinePart::open(&folder.dir().join("vae"))?, source)?,
         };
         check_picture_channels(space.image_channels(unet.config().out_channels), part)?;
         let no_class = extras.no_class(unet.config().class_embed);
@@ -63,7 +63,7 @@ impl Unconditional {
     }
 }
 
-pub(super) struct Latent {
+pub(super) struct LatentNetworks {
     pub tokenizer: ClipTokenizer,
     pub text_encoder: ClipTextModel,
     pub unet: UNet2DConditionModel,
@@ -73,7 +73,7 @@ pub(super) struct Latent {
     pub mask_channels: bool,
 }
 
-impl Latent {
+impl LatentNetworks {
     /// `controlled`: with a ControlNet, the source's or the folder's own.
     pub fn load(
         folder: &PipelineFolder,
@@ -87,7 +87,7 @@ impl Latent {
             (false, _) => None,
             (true, None) => Some(folder.part("controlnet")?),
             (true, Some(dir)) => {
-                of_its_own = Part::open(dir)?;
+                of_its_own = PipelinePart::open(dir)?;
                 Some(&of_its_own)
             }
         };
@@ -98,7 +98,7 @@ impl Latent {
             }
             None => None,
         };
-        let part = |name: &str, class: &str| -> Result<&Part> {
+        let part = |name: &str, class: &str| -> Result<&PipelinePart> {
             let part = folder.part(name)?;
             part.expect_class(&[class])?;
             Ok(part)
@@ -148,13 +148,13 @@ impl Latent {
     }
 }
 
-fn autoencoder(part: &Part, source: &PipelineSource) -> Result<Space> {
+fn autoencoder(part: &PipelinePart, source: &PipelineSource) -> Result<Space> {
     Ok(Space::Latent(Box::new(load(part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?)))
 }
 
 /// Builds a part's network in the numeric type and on the device asked for, and loads its weights.
 fn load<C, N>(
-    part: &Part,
+    part: &PipelinePart,
     source: &PipelineSource,
     read: impl Fn(&Config) -> Result<C>,
     new: impl Fn(&tch::nn::Path, &C) -> Result<N>,
@@ -169,7 +169,7 @@ fn load<C, N>(
 }
 
 /// PNG files hold grey or colour.
-fn check_picture_channels(channels: i64, part: &Part) -> Result<()> {
+fn check_picture_channels(channels: i64, part: &PipelinePart) -> Result<()> {
     match channels {
         1 | 3 => Ok(()),
         _ => Err(Error::input(format!("images of {channels} channels cannot be written as PNG"))

@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor};
 use self::{
     conditioning::Conditioning,
     folder::PipelineFolder,
-    loaded_networks::{Latent, PipelineNetworks, Unconditional},
+    loaded_networks::{LatentNetworks, PipelineNetworks, UnconditionalNetworks},
     noise::NoiseSource,
     space::Extras,
 };
@@ -143,10 +143,12 @@ impl Pipeline {
         let controlled = source.controlnet.is_some() || class == TEXT_CONTROL;
         let extras = Extras::read(folder.dir())?;
         let networks = match latent {
-            false => {
-                PipelineNetworks::Unconditional(Box::new(Unconditional::load(&folder, source, &extras)?))
-            }
-            true => PipelineNetworks::Latent(Box::new(Latent::load(&folder, source, controlled, &extras)?)),
+            false => PipelineNetworks::Unconditional(Box::new(UnconditionalNetworks::load(
+                &folder, source, &extras,
+            )?)),
+            true => PipelineNetworks::Latent(Box::new(LatentNetworks::load(
+                &folder, source, controlled, &extras,
+            )?)),
         };
         let part = folder.part("scheduler")?;
         let mut config = part.config()?;
@@ -340,7 +342,7 @@ impl Pipeline {
         Ok(scheduler)
     }
 
-    fn encode(&self, latent: &Latent, request: &Request) -> Result<(EncodedTexts, Vec<String>)> {
+    fn encode(&self, latent: &LatentNetworks, request: &Request) -> Result<(EncodedTexts, Vec<String>)> {
         let guided = request.guidance > 1.0;
         let negative = guided.then(|| request.negative_prompt.unwrap_or_default());
         let (mut ids, mut cut) = (Vec::new(), Vec::new());

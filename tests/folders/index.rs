@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 use synecho::pipeline::{
-    folder::{Part, PipelineFolder},
+    folder::{PipelineFolder, PipelinePart},
     folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
 };
 use tempfile::tempdir;
@@ -72,7 +72,7 @@ fn the_index_names_the_parts() {
     let scheduler = pipeline.part("scheduler").unwrap();
     assert_eq!(scheduler.class(), "PNDMScheduler");
     assert_eq!(scheduler.config().unwrap().get("x", String::new()).unwrap(), "-Infinity");
-    assert_eq!(Part::open(&dir.join("scheduler")).unwrap().class(), "DDIMScheduler");
+    assert_eq!(PipelinePart::open(&dir.join("scheduler")).unwrap().class(), "DDIMScheduler");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn what_is_no_pipeline_is_told_apart() {
     let error = PipelineFolder::open(dir).unwrap_err().to_string();
     assert!(error.contains("model_index.json:1"), "{error}");
 
-    let error = Part::open(dir).unwrap_err().to_string();
+    let error = PipelinePart::open(dir).unwrap_err().to_string();
     assert!(error.contains("whole pipeline's folder"), "{error}");
     part(&dir.join("unet"), &[]);
     let error = PipelineFolder::open(&dir.join("unet")).unwrap_err().to_string();
@@ -107,7 +107,7 @@ fn what_is_no_pipeline_is_told_apart() {
     let error = PipelineFolder::open(&dir.join("sd.safetensors")).unwrap_err().to_string();
     assert!(error.contains("from_single_file"), "{error}");
     put(&dir.join("odd"), "config.json", "{}");
-    let error = Part::open(&dir.join("odd")).unwrap_err().to_string();
+    let error = PipelinePart::open(&dir.join("odd")).unwrap_err().to_string();
     assert!(error.contains("neither `_class_name` nor `architectures`"), "{error}");
 }
 
@@ -126,7 +126,7 @@ fn what_is_written_is_whole_or_not_there() {
     write_part(&unet, &config(), &weights()).unwrap();
     assert_eq!(entries(dir), ["unet"]);
     assert_eq!(entries(&unet), ["config.json", "diffusion_pytorch_model.safetensors"]);
-    Part::open(&unet).unwrap().load_weights(&vs, None).unwrap();
+    PipelinePart::open(&unet).unwrap().load_weights(&vs, None).unwrap();
     assert!(has(&vs, &weights()));
     // What a network holds comes out as it went in.
     write_part(&dir.join("again"), &config(), &named(&vs)).unwrap();

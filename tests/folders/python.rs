@@ -10,7 +10,7 @@ use synecho::{
         tensor_file::TensorFile,
     },
     pipeline::{
-        folder::{Part, PipelineFolder},
+        folder::{PipelineFolder, PipelinePart},
         folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
     },
 };
@@ -26,7 +26,7 @@ fn run(python: &Path, arguments: &[&Path]) {
     print!("{out}");
 }
 
-fn tensors(part: &Part) -> Vec<(String, Tensor)> {
+fn tensors(part: &PipelinePart) -> Vec<(String, Tensor)> {
     let mut tensors = Vec::new();
     for file in part.weight_files(None).unwrap() {
         let file = TensorFile::open(&file).unwrap();

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use serde_json::json;
-use synecho::{nn::clip_text::*, pipeline::folder::Part};
+use synecho::{nn::clip_text::*, pipeline::folder::PipelinePart};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 use tempfile::{TempDir, tempdir};
 
@@ -11,7 +11,7 @@ use crate::support::*;
 
 fn load(dir: &Path, variant: Option<&str>) -> Result<VarStore, String> {
     let vs = network();
-    Part::open(dir).and_then(|part| part.load_weights(&vs, variant)).map_err(|e| e.to_string())?;
+    PipelinePart::open(dir).and_then(|part| part.load_weights(&vs, variant)).map_err(|e| e.to_string())?;
     Ok(vs)
 }
 
@@ -43,7 +43,7 @@ fn one_file_and_shards_are_read_in_every_type() {
         // A network that computes in half precision.
         let mut half = network();
         half.set_kind(Kind::BFloat16);
-        Part::open(dir.path()).unwrap().load_weights(&half, None).unwrap();
+        PipelinePart::open(dir.path()).unwrap().load_weights(&half, None).unwrap();
         assert!(has(&half, &kind(weights(), Kind::BFloat16)));
     }
 }
@@ -181,7 +181,7 @@ fn a_text_encoder_has_its_keys_with_a_prefix_or_without() {
         let dir = tempdir().unwrap();
         put(dir.path(), "config.json", &clip.to_json().to_string());
         synecho::nn::tensor_file::write(&dir.path().join("model.safetensors"), &tensors).unwrap();
-        let part = Part::open(dir.path()).unwrap();
+        let part = PipelinePart::open(dir.path()).unwrap();
         assert_eq!((part.library(), part.class()), ("transformers", "CLIPTextModel"));
         assert_eq!(ClipTextConfig::read(&part.config().unwrap()).unwrap(), clip);
         let loaded = network();
@@ -243,7 +243,7 @@ fn damaged_and_missing_files_are_named() {
     sharded(dir.path(), INDEX, SHARDS, weights());
     truncate(&dir.path().join(SHARDS[1]), 1);
     let vs = network();
-    let error = Part::open(dir.path()).unwrap().load_weights(&vs, None).unwrap_err().to_string();
+    let error = PipelinePart::open(dir.path()).unwrap().load_weights(&vs, None).unwrap_err().to_string();
     assert!(error.contains(SHARDS[1]), "{error}");
     assert!(
         vs.variables().values().all(|v| v.count_nonzero(None).int64_value(&[]) == 0),

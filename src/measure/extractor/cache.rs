@@ -18,7 +18,7 @@ use crate::{
 /// BLAKE3 of an image file's bytes.
 pub(super) type Digest = [u8; 32];
 
-/// Raised when the same request gives other numbers than before.
+/// To be raised when the same request gives other numbers than before.
 const VERSION: u32 = 1;
 
 /// The file of the features of a set of images.
@@ -47,7 +47,7 @@ struct Seal {
 const SEAL: &str = "synecho";
 
 impl FeatureCache {
-    /// `extractor`: all that decides features apart from the images: name, weights' digest, input, numeric
+    /// `extractor`: everything but the images that features depend on: name, weights' digest, input, numeric
     /// type. `digests` are sorted, each of them once.
     pub fn new(folder: &Path, extractor: &str, digests: &[Digest]) -> Self {
         let mut hasher = blake3::Hasher::new();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Endings of image files that pytorch-fid and clean-fid take. Only PNG and JPEG are read here; the others
-/// are listed all the same, so that a folder that holds some is not measured in part without a word.
+/// are listed too, so that a folder that holds some is not silently measured in part.
 const ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "bmp", "pgm", "ppm", "tif", "tiff", "webp"];
 
 /// The images of a folder, sorted by path: those that its `manifest.csv` names where it has one, otherwise
@@ -21,7 +21,7 @@ const ENDINGS: [&str; 9] = ["png", "jpg", "jpeg", "bmp", "pgm", "ppm", "tif", "t
 /// for hidden ones. `split` picks those of one split of the manifest.
 ///
 /// # Errors
-/// The folder cannot be read; it holds no image, or one alone; `split` is asked for where no manifest has
+/// The folder cannot be read; it holds no image, or only one; `split` is asked for where no manifest has
 /// that column.
 pub fn images_of(folder: &Path, split: Option<Split>) -> Result<Vec<PathBuf>> {
     let table = folder.join(manifest::FILE);

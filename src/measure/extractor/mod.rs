@@ -37,7 +37,7 @@ use run::Extraction;
 use table::{ExtractorEntry, FeatureNetwork};
 
 /// A network with its weights, and how images are brought to it. The network is read when it is first
-/// needed: features that lie in the cache need none.
+/// needed: features in the cache need none.
 pub struct FeatureExtractor {
     name: Extractor,
     entry: ExtractorEntry,
@@ -60,12 +60,12 @@ pub struct FeatureOptions<'a> {
     pub batch: usize,
     /// Images that cannot be read are left out and counted, and are no error.
     pub skip_unreadable: bool,
-    /// The folder in which features are kept and looked for.
+    /// The folder of kept features.
     pub cache: Option<&'a Path>,
     pub progress: &'a Progress,
 }
 
-/// A batch that two cores' caches and memory like.
+/// A batch that suits the caches and memory of two cores.
 pub const BATCH: usize = 16;
 
 /// Features of images, in the order in which they were given.
@@ -77,7 +77,7 @@ pub struct ImageFeatures {
     pub images: Vec<PathBuf>,
     /// Images that were left out, and why.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// Whether they were taken from the cache.
+    /// Whether they come from the cache.
     pub cached: bool,
 }
 
@@ -164,7 +164,7 @@ impl FeatureExtractor {
             }
         }
         let files: Vec<(&Path, Digest)> = unique.into_iter().map(|(digest, path)| (path, digest)).collect();
-        // Where some cannot even be opened and none may be left out, there is only to tell which others.
+        // Where a file cannot even be opened and none may be left out, only the other faults are of interest.
         let found = match digests.iter().all(Result::is_ok) || options.skip_unreadable {
             true if !files.is_empty() => self.found(&files, options)?,
             _ => FileFeatures { entry: self.nothing(), faults: self.faults(&files), cached: false },
@@ -206,7 +206,7 @@ impl FeatureExtractor {
                 let absent = |(_, digest): &&(&Path, Digest)| entry.digests.binary_search(digest).is_err();
                 let absent: Vec<_> = files.iter().filter(absent).copied().collect();
                 let faults = self.faults(&absent);
-                // What can be read by now belongs into the entry.
+                // A file that has become readable belongs into the entry.
                 if faults.len() == absent.len() {
                     return Ok(FileFeatures { entry, faults, cached: true });
                 }
@@ -244,7 +244,7 @@ impl FeatureExtractor {
         Ok(FileFeatures { entry, faults, cached: false })
     }
 
-    /// All that decides features apart from the images.
+    /// Everything but the images that the features depend on.
     fn identity(&self) -> String {
         let input = match &self.entry.input {
             ExtractorInput::Inception(convention) => convention.to_string(),

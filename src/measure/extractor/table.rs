@@ -47,6 +47,8 @@ impl Default for DomainImages {
 /// Images (n, 3, height, width) to features (n, width), f32.
 pub(super) type FeatureNetwork = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
 
+type NetworkLoader = Box<dyn Fn(&Path, Device) -> Result<FeatureNetwork>>;
+
 /// One extractor.
 pub(super) struct ExtractorEntry {
     /// Length of a row of features.
@@ -54,7 +56,7 @@ pub(super) struct ExtractorEntry {
     pub input: ExtractorInput,
     /// Where its weights come from: they are not part of this program.
     pub weights_help: &'static str,
-    pub load: Box<dyn Fn(&Path, Device) -> Result<FeatureNetwork>>,
+    pub load: NetworkLoader,
 }
 
 impl fmt::Debug for ExtractorEntry {

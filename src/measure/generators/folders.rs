@@ -214,7 +214,7 @@ pub fn save_statistics(folders: &FolderExtraction, images: &Path, to: &Path) -> 
 
 /// A measure, and what its features depend on.
 #[derive(Debug, Clone, Serialize)]
-pub struct FolderReport<M> {
+pub struct DistanceReport<M> {
     #[serde(flatten)]
     pub provenance: FeatureProvenance,
     #[serde(flatten)]
@@ -228,9 +228,9 @@ pub fn kid_of(
     real: &Path,
     synthetic: &Path,
     subsets: &Subsets,
-) -> Result<FolderReport<Kid>> {
+) -> Result<DistanceReport<Kid>> {
     let (a, b) = (folders.real(real)?, folders.synthetic(synthetic)?);
-    Ok(FolderReport {
+    Ok(DistanceReport {
         provenance: folders.provenance("kid", &[&a, &b]),
         found: kid(&a.values, &b.values, subsets)?,
     })
@@ -243,9 +243,9 @@ pub fn prdc_of(
     real: &Path,
     synthetic: &Path,
     k: usize,
-) -> Result<FolderReport<Prdc>> {
+) -> Result<DistanceReport<Prdc>> {
     let (a, b) = (folders.real(real)?, folders.synthetic(synthetic)?);
-    Ok(FolderReport {
+    Ok(DistanceReport {
         provenance: folders.provenance("prdc", &[&a, &b]),
         found: prdc(&a.values, &b.values, k)?,
     })
@@ -277,7 +277,7 @@ pub fn memorisation_of(
     synthetic: &Path,
     held_out: &Path,
     pairs: usize,
-) -> Result<FolderReport<MemorisationReport>> {
+) -> Result<DistanceReport<MemorisationReport>> {
     let (a, b) = (folders.real(training)?, folders.synthetic(synthetic)?);
     let c = folders.synthetic(held_out)?;
     let found = memorisation(&a.values, &b.values, &c.values)?;
@@ -290,7 +290,7 @@ pub fn memorisation_of(
     };
     let nearest = order.iter().take(pairs).map(pair).collect();
     let value = found.memorisation.effect;
-    Ok(FolderReport {
+    Ok(DistanceReport {
         provenance: folders.provenance("memorisation", &[&a, &b, &c]),
         found: MemorisationReport { value, memorisation: found.memorisation, nearest },
     })
@@ -318,7 +318,7 @@ impl fmt::Display for FrechetReport {
     }
 }
 
-impl fmt::Display for FolderReport<Kid> {
+impl fmt::Display for DistanceReport<Kid> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let k = &self.found;
         write!(f, "KID  {:.8} ± {:.8} (standard error)", k.value, k.standard_error)?;
@@ -329,7 +329,7 @@ impl fmt::Display for FolderReport<Kid> {
     }
 }
 
-impl fmt::Display for FolderReport<Prdc> {
+impl fmt::Display for DistanceReport<Prdc> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let p = &self.found;
         let values = [
@@ -344,7 +344,7 @@ impl fmt::Display for FolderReport<Prdc> {
     }
 }
 
-impl fmt::Display for FolderReport<MemorisationReport> {
+impl fmt::Display for DistanceReport<MemorisationReport> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = &self.found.memorisation;
         writeln!(

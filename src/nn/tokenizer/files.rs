@@ -92,13 +92,13 @@ impl TokenizerFiles {
     }
 }
 
-type Parts = (Vocab, Merges, BTreeMap<u64, AddedToken>, PathBuf);
+type TokenizerParts = (Vocab, Merges, BTreeMap<u64, AddedToken>, PathBuf);
 
 #[derive(Deserialize)]
-struct Whole {
+struct TokenizerJson {
     model: Model,
     #[serde(default)]
-    added_tokens: Vec<Listed>,
+    added_tokens: Vec<ListedToken>,
     #[serde(default)]
     truncation: Option<SideSetting>,
     #[serde(default)]
@@ -122,7 +122,7 @@ enum Merge {
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct ListedToken {
     id: u64,
     #[serde(flatten)]
     token: Value,
@@ -134,8 +134,8 @@ struct SideSetting {
 }
 
 /// `tokenizer.json`.
-fn whole_file(file: PathBuf) -> Result<Parts> {
-    let whole: Whole = json(&file)?;
+fn whole_file(file: PathBuf) -> Result<TokenizerParts> {
+    let whole: TokenizerJson = json(&file)?;
     if whole.model.kind.as_deref().unwrap_or("BPE") != "BPE" {
         let kind = whole.model.kind.unwrap_or_default();
         return Err(Error::input(format!("the tokenizer is of the type {kind:?}"))
@@ -168,7 +168,7 @@ fn whole_file(file: PathBuf) -> Result<Parts> {
 }
 
 /// `vocab.json` and `merges.txt`.
-fn two_files(dir: &Path) -> Result<Parts> {
+fn two_files(dir: &Path) -> Result<TokenizerParts> {
     let (file, merges_file) = (dir.join("vocab.json"), dir.join("merges.txt"));
     for (there, missing) in [(&file, &merges_file), (&merges_file, &file)] {
         if !missing.is_file() {

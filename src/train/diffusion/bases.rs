@@ -19,7 +19,7 @@ use crate::{
         unet2d_condition::UNet2DConditionConfig,
     },
     pipeline::{
-        folder::{Part, PipelineFolder},
+        folder::{PipelineFolder, PipelinePart},
         space::{Extras, Space},
     },
     vocabulary::Mode,
@@ -77,12 +77,12 @@ pub(super) fn base_space(folder: &PipelineFolder, text: bool, m: &Making) -> Res
     }
     let part = match text {
         true => folder.part("vae")?.clone(),
-        false => Part::open(&folder.dir().join("vae"))?,
+        false => PipelinePart::open(&folder.dir().join("vae"))?,
     };
     Ok((extras, load_autoencoder(&part, m)?))
 }
 
-fn load_autoencoder(part: &Part, m: &Making) -> Result<Space> {
+fn load_autoencoder(part: &PipelinePart, m: &Making) -> Result<Space> {
     let mut vs = VarStore::new(m.device);
     let vae = AutoencoderKL::new(&vs.root(), &AutoencoderKLConfig::read(&part.config()?)?)?;
     part.load_weights(&vs, None)?;
@@ -99,7 +99,7 @@ pub(super) fn new_space(m: &Making) -> Result<(Extras, Space)> {
             let dir = m.autoencoder.ok_or_else(|| Error::failure("the autoencoder is missing"))?;
             let extras =
                 Extras { unconditional_latent: m.settings.mode == Mode::Unconditional, ..Extras::default() };
-            return Ok((extras, load_autoencoder(&Part::open(dir)?, m)?));
+            return Ok((extras, load_autoencoder(&PipelinePart::open(dir)?, m)?));
         }
     };
     Ok((Extras { space_to_depth: Some(patch), ..Extras::default() }, Space::Pixels { patch }))
