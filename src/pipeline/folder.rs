@@ -21,7 +21,7 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
 /// Parts that sampling needs nothing of.
-const NOT_NEEDED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
+pub(super) const NOT_NEEDED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
 const COPY_AGAIN: &str = "copy the folder again";
 

@@ -3,6 +3,7 @@
 //! `StableDiffusionControlNetPipeline` (0.42.1).
 
 mod conditioning;
+pub mod files_read;
 pub mod folder;
 pub mod folder_write;
 mod networks;

@@ -2,19 +2,24 @@
 
 use std::path::Path;
 
-use super::Item;
+use super::{Acquisition, AcquisitionFiles};
 use crate::data::stage::{Loaded, size_mismatch};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::picture::Picture;
 
-pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
     let manifest = Manifest::read(src)?;
     Ok(manifest
         .rows
         .iter()
         .map(|row| {
             let (image, mask) = (manifest.image_path(row), manifest.mask_path(row));
+            let files = AcquisitionFiles {
+                row: row.clone(),
+                image: vec![image.clone()],
+                mask: mask.iter().cloned().collect(),
+            };
             let spacing = row.spacing();
             let load = move || {
                 let picture = Picture::read(&image)?;
@@ -30,7 +35,7 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
                 };
                 Ok(Loaded { image: picture, mask, spacing })
             };
-            Item { row: row.clone(), load: Box::new(load) }
+            Acquisition { files, load: Box::new(load) }
         })
         .collect())
 }

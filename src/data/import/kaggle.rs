@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 
 use hdf5_metno::{Dataset, File};
 
-use super::{Item, bare_row, diffecho::classes_of_grey, layout};
+use super::{Acquisition, AcquisitionFiles, bare_row, diffecho::classes_of_grey, layout};
 use crate::data::stage::Loaded;
 use crate::error::{Error, Result};
 use crate::picture::Picture;
@@ -36,13 +36,13 @@ impl Stack {
     }
 }
 
-pub fn find(src: &Path) -> Result<Vec<Item<'_>>> {
+pub fn find(src: &Path) -> Result<Vec<Acquisition<'_>>> {
     // Otherwise the library prints its own stack.
     hdf5_metno::silence_errors(true);
     let file = File::open(src).map_err(|e| {
         Error::input(format!("not a readable HDF5 file: {e}")).at(src).help(layout(super::Format::KaggleH5))
     })?;
-    let mut items = Vec::new();
+    let mut found = Vec::new();
     let mut people = None;
     for view in View::ALL {
         for phase in Phase::ALL {
@@ -76,11 +76,12 @@ pub fn find(src: &Path) -> Result<Vec<Item<'_>>> {
                 let load = move || {
                     Ok(Loaded { image: frames.picture(i)?, mask: Some(masks.picture(i)?), spacing: None })
                 };
-                items.push(Item { row, load: Box::new(load) });
+                let files = AcquisitionFiles { row, image: vec![src.to_owned()], mask: Vec::new() };
+                found.push(Acquisition { files, load: Box::new(load) });
             }
         }
     }
-    Ok(items)
+    Ok(found)
 }
 
 fn read(file: &File, key: &str, to_bytes: fn(&[f32], usize) -> Result<Vec<u8>>) -> Result<Stack> {
