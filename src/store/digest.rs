@@ -93,8 +93,8 @@ impl Digests {
         Ok(blake3)
     }
 
-    /// (relative path, bytes, digest) of every file below `dir`, sorted by path. Hidden files, which are only on
-    /// their way to their place, are passed over.
+    /// (relative path, bytes, digest) of every file below `dir`, sorted by path. Hidden files, which are
+    /// about to be renamed, are left out.
     pub fn folder_files(&self, dir: &Path) -> Result<Vec<(String, u64, String)>> {
         let mut paths = Vec::new();
         collect(dir, &mut paths)?;

@@ -8,14 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Acquisition, AcquisitionFiles, bare_row, layout};
+use super::{AcquisitionFiles, FoundAcquisition, bare_row, layout};
 use crate::error::{AtPath, Error, Result};
 use crate::vocabulary::{Phase, Quality, Sex, Split, View};
 use crate::{
     data::{
         metaimage, nifti,
         slice::Slice,
-        stage::{Loaded, size_mismatch},
+        staging::{ImageAndMask, size_mismatch},
     },
     vocabulary::Source,
 };
@@ -23,7 +23,7 @@ use crate::{
 /// Prefix for the patients of the older `testing/`: that release numbers them from 1 again.
 const TESTING_PREFIX: &str = "testing-";
 
-pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
     let databases = databases(src)?;
     let splits = read_splits(src)?;
     let mut found = Vec::new();
@@ -61,7 +61,7 @@ pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
                         mask: mask.iter().flat_map(|mask| slice_files(mask)).collect(),
                     };
                     let load = move || load(&image, mask.as_deref());
-                    found.push(Acquisition { files, load: Box::new(load) });
+                    found.push(FoundAcquisition { files, load: Box::new(load) });
                 }
             }
         }
@@ -129,7 +129,7 @@ fn read_slice(file: &Path) -> Result<Slice> {
     }
 }
 
-fn load(image: &Path, mask: Option<&Path>) -> Result<Loaded> {
+fn load(image: &Path, mask: Option<&Path>) -> Result<ImageAndMask> {
     let slice = read_slice(image)?;
     let spacing = slice.spacing;
     let picture = slice.to_image().map_err(|e| e.at(image))?;
@@ -143,7 +143,7 @@ fn load(image: &Path, mask: Option<&Path>) -> Result<Loaded> {
             Some(mask)
         }
     };
-    Ok(Loaded { image: picture, mask, spacing })
+    Ok(ImageAndMask { image: picture, mask, spacing })
 }
 
 /// A patient's data, from `Info_2CH.cfg` and `Info_4CH.cfg`.

@@ -11,16 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Acquisition, AcquisitionFiles, bare_row, layout};
+use super::{AcquisitionFiles, FoundAcquisition, bare_row, layout};
 use crate::error::{AtPath, Error, Result};
 use crate::picture::Picture;
 use crate::vocabulary::{Phase, Split, View};
 use crate::{
-    data::stage::{Loaded, size_mismatch},
+    data::staging::{ImageAndMask, size_mismatch},
     vocabulary::Source,
 };
 
-pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
     let mut splits: BTreeMap<u32, (Split, PathBuf)> = BTreeMap::new();
     let mut found = Vec::new();
     for (split, name) in [(Split::Train, "train"), (Split::Val, "valid")] {
@@ -66,7 +66,7 @@ pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
             let mut row = bare_row(format!("patient{number:04}"), view, phase);
             row.split = Some(split);
             let files = AcquisitionFiles { row, image: vec![image.clone()], mask: vec![mask.clone()] };
-            found.push(Acquisition { files, load: Box::new(move || load(&image, &mask)) });
+            found.push(FoundAcquisition { files, load: Box::new(move || load(&image, &mask)) });
         }
     }
     Ok(found)
@@ -87,14 +87,14 @@ fn parse_name(stem: &str) -> Option<(View, Phase, u32)> {
     Some((view, phase, number.parse().ok()?))
 }
 
-fn load(image: &Path, mask: &Path) -> Result<Loaded> {
+fn load(image: &Path, mask: &Path) -> Result<ImageAndMask> {
     let picture = Picture::read(image)?;
     let grey = Picture::read(mask)?;
     if (grey.width, grey.height) != (picture.width, picture.height) {
         return Err(size_mismatch(&picture, &grey).at(mask));
     }
     let classes = classes_of_grey(&grey).map_err(|e| e.at(mask))?;
-    Ok(Loaded { image: picture, mask: Some(classes), spacing: None })
+    Ok(ImageAndMask { image: picture, mask: Some(classes), spacing: None })
 }
 
 /// Grey 0, 85, 170, 255 to classes 0, 1, 2, 3. Nothing else: `matplotlib.imsave` scales each mask

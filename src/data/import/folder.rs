@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::{Acquisition, AcquisitionFiles};
-use crate::data::stage::{Loaded, size_mismatch};
+use super::{AcquisitionFiles, FoundAcquisition};
+use crate::data::staging::{ImageAndMask, size_mismatch};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::picture::Picture;
 
-pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
     let manifest = Manifest::read(src)?;
     Ok(manifest
         .rows
@@ -33,9 +33,9 @@ pub fn find(src: &Path) -> Result<Vec<Acquisition<'static>>> {
                         Some(mask)
                     }
                 };
-                Ok(Loaded { image: picture, mask, spacing })
+                Ok(ImageAndMask { image: picture, mask, spacing })
             };
-            Acquisition { files, load: Box::new(load) }
+            FoundAcquisition { files, load: Box::new(load) }
         })
         .collect())
 }

@@ -8,16 +8,15 @@ use std::{path::Path, sync::Arc};
 
 use hdf5_metno::{Dataset, File};
 
-use super::{Acquisition, AcquisitionFiles, bare_row, diffecho::classes_of_grey, layout};
-use crate::data::stage::Loaded;
+use super::{AcquisitionFiles, FoundAcquisition, bare_row, diffecho::classes_of_grey, layout};
+use crate::data::staging::ImageAndMask;
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::{
+    data::split::DIFFECHO_VALIDATION,
     manifest::CLASSES,
     vocabulary::{Phase, Split, View},
 };
-
-const VALIDATION: usize = 50;
 
 /// One data set, as bytes: `count` pictures of `width` x `height`.
 struct Stack {
@@ -36,7 +35,7 @@ impl Stack {
     }
 }
 
-pub fn find(src: &Path) -> Result<Vec<Acquisition<'_>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     // Otherwise the library prints its own stack.
     hdf5_metno::silence_errors(true);
     let file = File::open(src).map_err(|e| {
@@ -71,13 +70,17 @@ pub fn find(src: &Path) -> Result<Vec<Acquisition<'_>>> {
             }
             for i in 0..frames.count {
                 let mut row = bare_row(format!("patient{i:04}"), view, phase);
-                row.split = Some(if i < VALIDATION { Split::Val } else { Split::Train });
+                row.split = Some(if i < DIFFECHO_VALIDATION { Split::Val } else { Split::Train });
                 let (frames, masks) = (frames.clone(), masks.clone());
                 let load = move || {
-                    Ok(Loaded { image: frames.picture(i)?, mask: Some(masks.picture(i)?), spacing: None })
+                    Ok(ImageAndMask {
+                        image: frames.picture(i)?,
+                        mask: Some(masks.picture(i)?),
+                        spacing: None,
+                    })
                 };
                 let files = AcquisitionFiles { row, image: vec![src.to_owned()], mask: Vec::new() };
-                found.push(Acquisition { files, load: Box::new(load) });
+                found.push(FoundAcquisition { files, load: Box::new(load) });
             }
         }
     }

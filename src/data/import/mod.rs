@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Progress;
+use super::ImageProgress;
 use super::phantom::carry_marker;
-use super::stage::{Loaded, Staging, write_folder};
+use super::staging::{ImageAndMask, Staging, write_folder};
 use crate::error::{Error, Result};
 use crate::{
     manifest::{Manifest, Row},
@@ -26,9 +26,9 @@ pub struct AcquisitionFiles {
     pub mask: Vec<PathBuf>,
 }
 
-struct Acquisition<'a> {
+struct FoundAcquisition<'a> {
     files: AcquisitionFiles,
-    load: Box<dyn Fn() -> Result<Loaded> + Send + Sync + 'a>,
+    load: Box<dyn Fn() -> Result<ImageAndMask> + Send + Sync + 'a>,
 }
 
 /// Reads the data set at `src` and writes `to/manifest.csv`, `to/images/NAME.png` and
@@ -40,7 +40,7 @@ struct Acquisition<'a> {
 /// # Errors
 /// A layout that is not `format`'s, and any file that cannot be read, is of another size than its
 /// mask, or holds values that it may not: each with the file's name.
-pub fn import(format: Source, src: &Path, to: &Path, progress: Progress) -> Result<Manifest> {
+pub fn import(format: Source, src: &Path, to: &Path, progress: ImageProgress) -> Result<Manifest> {
     check_exists(format, src)?;
     let staging = Staging::new(to)?;
     let (rows, loads): (Vec<_>, Vec<_>) =
@@ -74,7 +74,7 @@ fn check_exists(format: Source, src: &Path) -> Result<()> {
 }
 
 /// By patient, view and phase.
-fn find(format: Source, src: &Path) -> Result<Vec<Acquisition<'_>>> {
+fn find(format: Source, src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     let mut found = match format {
         // The phantom is drawn in CAMUS's layout.
         Source::Camus | Source::Phantom => camus::find(src)?,
@@ -105,18 +105,18 @@ fn layout(format: Source) -> &'static str {
 }
 
 #[cfg(feature = "hdf5")]
-fn kaggle_h5(src: &Path) -> Result<Vec<Acquisition<'_>>> {
+fn kaggle_h5(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     kaggle::find(src)
 }
 
 #[cfg(not(feature = "hdf5"))]
-fn kaggle_h5(src: &Path) -> Result<Vec<Acquisition<'_>>> {
+fn kaggle_h5(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     Err(Error::input("this build of synecho cannot read HDF5")
         .at(src)
         .help("install libhdf5-dev and build with `cargo build --release --features hdf5`"))
 }
 
-/// A row of which only patient, view and phase are known.
+/// A row with a patient, a view and a phase only.
 fn bare_row(patient: impl Into<String>, view: View, phase: Phase) -> Row {
     Row::new(patient, view, phase, PathBuf::new())
 }

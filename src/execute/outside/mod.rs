@@ -105,8 +105,8 @@ fn manifest_digest(root: &Path, digests: &Digests) -> Result<String> {
     Ok(data_digest(root, listed, digests))
 }
 
-/// A data set that has to be imported: what its importer finds. It counts as imported, so that a list of the
-/// official split or a patient's data count by what they say.
+/// A data set that has to be imported: what its importer finds. A list of the official split, or a
+/// patient's data, counts by the values that end in the rows.
 fn source_digest(source: Source, root: &Path, digests: &Digests) -> Result<String> {
     check_exists(root)?;
     // Its pictures lie in one file, which takes long to decode.
@@ -136,8 +136,8 @@ fn data_digest(root: &Path, listed: Result<Vec<AcquisitionFiles>>, digests: &Dig
     blake3::hash(format!("phantom: {phantom}\n{table}").as_bytes()).to_hex().to_string()
 }
 
-/// A pipeline (or one for each class, or a ControlNet): the files that loading reads, and the patients whom it was
-/// trained on.
+/// A pipeline (or one for each class, or a ControlNet): the files that loading reads, and its training
+/// patients.
 fn pipeline_digest(folder: &Path, digests: &Digests) -> Result<String> {
     if !folder.is_dir() {
         return file_digest(folder, digests);
@@ -160,8 +160,8 @@ fn pipeline_digest(folder: &Path, digests: &Digests) -> Result<String> {
     Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
 
-/// The digests of files that belong together. A file that cannot be read has none: the stage that needs it says
-/// why.
+/// The digests of files that belong together. A file that cannot be read has none; the stage that needs it
+/// reports why.
 fn contents(files: &[PathBuf], digests: &Digests) -> String {
     let digest = |file: &PathBuf| digests.file(file).unwrap_or_else(|_| "unreadable".to_owned());
     files.iter().map(digest).collect::<Vec<_>>().join("+")

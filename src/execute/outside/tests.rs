@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::{
-    data::phantom::{self, PhantomSpec},
-    picture::Picture,
-};
+use crate::{data::phantom, experiment::Phantom, picture::Picture};
 
 fn quiet(_: usize, _: usize) {}
 
@@ -120,7 +117,7 @@ fn camus(root: &Path, digests: &Digests) -> Result<String> {
 
 fn camus_folder() -> Outsider {
     let make = |root: &Path| {
-        phantom::write(&PhantomSpec { patients: 3, size: 32, seed: 5 }, root, &quiet).unwrap();
+        phantom::write(&Phantom { patients: 3, size: 32, seed: 5 }, root, &quiet).unwrap();
     };
     Outsider::new(make, camus)
 }
@@ -285,7 +282,9 @@ fn camus_counts_as_it_is_imported() {
     folder.same(|f| {
         fs::write(f.path("database_nifti/patient0001/patient0001_2CH_half_sequence.nii.gz"), "x").unwrap();
     });
-    folder.other(|f| f.edit(info, |text| text.replace("Age: ", "Years: ")));
+    // The other view's file has the age too, and of two values the first counts.
+    folder.same(|f| f.edit(info, |text| text.replace("Age: ", "Years: ")));
+    folder.other(|f| f.edit(info, |text| format!("Age: 101\n{text}")));
     folder.other(|f| f.flip_last_byte("database_nifti/patient0002/patient0002_4CH_ES.nii.gz"));
     folder.other(|f| f.flip_last_byte("database_nifti/patient0002/patient0002_4CH_ES_gt.nii.gz"));
     folder.other(|f| fs::rename(f.path(list), f.path("database_split/subgroup_testing.txt")).unwrap());
