@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     data::import::{self, AcquisitionFiles},
     error::{Error, Result},
-    experiment::ResolvedSpec,
+    experiment::{Data, ResolvedSpec},
     manifest::{self, Manifest, Row},
     pipeline::{files_read::files_read, training_patients},
     plan::{Outside, OutsideDigests},
@@ -28,6 +28,12 @@ pub fn is_manifest_folder(path: &Path) -> bool {
     path.join(manifest::FILE).is_file()
 }
 
+/// The data set's folder, where it has the inner shape already.
+pub(super) fn manifest_root(data: &Data) -> Option<&Path> {
+    let allowed = matches!(data.source, Source::Folder | Source::Camus);
+    data.root.as_deref().filter(|root| allowed && is_manifest_folder(root))
+}
+
 /// Reads (or remembers) the digests of data and weights.
 ///
 /// # Errors
@@ -35,8 +41,7 @@ pub fn is_manifest_folder(path: &Path) -> bool {
 pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<OutsideDigests> {
     let mut found = OutsideDigests::default();
     if let Some(root) = &spec.data.root {
-        found.data_is_manifest =
-            matches!(spec.data.source, Source::Folder | Source::Camus) && is_manifest_folder(root);
+        found.data_is_manifest = manifest_root(&spec.data).is_some();
         found.data = Some(match found.data_is_manifest {
             true => manifest_digest(root, digests)?,
             false => source_digest(spec.data.source, root, digests)?,
