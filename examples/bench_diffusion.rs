@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use serde_json::json;
 use synecho::{
-    Error, Result,
-    data::{self, phantom::PhantomSpec},
-    doctor,
-    experiment::{Augment, Generator, GeneratorPreset, ImageSpace, Preset},
+    Error, Result, data, doctor,
+    experiment::{Augment, Generator, GeneratorPreset, ImageSpace, Phantom, Preset},
     manifest::Manifest,
     samples::{MaskReading, Samples},
     train,
@@ -74,7 +72,7 @@ fn stable_diffusion(mode: Mode) -> Generator {
 /// A phantom's images in the folder `work`.
 fn phantom(size: usize, image_space: ImageSpace, work: &Path) -> Result<train::TaskData> {
     let quiet = |_, _| {};
-    let spec = PhantomSpec { patients: 8, size, seed: 0 };
+    let spec = Phantom { patients: 8, size, seed: 0 };
     data::phantom::write(&spec, &work.join("phantom"), &quiet)?;
     let imported = data::import::import(Source::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
     let prepared: Manifest = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;

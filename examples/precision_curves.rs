@@ -6,10 +6,9 @@
 use std::{fmt::Write, path::Path};
 
 use synecho::{
-    Error, Result,
-    data::{self, phantom::PhantomSpec},
+    Error, Result, data,
     error::AtPath,
-    experiment::{Generator, GeneratorPreset},
+    experiment::{Generator, GeneratorPreset, Phantom},
     progress::{Progress, TrainingDisplay},
     results::{self, CurvePoint},
     samples::Samples,
@@ -79,7 +78,7 @@ fn main() -> Result<()> {
     let work = tempfile::tempdir().map_err(|e| Error::failure(format!("no temporary folder: {e}")))?;
     let (work, quiet) = (work.path(), |_, _| {});
     let size = settings(Precision::F32).image_size;
-    data::phantom::write(&PhantomSpec { patients: 40, size, seed: 0 }, &work.join("phantom"), &quiet)?;
+    data::phantom::write(&Phantom { patients: 40, size, seed: 0 }, &work.join("phantom"), &quiet)?;
     let imported = data::import::import(Source::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
     let prepared = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;
     let read = |split| Samples::read(&prepared, split, None, None);

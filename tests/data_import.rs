@@ -3,13 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use synecho::{
-    data::{
-        check::check,
-        import::import,
-        phantom::{self, PhantomSpec},
-        prepare::prepare,
-    },
+    data::{check::check, import::import, phantom, prepare::prepare},
     error::Result,
+    experiment::Phantom,
     manifest::{Manifest, PHANTOM_MARKER, is_phantom},
     picture::Picture,
     vocabulary::{Phase, Quality, Sex, Source, Split, View},
@@ -18,7 +14,7 @@ use synecho::{
 fn quiet(_: usize, _: usize) {}
 
 fn phantom(to: &Path, patients: usize) {
-    phantom::write(&PhantomSpec { patients, size: 48, seed: 5 }, to, &quiet).unwrap();
+    phantom::write(&Phantom { patients, size: 48, seed: 5 }, to, &quiet).unwrap();
 }
 
 fn run(format: Source, src: &Path) -> (tempfile::TempDir, Result<Manifest>) {
@@ -112,7 +108,7 @@ fn a_phantom_is_its_seed() {
     let dir = tempfile::tempdir().unwrap();
     let make = |name: &str, patients, seed| {
         let to = dir.path().join(name);
-        phantom::write(&PhantomSpec { patients, size: 40, seed }, &to, &quiet).unwrap();
+        phantom::write(&Phantom { patients, size: 40, seed }, &to, &quiet).unwrap();
         files(&to)
     };
     let a = make("a", 3, 1);
@@ -128,7 +124,7 @@ fn a_phantom_is_its_seed() {
 fn the_phantoms_ejection_fraction_is_that_of_its_masks() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("phantom");
-    phantom::write(&PhantomSpec { patients: 12, size: 160, seed: 8 }, &root, &quiet).unwrap();
+    phantom::write(&Phantom { patients: 12, size: 160, seed: 8 }, &root, &quiet).unwrap();
     let (_out, manifest) = run(Source::Camus, &root);
     let manifest = manifest.unwrap();
     for rows in manifest.rows.chunks_exact(4) {

@@ -425,7 +425,7 @@ fn data_command(command: Data) -> Result<u8> {
             ))
         }
         Data::Phantom { patients, size, seed, to } => {
-            let spec = data::phantom::PhantomSpec { patients: patients as usize, size: size as usize, seed };
+            let spec = experiment::Phantom { patients: patients as usize, size: size as usize, seed };
             data::phantom::write(&spec, &to, &show)?;
             print(&format!(
                 "{patients} phantoms are in {} (synecho data import --from camus reads them)\n",

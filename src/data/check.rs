@@ -1,4 +1,4 @@
-//! Reading a whole data folder once, to say what is in it and what is wrong with it.
+//! Reads a whole data folder once, to show what it holds and what is wrong with it.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +10,8 @@ use std::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::Progress;
-use super::stage::size_mismatch;
+use super::ImageProgress;
+use super::staging::size_mismatch;
 use crate::error::{Error, Result};
 use crate::manifest::{CLASSES, Manifest, Row};
 use crate::picture::Picture;
@@ -21,12 +21,12 @@ const SHOWN: usize = 20;
 
 /// What a data folder holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Summary {
+pub struct FolderSummary {
     pub patients: usize,
     pub images: usize,
     pub masks: usize,
     /// Patients and images by split; images without a split under `""`.
-    pub splits: BTreeMap<String, Count>,
+    pub splits: BTreeMap<String, SplitCount>,
     /// Images by `2CH_ED` and so on.
     pub views: BTreeMap<String, usize>,
     /// Smallest and largest width and height, pixels.
@@ -43,13 +43,13 @@ pub struct Summary {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Count {
+pub struct SplitCount {
     pub patients: usize,
     pub images: usize,
 }
 
-/// What is kept of one image after it has been looked at.
-struct Seen {
+/// What the summary needs of an image.
+struct CheckedImage {
     width: usize,
     height: usize,
     digest: blake3::Hash,
@@ -62,12 +62,12 @@ struct Seen {
 /// # Errors
 /// All the problems there are (20 shown), each with its file: a missing or unreadable file, a mask
 /// of another size than its image, an unknown class. A faulty manifest is an error at once.
-pub fn check(root: &Path, progress: Progress) -> Result<Summary> {
+pub fn check(root: &Path, progress: ImageProgress) -> Result<FolderSummary> {
     let manifest = Manifest::read(root)?;
     let total = manifest.rows.len();
     let done = AtomicUsize::new(0);
     progress(0, total);
-    let looked: Vec<Result<Seen, Vec<Error>>> = manifest
+    let looked: Vec<Result<CheckedImage, Vec<Error>>> = manifest
         .rows
         .par_iter()
         .map(|row| {
@@ -107,7 +107,7 @@ fn together(root: &Path, problems: &[Error]) -> Error {
         .help("copy the damaged or missing files again, or take their rows out of the manifest")
 }
 
-fn look(manifest: &Manifest, row: &Row) -> Result<Seen, Vec<Error>> {
+fn look(manifest: &Manifest, row: &Row) -> Result<CheckedImage, Vec<Error>> {
     let image = Picture::read(&manifest.image_path(row));
     let mask = manifest.mask_path(row).map(|file| (Picture::read_mask(&file), file));
     let mut errors = Vec::new();
@@ -137,7 +137,7 @@ fn look(manifest: &Manifest, row: &Row) -> Result<Seen, Vec<Error>> {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&(image.width as u64).to_le_bytes());
             hasher.update(&image.pixels);
-            Ok(Seen { width: image.width, height: image.height, digest: hasher.finalize(), classes })
+            Ok(CheckedImage { width: image.width, height: image.height, digest: hasher.finalize(), classes })
         }
         Ok(_) => Err(errors),
         Err(e) => {
@@ -147,9 +147,9 @@ fn look(manifest: &Manifest, row: &Row) -> Result<Seen, Vec<Error>> {
     }
 }
 
-fn summarise(manifest: &Manifest, seen: &[Seen]) -> Summary {
+fn summarise(manifest: &Manifest, seen: &[CheckedImage]) -> FolderSummary {
     let rows = &manifest.rows;
-    let mut splits: BTreeMap<String, Count> = BTreeMap::new();
+    let mut splits: BTreeMap<String, SplitCount> = BTreeMap::new();
     let split_name = |row: &Row| row.split.map(|s| s.to_string()).unwrap_or_default();
     let patients = manifest.patients();
     for (_, own) in &patients {
@@ -205,11 +205,11 @@ fn summarise(manifest: &Manifest, seen: &[Seen]) -> Summary {
         warnings.push(format!("the pixel size is known for {with_spacing} of {} images only", rows.len()));
     }
 
-    let range = |side: fn(&Seen) -> usize| {
+    let range = |side: fn(&CheckedImage) -> usize| {
         let sides = || seen.iter().map(side);
         (sides().min().unwrap_or(0), sides().max().unwrap_or(0))
     };
-    Summary {
+    FolderSummary {
         patients: patients.len(),
         images: rows.len(),
         masks: rows.iter().filter(|row| row.mask.is_some()).count(),
@@ -227,7 +227,7 @@ fn summarise(manifest: &Manifest, seen: &[Seen]) -> Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for FolderSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let range = |(low, high): (usize, usize)| {
             if low == high { low.to_string() } else { format!("{low}-{high}") }

@@ -1,6 +1,11 @@
 //! MetaImage (`.mhd` + `.raw`/`.zraw`, or one file), the format of the older CAMUS release.
 
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use flate2::read::ZlibDecoder;
 
@@ -8,11 +13,17 @@ use super::nifti::sane_spacing;
 use super::slice::{Element, MAX_SIDE, Slice};
 use crate::error::{AtPath, Error, Result};
 
+/// In place of a file's name: the pixels follow the header.
+const LOCAL: &str = "LOCAL";
+
+/// Bytes: a header has a dozen lines.
+const LONGEST_HEADER: u64 = 1 << 16;
+
 /// Reads a 2-D MetaImage, or one with further dimensions of length 1.
 pub fn read(file: &Path) -> Result<Slice> {
     let bytes = std::fs::read(file).at_path(file, "cannot read the MetaImage header")?;
     let (header, local) = Header::parse(&bytes).map_err(|e| e.at(file))?;
-    let (data, place) = if header.data_file == "LOCAL" {
+    let (data, place) = if header.data_file == LOCAL {
         (local.to_vec(), file.to_owned())
     } else {
         let place = file.with_file_name(&header.data_file);
@@ -22,6 +33,15 @@ pub fn read(file: &Path) -> Result<Slice> {
         (data, place)
     };
     header.slice(data).map_err(|e| e.at(place))
+}
+
+/// The files that [`read`] reads: the header, and the file of the pixels where it is another one.
+pub fn files(file: &Path) -> Vec<PathBuf> {
+    let mut head = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(LONGEST_HEADER).read_to_end(&mut head));
+    let header = read.ok().and_then(|_| Header::parse(&head).ok()).map(|(header, _)| header);
+    let data = header.filter(|h| h.data_file != LOCAL).map(|h| file.with_file_name(h.data_file));
+    std::iter::once(file.to_owned()).chain(data).collect()
 }
 
 struct Header {

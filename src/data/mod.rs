@@ -12,7 +12,7 @@ pub mod split;
 mod metaimage;
 mod nifti;
 mod slice;
-mod stage;
+mod staging;
 
-/// Told (done, total) from worker threads while long work goes on.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+/// Called with (done, total) from worker threads during long work.
+pub type ImageProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);

@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 348;
 /// Header plus the four bytes that say "no extensions".
 const DATA_OFFSET: usize = 352;
 
-/// Reads `.nii` or `.nii.gz` (told apart by content) with two dimensions, or more of length 1.
+/// Reads `.nii` or `.nii.gz` (distinguished by content) with two dimensions, or more of length 1.
 pub fn read(file: &Path) -> Result<Slice> {
     let bytes = std::fs::read(file).at_path(file, "cannot read the NIfTI file")?;
     parse(&bytes).map_err(|e| e.at(file))

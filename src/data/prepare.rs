@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Progress;
+use super::ImageProgress;
 use super::phantom::carry_marker;
-use super::stage::{Loaded, size_mismatch, write_folder};
+use super::staging::{ImageAndMask, size_mismatch, write_folder};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::picture::Picture;
@@ -16,7 +16,7 @@ use crate::resize::{bilinear, nearest};
 ///
 /// # Errors
 /// What cannot be read, a mask of another size than its image, or an unknown class: with the file.
-pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: Progress) -> Result<Manifest> {
+pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: ImageProgress) -> Result<Manifest> {
     if image_size == 0 {
         return Err(Error::input("an image size of 0").help("256 is usual"));
     }
@@ -36,7 +36,7 @@ pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: Progre
         };
         let scale = |n: usize| n as f64 / image_size as f64;
         let spacing = row.spacing().map(|(x, y)| (x * scale(image.width), y * scale(image.height)));
-        Ok(Loaded { image: square(image, image_size, bilinear), mask, spacing })
+        Ok(ImageAndMask { image: square(image, image_size, bilinear), mask, spacing })
     };
     let manifest = write_folder(to, source.rows.clone(), load, progress)?;
     carry_marker(&source.root, to)?;
@@ -47,11 +47,11 @@ pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: Progre
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn copy(source: &Manifest, to: &Path, progress: Progress) -> Result<Manifest> {
+pub fn copy(source: &Manifest, to: &Path, progress: ImageProgress) -> Result<Manifest> {
     let load = |i: usize, _: &crate::manifest::Row| {
         let row = source.rows.get(i).ok_or_else(|| Error::failure("a row is missing"))?;
         let mask = source.mask_path(row).map(|file| Picture::read_mask(&file)).transpose()?;
-        Ok(Loaded { image: Picture::read(&source.image_path(row))?, mask, spacing: row.spacing() })
+        Ok(ImageAndMask { image: Picture::read(&source.image_path(row))?, mask, spacing: row.spacing() })
     };
     let manifest = write_folder(to, source.rows.clone(), load, progress)?;
     carry_marker(&source.root, to)?;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::manifest::CLASSES;
 use crate::picture::Picture;
 
-/// The longest side that is taken for a picture; more is taken for a damaged header.
+/// The longest side of a picture; a header that gives more is taken to be damaged.
 pub const MAX_SIDE: usize = 16_384;
 
 /// Row-major from the top left (x runs fastest), `values.len() == width * height`.
@@ -13,7 +13,7 @@ pub struct Slice {
     pub width: usize,
     pub height: usize,
     pub values: Vec<f64>,
-    /// Pixel width and height in mm, where the file says so.
+    /// Pixel width and height in mm, where the file gives it.
     pub spacing: Option<(f64, f64)>,
 }
 

@@ -20,7 +20,7 @@ pub const DIFFECHO_VALIDATION: usize = 50;
 /// Fills the manifest's split column.
 ///
 /// # Errors
-/// A scheme that the patients do not allow, and a part that would stay empty: each says what to set.
+/// A scheme that the patients do not allow, and a part that would stay empty. Each error names the setting to change.
 pub fn assign(manifest: &mut Manifest, settings: &SplitSettings) -> Result<()> {
     let mut parts = base(manifest, settings)?;
     if settings.test_from == HeldOut::Val {

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{outside::is_manifest_folder, stages::mixing};
+use super::{
+    outside::{is_manifest_folder, manifest_root},
+    stages::mixing,
+};
 use crate::{
     aggregate::published,
     data,
@@ -12,7 +15,7 @@ use crate::{
     manifest::{DATA, Manifest},
     plan::{self, Plan, Work},
     store::{Digests, Store},
-    vocabulary::{Mode, Source, Split},
+    vocabulary::{Mode, Split},
 };
 
 /// The data set as an earlier run imported it, where one did.
@@ -22,20 +25,18 @@ pub fn imported(plan: &Plan, store: &Store, digests: &Digests) -> Option<PathBuf
     there.then(|| store.artifact(stage.kind(), &stage.key).join(DATA))
 }
 
-/// Whether every generator has the classes and masks that its images are made from; whether every arm has as many
-/// synthetic images as it asks for, with masks where it trains segmentation, from patients whom it may know; and
-/// whether the published figures can be read. Data that has to be imported first is looked at where it is there, or in
-/// `imported`.
+/// Checks that every generator has the classes and masks that its images are made from; that every arm has as many
+/// synthetic images as it asks for, with masks where it trains segmentation, and from its own training patients; and
+/// that the published figures can be read. A data set that needs an import is checked in `imported`, where an earlier
+/// run put it.
 ///
 /// # Errors
-/// One of these is missing, or the data set has no such split.
+/// One of these checks fails, or the data set does not allow the split.
 pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
     if !spec.report.published.as_os_str().is_empty() {
         published::read(&spec.report.published)?;
     }
-    let manifest = matches!(spec.data.source, Source::Folder | Source::Camus);
-    let root = spec.data.root.as_deref().filter(|root| manifest && is_manifest_folder(root));
-    let Some(root) = root.or(imported) else { return Ok(()) };
+    let Some(root) = manifest_root(&spec.data).or(imported) else { return Ok(()) };
     let mut manifest = Manifest::read(root)?;
     data::split::assign(&mut manifest, &spec.data.split)?;
     for cell in plan::generator_cells(spec) {
@@ -46,7 +47,7 @@ pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
             checked.map_err(|error| error.context(format!("the generator {}", cell.name)))?;
         }
     }
-    // Without a task an arm only says whose images a generator sees.
+    // Without a task an arm only names the patients that a generator is trained on.
     let trains = spec.tasks.segmentation.is_some() || spec.tasks.classification.is_some();
     for arm in spec.arms.iter().filter(|_| trains) {
         let Some(ratio) = arm.ratio else { continue };

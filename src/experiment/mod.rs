@@ -255,9 +255,11 @@ pub struct SplitSettings {
     pub seed: u64,
 }
 
+/// What decides the simulated data set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Phantom {
     pub patients: usize,
+    /// Height of the pictures in pixels; they are wider than high, as CAMUS's are.
     pub size: usize,
     pub seed: u64,
 }

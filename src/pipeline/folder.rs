@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Parts that sampling needs nothing of.
-const NOT_NEEDED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
+pub(super) const NOT_NEEDED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
 const COPY_AGAIN: &str = "copy the folder again";
 

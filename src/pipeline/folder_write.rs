@@ -21,7 +21,7 @@ use crate::{
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
 /// What a tokenizer's folder may hold.
-const TOKENIZER_FILES: [&str; 6] = [
+pub(super) const TOKENIZER_FILES: [&str; 6] = [
     "added_tokens.json",
     "merges.txt",
     "special_tokens_map.json",

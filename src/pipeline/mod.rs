@@ -4,6 +4,7 @@
 
 mod conditioning;
 mod file_names;
+pub mod files_read;
 pub mod folder;
 pub mod folder_write;
 mod loaded_networks;

@@ -16,9 +16,9 @@ use crate::error::{AtPath, Error, Result};
 
 const CACHE: &str = "digests.json";
 
-/// What a file looked like when it was read. Every write changes `ctime`, which no user program sets.
+/// A file when it was read, and its digest. Every write changes `ctime`, which no user program sets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Seen {
+struct FileState {
     size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
@@ -30,7 +30,7 @@ struct Seen {
 #[derive(Debug)]
 pub struct Digests {
     file: PathBuf,
-    seen: Mutex<HashMap<PathBuf, Seen>>,
+    seen: Mutex<HashMap<PathBuf, FileState>>,
     changed: Mutex<bool>,
 }
 
@@ -50,7 +50,7 @@ impl Digests {
             return;
         }
         let Ok(mut seen) = self.seen.lock() else { return };
-        // What was read in a partial folder is elsewhere now.
+        // Files of partial folders have moved.
         seen.retain(|path, _| path.exists());
         let written =
             serde_json::to_vec(&*seen).is_ok_and(|text| write_atomically(&self.file, &text).is_ok());
@@ -61,7 +61,11 @@ impl Digests {
     pub fn file(&self, path: &Path) -> Result<String> {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let meta = fs::metadata(path).at_path(path, "cannot read")?;
-        let now = |blake3: String| Seen {
+        // Opening a pipe would wait for its writer.
+        if !meta.is_file() {
+            return Err(Error::input("this is not a file").at(path).help("name a file"));
+        }
+        let now = |blake3: String| FileState {
             size: meta.size(),
             mtime: (meta.mtime(), meta.mtime_nsec()),
             ctime: (meta.ctime(), meta.ctime_nsec()),
@@ -89,8 +93,8 @@ impl Digests {
         Ok(blake3)
     }
 
-    /// (relative path, bytes, digest) of every file below `dir`, sorted by path. Hidden files and
-    /// CAMUS's half sequences, which nothing here reads, are passed over.
+    /// (relative path, bytes, digest) of every file below `dir`, sorted by path. Hidden files, which are
+    /// about to be renamed, are left out.
     pub fn folder_files(&self, dir: &Path) -> Result<Vec<(String, u64, String)>> {
         let mut paths = Vec::new();
         collect(dir, &mut paths)?;
@@ -105,31 +109,12 @@ impl Digests {
         files.sort();
         Ok(files)
     }
-
-    /// One digest of a file, or of a folder's files with their relative paths.
-    pub fn outside(&self, path: &Path) -> Result<String> {
-        if path.is_file() {
-            return self.file(path);
-        }
-        if !path.is_dir() {
-            return Err(Error::input("there is no such file or folder")
-                .at(path)
-                .help("paths in a spec are relative to the working folder"));
-        }
-        let mut hasher = blake3::Hasher::new();
-        for (name, bytes, digest) in self.folder_files(path)? {
-            hasher.update(format!("{name}\0{bytes}\0{digest}\n").as_bytes());
-        }
-        Ok(hasher.finalize().to_hex().to_string())
-    }
 }
 
 fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(dir).at_path(dir, "cannot read the folder")? {
         let entry = entry.at_path(dir, "cannot read the folder")?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') || name.contains("half_sequence") {
+        if is_hidden(&entry) {
             continue;
         }
         let path = entry.path();
@@ -139,6 +124,10 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_hidden(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with('.')
 }
 
 /// Writes to a temporary file beside the place, flushes it to disk, and renames it.

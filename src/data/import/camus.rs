@@ -8,14 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Item, bare_row, layout};
+use super::{AcquisitionFiles, FoundAcquisition, bare_row, layout};
 use crate::error::{AtPath, Error, Result};
 use crate::vocabulary::{Phase, Quality, Sex, Split, View};
 use crate::{
     data::{
         metaimage, nifti,
         slice::Slice,
-        stage::{Loaded, size_mismatch},
+        staging::{ImageAndMask, size_mismatch},
     },
     vocabulary::Source,
 };
@@ -23,13 +23,13 @@ use crate::{
 /// Prefix for the patients of the older `testing/`: that release numbers them from 1 again.
 const TESTING_PREFIX: &str = "testing-";
 
-pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
     let databases = databases(src)?;
     let splits = read_splits(src)?;
-    let mut items = Vec::new();
+    let mut found = Vec::new();
     for Database { folder, testing } in databases {
         for (patient, folder) in patients(&folder)? {
-            let info = Info::read(&folder)?;
+            let info = PatientInfo::read(&folder)?;
             for view in View::ALL {
                 for phase in Phase::ALL {
                     let stem = format!("{patient}_{view}_{phase}");
@@ -55,12 +55,18 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
                     row.split = splits.get(&row.patient).copied();
                     (row.sex, row.age, row.ef) = (info.sex, info.age, info.ef);
                     row.quality = info.quality.get(&view).copied();
-                    items.push(Item { row, load: Box::new(move || load(&image, mask.as_deref())) });
+                    let files = AcquisitionFiles {
+                        row,
+                        image: slice_files(&image),
+                        mask: mask.iter().flat_map(|mask| slice_files(mask)).collect(),
+                    };
+                    let load = move || load(&image, mask.as_deref());
+                    found.push(FoundAcquisition { files, load: Box::new(load) });
                 }
             }
         }
     }
-    Ok(items)
+    Ok(found)
 }
 
 struct Database {
@@ -108,6 +114,14 @@ fn first_file(folder: &Path, stem: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// The files that [`read_slice`] reads.
+fn slice_files(file: &Path) -> Vec<PathBuf> {
+    match file.extension().and_then(|e| e.to_str()) {
+        Some("mhd" | "mha") => metaimage::files(file),
+        _ => vec![file.to_owned()],
+    }
+}
+
 fn read_slice(file: &Path) -> Result<Slice> {
     match file.extension().and_then(|e| e.to_str()) {
         Some("mhd" | "mha") => metaimage::read(file),
@@ -115,7 +129,7 @@ fn read_slice(file: &Path) -> Result<Slice> {
     }
 }
 
-fn load(image: &Path, mask: Option<&Path>) -> Result<Loaded> {
+fn load(image: &Path, mask: Option<&Path>) -> Result<ImageAndMask> {
     let slice = read_slice(image)?;
     let spacing = slice.spacing;
     let picture = slice.to_image().map_err(|e| e.at(image))?;
@@ -129,19 +143,19 @@ fn load(image: &Path, mask: Option<&Path>) -> Result<Loaded> {
             Some(mask)
         }
     };
-    Ok(Loaded { image: picture, mask, spacing })
+    Ok(ImageAndMask { image: picture, mask, spacing })
 }
 
-/// What `Info_2CH.cfg` and `Info_4CH.cfg` say of a patient.
+/// A patient's data, from `Info_2CH.cfg` and `Info_4CH.cfg`.
 #[derive(Debug, Default, PartialEq)]
-struct Info {
+struct PatientInfo {
     sex: Option<Sex>,
     age: Option<f64>,
     ef: Option<f64>,
     quality: BTreeMap<View, Quality>,
 }
 
-impl Info {
+impl PatientInfo {
     fn read(folder: &Path) -> Result<Self> {
         let mut info = Self::default();
         for view in View::ALL {
@@ -154,8 +168,8 @@ impl Info {
         Ok(info)
     }
 
-    /// Lines `Key: value`. Keys that the manifest has no place for (ED, ES, NbFrame, FrameRate and
-    /// the older release's volumes) are passed over; of two views' values the first counts.
+    /// Reads lines `Key: value`. Keys for which the manifest has no column (ED, ES, NbFrame, FrameRate and
+    /// the older release's volumes) are ignored; of two views' values the first counts.
     fn add(&mut self, text: &str, view: View, file: &Path) -> Result<()> {
         for (line, content) in (1..).zip(text.lines()) {
             let Some((key, value)) = content.split_once(':') else { continue };
@@ -239,7 +253,7 @@ mod tests {
 
     #[test]
     fn cfg_of_both_releases() {
-        let mut info = Info::default();
+        let mut info = PatientInfo::default();
         let new =
             "ED: 1\nES: 18\nNbFrame: 18\nSex: F\nAge: 56\nImageQuality: Good\nEF: 54\nFrameRate: 48.4\n";
         info.add(new, View::TwoChamber, Path::new("Info_2CH.cfg")).unwrap();
@@ -249,7 +263,7 @@ mod tests {
         assert_eq!((info.age, info.ef), (Some(56.0), Some(54.0)));
         assert_eq!(info.quality[&View::TwoChamber], Quality::Good);
         assert_eq!(info.quality[&View::FourChamber], Quality::Medium);
-        let message = Info::default()
+        let message = PatientInfo::default()
             .add("Sex: M\nAge: old\n", View::TwoChamber, Path::new("Info_2CH.cfg"))
             .unwrap_err()
             .to_string();

@@ -11,18 +11,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Item, bare_row, layout};
+use super::{AcquisitionFiles, FoundAcquisition, bare_row, layout};
 use crate::error::{AtPath, Error, Result};
 use crate::picture::Picture;
 use crate::vocabulary::{Phase, Split, View};
 use crate::{
-    data::stage::{Loaded, size_mismatch},
+    data::staging::{ImageAndMask, size_mismatch},
     vocabulary::Source,
 };
 
-pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
     let mut splits: BTreeMap<u32, (Split, PathBuf)> = BTreeMap::new();
-    let mut items = Vec::new();
+    let mut found = Vec::new();
     for (split, name) in [(Split::Train, "train"), (Split::Val, "valid")] {
         let frames = src.join(format!("{name}_frames"));
         let masks = src.join(format!("{name}_masks"));
@@ -31,7 +31,12 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
         }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&frames).at_path(&frames, "cannot look into the folder")? {
-            files.push(entry.at_path(&frames, "cannot look into the folder")?.path());
+            let entry = entry.at_path(&frames, "cannot look into the folder")?;
+            // `._ch2_ed_frame_100.png` is what a Mac leaves beside a file on a foreign disk.
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            if !hidden && entry.path().is_file() {
+                files.push(entry.path());
+            }
         }
         files.sort();
         for image in files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "png")) {
@@ -60,10 +65,11 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
             }
             let mut row = bare_row(format!("patient{number:04}"), view, phase);
             row.split = Some(split);
-            items.push(Item { row, load: Box::new(move || load(&image, &mask)) });
+            let files = AcquisitionFiles { row, image: vec![image.clone()], mask: vec![mask.clone()] };
+            found.push(FoundAcquisition { files, load: Box::new(move || load(&image, &mask)) });
         }
     }
-    Ok(items)
+    Ok(found)
 }
 
 fn parse_name(stem: &str) -> Option<(View, Phase, u32)> {
@@ -81,14 +87,14 @@ fn parse_name(stem: &str) -> Option<(View, Phase, u32)> {
     Some((view, phase, number.parse().ok()?))
 }
 
-fn load(image: &Path, mask: &Path) -> Result<Loaded> {
+fn load(image: &Path, mask: &Path) -> Result<ImageAndMask> {
     let picture = Picture::read(image)?;
     let grey = Picture::read(mask)?;
     if (grey.width, grey.height) != (picture.width, picture.height) {
         return Err(size_mismatch(&picture, &grey).at(mask));
     }
     let classes = classes_of_grey(&grey).map_err(|e| e.at(mask))?;
-    Ok(Loaded { image: picture, mask: Some(classes), spacing: None })
+    Ok(ImageAndMask { image: picture, mask: Some(classes), spacing: None })
 }
 
 /// Grey 0, 85, 170, 255 to classes 0, 1, 2, 3. Nothing else: `matplotlib.imsave` scales each mask

@@ -2,19 +2,24 @@
 
 use std::path::Path;
 
-use super::Item;
-use crate::data::stage::{Loaded, size_mismatch};
+use super::{AcquisitionFiles, FoundAcquisition};
+use crate::data::staging::{ImageAndMask, size_mismatch};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::picture::Picture;
 
-pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
     let manifest = Manifest::read(src)?;
     Ok(manifest
         .rows
         .iter()
         .map(|row| {
             let (image, mask) = (manifest.image_path(row), manifest.mask_path(row));
+            let files = AcquisitionFiles {
+                row: row.clone(),
+                image: vec![image.clone()],
+                mask: mask.iter().cloned().collect(),
+            };
             let spacing = row.spacing();
             let load = move || {
                 let picture = Picture::read(&image)?;
@@ -28,9 +33,9 @@ pub fn find(src: &Path) -> Result<Vec<Item<'static>>> {
                         Some(mask)
                     }
                 };
-                Ok(Loaded { image: picture, mask, spacing })
+                Ok(ImageAndMask { image: picture, mask, spacing })
             };
-            Item { row: row.clone(), load: Box::new(load) }
+            FoundAcquisition { files, load: Box::new(load) }
         })
         .collect())
 }

@@ -8,16 +8,15 @@ use std::{path::Path, sync::Arc};
 
 use hdf5_metno::{Dataset, File};
 
-use super::{Item, bare_row, diffecho::classes_of_grey, layout};
-use crate::data::stage::Loaded;
+use super::{AcquisitionFiles, FoundAcquisition, bare_row, diffecho::classes_of_grey, layout};
+use crate::data::staging::ImageAndMask;
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::{
+    data::split::DIFFECHO_VALIDATION,
     manifest::CLASSES,
     vocabulary::{Phase, Split, View},
 };
-
-const VALIDATION: usize = 50;
 
 /// One data set, as bytes: `count` pictures of `width` x `height`.
 struct Stack {
@@ -36,13 +35,13 @@ impl Stack {
     }
 }
 
-pub fn find(src: &Path) -> Result<Vec<Item<'_>>> {
+pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     // Otherwise the library prints its own stack.
     hdf5_metno::silence_errors(true);
     let file = File::open(src).map_err(|e| {
         Error::input(format!("not a readable HDF5 file: {e}")).at(src).help(layout(super::Format::KaggleH5))
     })?;
-    let mut items = Vec::new();
+    let mut found = Vec::new();
     let mut people = None;
     for view in View::ALL {
         for phase in Phase::ALL {
@@ -71,16 +70,21 @@ pub fn find(src: &Path) -> Result<Vec<Item<'_>>> {
             }
             for i in 0..frames.count {
                 let mut row = bare_row(format!("patient{i:04}"), view, phase);
-                row.split = Some(if i < VALIDATION { Split::Val } else { Split::Train });
+                row.split = Some(if i < DIFFECHO_VALIDATION { Split::Val } else { Split::Train });
                 let (frames, masks) = (frames.clone(), masks.clone());
                 let load = move || {
-                    Ok(Loaded { image: frames.picture(i)?, mask: Some(masks.picture(i)?), spacing: None })
+                    Ok(ImageAndMask {
+                        image: frames.picture(i)?,
+                        mask: Some(masks.picture(i)?),
+                        spacing: None,
+                    })
                 };
-                items.push(Item { row, load: Box::new(load) });
+                let files = AcquisitionFiles { row, image: vec![src.to_owned()], mask: Vec::new() };
+                found.push(FoundAcquisition { files, load: Box::new(load) });
             }
         }
     }
-    Ok(items)
+    Ok(found)
 }
 
 fn read(file: &File, key: &str, to_bytes: fn(&[f32], usize) -> Result<Vec<u8>>) -> Result<Stack> {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Progress;
+use super::ImageProgress;
 use super::phantom::carry_marker;
-use super::stage::{Loaded, Staging, write_folder};
+use super::staging::{ImageAndMask, Staging, write_folder};
 use crate::error::{Error, Result};
 use crate::{
     manifest::{Manifest, Row},
@@ -17,10 +17,18 @@ mod folder;
 #[cfg(feature = "hdf5")]
 mod kaggle;
 
-/// One acquisition that an importer found: what is known of it, and how to read it.
-struct Item<'a> {
-    row: Row,
-    load: Box<dyn Fn() -> Result<Loaded> + Send + Sync + 'a>,
+/// One acquisition that an importer found, and the files that it will be read from.
+pub struct AcquisitionFiles {
+    /// What is known before the files are read. The manifest's paths are not, but in a folder that has one.
+    pub row: Row,
+    pub image: Vec<PathBuf>,
+    /// Empty: there is none.
+    pub mask: Vec<PathBuf>,
+}
+
+struct FoundAcquisition<'a> {
+    files: AcquisitionFiles,
+    load: Box<dyn Fn() -> Result<ImageAndMask> + Send + Sync + 'a>,
 }
 
 /// Reads the data set at `src` and writes `to/manifest.csv`, `to/images/NAME.png` and
@@ -32,25 +40,11 @@ struct Item<'a> {
 /// # Errors
 /// A layout that is not `format`'s, and any file that cannot be read, is of another size than its
 /// mask, or holds values that it may not: each with the file's name.
-pub fn import(format: Source, src: &Path, to: &Path, progress: Progress) -> Result<Manifest> {
-    if !src.exists() {
-        return Err(Error::input("there is no such file or folder").at(src).help(layout(format)));
-    }
+pub fn import(format: Source, src: &Path, to: &Path, progress: ImageProgress) -> Result<Manifest> {
+    check_exists(format, src)?;
     let staging = Staging::new(to)?;
-    let mut items = match format {
-        // The phantom is drawn in CAMUS's layout.
-        Source::Camus | Source::Phantom => camus::find(src)?,
-        Source::Diffecho => diffecho::find(src)?,
-        Source::KaggleH5 => kaggle_h5(src)?,
-        Source::Folder => folder::find(src)?,
-    };
-    if items.is_empty() {
-        return Err(Error::input("no images found").at(src).help(layout(format)));
-    }
-    items.sort_by(|a, b| {
-        (&a.row.patient, a.row.view, a.row.phase).cmp(&(&b.row.patient, b.row.view, b.row.phase))
-    });
-    let (rows, loads): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.row, item.load)).unzip();
+    let (rows, loads): (Vec<_>, Vec<_>) =
+        find(format, src)?.into_iter().map(|a| (a.files.row, a.load)).unzip();
     let load = |i: usize, _: &Row| match loads.get(i) {
         Some(load) => load(),
         None => Err(Error::failure("an importer lost a row")),
@@ -60,6 +54,40 @@ pub fn import(format: Source, src: &Path, to: &Path, progress: Progress) -> Resu
     staging.finish()?;
     manifest.root = to.to_owned();
     Ok(manifest)
+}
+
+/// What [`import`] would read of the data set at `src`, in the order of the manifest that it would write: each
+/// image's row and files. Other files decide nothing but whether the data set is a phantom.
+///
+/// # Errors
+/// As [`import`], but that images and masks are not opened.
+pub fn source_files(format: Source, src: &Path) -> Result<Vec<AcquisitionFiles>> {
+    check_exists(format, src)?;
+    Ok(find(format, src)?.into_iter().map(|acquisition| acquisition.files).collect())
+}
+
+fn check_exists(format: Source, src: &Path) -> Result<()> {
+    match src.exists() {
+        true => Ok(()),
+        false => Err(Error::input("there is no such file or folder").at(src).help(layout(format))),
+    }
+}
+
+/// By patient, view and phase.
+fn find(format: Source, src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
+    let mut found = match format {
+        // The phantom is drawn in CAMUS's layout.
+        Source::Camus | Source::Phantom => camus::find(src)?,
+        Source::Diffecho => diffecho::find(src)?,
+        Source::KaggleH5 => kaggle_h5(src)?,
+        Source::Folder => folder::find(src)?,
+    };
+    if found.is_empty() {
+        return Err(Error::input("no images found").at(src).help(layout(format)));
+    }
+    let order = |a: &Row, b: &Row| (&a.patient, a.view, a.phase).cmp(&(&b.patient, b.view, b.phase));
+    found.sort_by(|a, b| order(&a.files.row, &b.files.row));
+    Ok(found)
 }
 
 /// What `src` should look like, for error messages.
@@ -77,18 +105,18 @@ fn layout(format: Source) -> &'static str {
 }
 
 #[cfg(feature = "hdf5")]
-fn kaggle_h5(src: &Path) -> Result<Vec<Item<'_>>> {
+fn kaggle_h5(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     kaggle::find(src)
 }
 
 #[cfg(not(feature = "hdf5"))]
-fn kaggle_h5(src: &Path) -> Result<Vec<Item<'_>>> {
+fn kaggle_h5(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     Err(Error::input("this build of synecho cannot read HDF5")
         .at(src)
         .help("install libhdf5-dev and build with `cargo build --release --features hdf5`"))
 }
 
-/// A row of which only patient, view and phase are known.
+/// A row with a patient, a view and a phase only.
 fn bare_row(patient: impl Into<String>, view: View, phase: Phase) -> Row {
     Row::new(patient, view, phase, PathBuf::new())
 }

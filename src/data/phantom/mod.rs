@@ -10,8 +10,9 @@ use std::{
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use super::{Progress, nifti, stage::Staging};
+use super::{ImageProgress, nifti, staging::Staging};
 use crate::error::{AtPath, Error, Result};
+use crate::experiment::Phantom;
 use crate::manifest::{PHANTOM_MARKER, is_phantom};
 use crate::picture::Picture;
 use crate::random;
@@ -38,20 +39,12 @@ pub fn carry_marker(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PhantomSpec {
-    pub patients: usize,
-    /// Height of the pictures in pixels; they are wider than high, as CAMUS's are.
-    pub size: usize,
-    pub seed: u64,
-}
-
 /// Writes `database_nifti/patient0001/patient0001_2CH_ED.nii.gz` and so on, `Info_2CH.cfg`,
 /// `database_split/subgroup_*.txt` and the marker into `to`, which must not exist or be empty.
 ///
 /// The same spec gives the same bytes; patient i is the same in a larger phantom of the same seed.
-pub fn write(spec: &PhantomSpec, to: &Path, progress: Progress) -> Result<()> {
-    let &PhantomSpec { patients, size, seed } = spec;
+pub fn write(spec: &Phantom, to: &Path, progress: ImageProgress) -> Result<()> {
+    let &Phantom { patients, size, seed } = spec;
     if patients == 0 || patients > 9999 {
         return Err(Error::input(format!("a phantom of {patients} patients")).help("1 to 9999 are possible"));
     }
@@ -88,7 +81,7 @@ fn patient_name(number: u64) -> String {
 }
 
 /// One image and its mask.
-pub fn acquisition(patient: &Patient, heart: &Heart, spec: &PhantomSpec, number: u64) -> (Picture, Picture) {
+pub fn acquisition(patient: &Patient, heart: &Heart, spec: &Phantom, number: u64) -> (Picture, Picture) {
     let image = ultrasound::render(patient, heart, spec.seed, number, spec.size);
     let mut mask = Picture::new(image.width, image.height);
     for (i, class) in mask.pixels.iter_mut().enumerate() {
@@ -103,7 +96,7 @@ fn write_patient(root: &Path, seed: u64, number: u64, size: usize) -> Result<()>
     let name = patient_name(number);
     let folder = root.join("database_nifti").join(&name);
     std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
-    let spec = PhantomSpec { patients: 1, size, seed };
+    let spec = Phantom { patients: 1, size, seed };
     for view in View::ALL {
         for phase in Phase::ALL {
             let (image, mask) = acquisition(&patient, &patient.heart(view, phase), &spec, number);
@@ -127,7 +120,7 @@ fn write_patient(root: &Path, seed: u64, number: u64, size: usize) -> Result<()>
     Ok(())
 }
 
-/// 60, 20 and 20 % of the patients, drawn; from three patients on nobody's part is empty. From 100
+/// 60, 20 and 20 % of the patients, drawn; from three patients on no part is empty. From 100
 /// patients on 80, 10 and 10 %, as in CAMUS.
 fn split(patients: usize, seed: u64) -> BTreeMap<Split, Vec<String>> {
     let mut numbers: Vec<u64> = (1..=patients as u64).collect();

@@ -70,12 +70,7 @@ impl Place<'_> {
 pub(super) fn perform(place: &Place) -> Result<()> {
     match &place.stage.work {
         Work::Phantom(phantom) => {
-            let spec = data::phantom::PhantomSpec {
-                patients: phantom.patients,
-                size: phantom.size,
-                seed: phantom.seed,
-            };
-            with_bar(place, "images", |p| data::phantom::write(&spec, &place.out.join(DATA), p))
+            with_bar(place, "images", |p| data::phantom::write(phantom, &place.out.join(DATA), p))
         }
         Work::Import { format } => {
             let source = match place.outside("source") {
@@ -160,7 +155,11 @@ fn measure_classification(
     held_out::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
 }
 
-fn with_bar<T>(place: &Place, things: &str, work: impl FnOnce(data::Progress) -> Result<T>) -> Result<T> {
+fn with_bar<T>(
+    place: &Place,
+    things: &str,
+    work: impl FnOnce(data::ImageProgress) -> Result<T>,
+) -> Result<T> {
     let bar = place.progress.bar(0, &place.stage.label, things);
     work(&|done, total| {
         bar.total(total as u64);

@@ -8,13 +8,13 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::Progress;
+use super::ImageProgress;
 use crate::error::{AtPath, Error, Result};
 use crate::manifest::{Manifest, Row};
 use crate::picture::Picture;
 
 /// What one acquisition's files held.
-pub struct Loaded {
+pub struct ImageAndMask {
     pub image: Picture,
     pub mask: Option<Picture>,
     /// Pixel width and height in mm.
@@ -75,7 +75,7 @@ impl Drop for Staging {
     }
 }
 
-struct Written {
+struct WrittenImage {
     masked: bool,
     spacing: Option<(f64, f64)>,
 }
@@ -87,8 +87,8 @@ struct Written {
 pub fn write_folder(
     root: &Path,
     mut rows: Vec<Row>,
-    load: impl Fn(usize, &Row) -> Result<Loaded> + Sync,
-    progress: Progress,
+    load: impl Fn(usize, &Row) -> Result<ImageAndMask> + Sync,
+    progress: ImageProgress,
 ) -> Result<Manifest> {
     for part in ["images", "masks"] {
         let folder = root.join(part);
@@ -98,12 +98,12 @@ pub fn write_folder(
     let total = rows.len();
     let done = AtomicUsize::new(0);
     progress(0, total);
-    let results: Vec<Result<Written>> = rows
+    let results: Vec<Result<WrittenImage>> = rows
         .par_iter()
         .zip(&names)
         .enumerate()
         .map(|(i, (row, name))| {
-            let Loaded { image, mask, spacing } = load(i, row)?;
+            let ImageAndMask { image, mask, spacing } = load(i, row)?;
             image.write(&root.join("images").join(name))?;
             if let Some(mask) = &mask {
                 if (mask.width, mask.height) != (image.width, image.height) {
@@ -112,11 +112,11 @@ pub fn write_folder(
                 mask.write(&root.join("masks").join(name))?;
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok(Written { masked: mask.is_some(), spacing })
+            Ok(WrittenImage { masked: mask.is_some(), spacing })
         })
         .collect();
     for ((row, name), result) in rows.iter_mut().zip(&names).zip(results) {
-        let Written { masked, spacing } = result?;
+        let WrittenImage { masked, spacing } = result?;
         row.image = Path::new("images").join(name);
         row.mask = masked.then(|| Path::new("masks").join(name));
         (row.spacing_x, row.spacing_y) = spacing.unzip();
