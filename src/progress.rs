@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{observer::Observer, results::CurvePoint};
 
-/// Where progress goes. Clones share one screen.
+/// The screen that progress is shown on. Clones share it.
 #[derive(Clone)]
 pub struct Progress {
     screen: MultiProgress,
@@ -51,8 +51,8 @@ impl Progress {
     }
 }
 
-/// A line on standard error. Where nobody reads that any more (a pipe that was closed), work goes on without a word:
-/// `eprintln` would end it.
+/// A line on standard error. Where nobody reads it any more (a closed pipe), work continues silently: `eprintln` would
+/// end it.
 pub fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

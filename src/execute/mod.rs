@@ -116,13 +116,13 @@ impl RunOutcome {
     }
 }
 
-/// What a kill costs at most, seconds, against the time that writing weights and moments takes.
+/// Seconds of work that a kill loses at most. Fewer would cost more time for writing weights and moments.
 pub const CHECKPOINT_EVERY: f64 = 15.0;
 
-/// The folder of the store where features of images are kept; they can be computed again at any time.
+/// The store's folder for features of images; they can be recomputed at any time.
 const FEATURES: &str = "features";
 
-/// What to do after a kernel has broken off.
+/// The remedy after a kernel has failed.
 const LOST_GPU: &str = "this process can do nothing more on the GPU: run the command again, what is done is kept; where it breaks off again, take fewer --jobs or a smaller batch_size";
 
 /// How long to wait for another process's stage before looking again.
@@ -195,7 +195,7 @@ fn walk(request: &RunRequest) -> Result<RunOutcome> {
     Ok(RunOutcome { stages: outcomes.into_iter().flatten().collect(), with_workers: false })
 }
 
-/// Looks a stage up, or does it. `None`: another process is at it.
+/// Looks a stage up, or does it. `None`: another process is working on it.
 fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> {
     let RunRequest { plan, store, digests, options, progress, .. } = request;
     let (kind, key) = (stage.kind(), stage.key.as_str());

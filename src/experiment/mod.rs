@@ -27,7 +27,7 @@ pub use tasks::{
     SegmentationSpec, TranslateUnit,
 };
 
-/// What the user typed. Every field may be missing; what is needed is said by [`resolve`].
+/// The spec as typed. Every field may be missing; [`resolve`] reports those that are needed.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExperimentSpec {
@@ -93,7 +93,7 @@ pub struct ArmSection {
     pub pretrain_share: Option<f64>,
 }
 
-/// An arm without synthetic images that tells what they have to beat.
+/// An arm without synthetic images, whose result they have to beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Control {
@@ -175,7 +175,7 @@ pub struct ReportSection {
 pub enum SplitScheme {
     /// The data set's own split (CAMUS: 400 / 50 / 50).
     Official,
-    /// The first 50 patients validate, the rest train; there is no test set of its own.
+    /// The first 50 patients validate, the rest train; it has no test set.
     Diffecho,
     /// `folds` parts by patient; part `fold` tests, the next validates.
     Folds,
@@ -286,7 +286,7 @@ pub struct Arm {
 }
 
 impl Arm {
-    /// Whether it is trained on real images alone, each of them once.
+    /// Whether it is trained on real images only, each of them once.
     pub fn is_real(&self) -> bool {
         self.synthetic.is_none() && self.control.is_none()
     }

@@ -1,5 +1,5 @@
 //! What a task is trained with. The preset fills in the keys that the user omitted; each fault of the
-//! paper's code is a switch of its own.
+//! paper's code has its own switch.
 
 use std::path::PathBuf;
 
@@ -104,18 +104,18 @@ fn is_zero(value: &usize) -> bool {
     *value == 0
 }
 
-/// What a segmentation network is trained to lower.
+/// The loss of a segmentation network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SegmentationLoss {
     /// Weighted cross-entropy (the paper's).
     CrossEntropy,
     /// The same plus one minus the soft Dice of the three structures over the batch: a small structure
-    /// counts as much as a large one, so that no start of training leaves the atrium out.
+    /// counts as much as a large one, so that the atrium is learned from any initial weights.
     DiceCrossEntropy,
 }
 
-/// What the greatest translation is a number of.
+/// The unit of the greatest translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TranslateUnit {
@@ -131,7 +131,7 @@ pub enum TranslateUnit {
 #[serde(rename_all = "kebab-case")]
 pub enum Freeze {
     /// As the paper's code does it: until the budget is reached, so that the tensor that crosses it is trained
-    /// too. Frozen batch norms go on normalising by the batch and moving their running statistics.
+    /// too. Frozen batch norms still normalise by the batch and move their running statistics.
     Reference,
     /// Never above the budget (but the last layer is always trained). What is frozen is run as in
     /// evaluation: batch norms by their running statistics, nothing dropped below the first trained tensor.

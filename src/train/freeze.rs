@@ -1,4 +1,4 @@
-//! Training a part of a network alone: its last tensors.
+//! Training only a part of a network: its last tensors.
 
 use tch::nn::VarStore;
 

@@ -1,5 +1,5 @@
 //! Adam and SGD with momentum over one flat buffer, equal to `torch.optim`'s; their state can be saved
-//! and taken up again exactly (tch's optimizer can do neither).
+//! and restored exactly (tch's optimizer can do neither).
 
 use tch::Tensor;
 
@@ -40,7 +40,7 @@ impl Optimizer {
         &self.moments
     }
 
-    /// Takes up the state that another run left (on whatever device it was).
+    /// Restores the state that another process saved, on whatever device it ran.
     ///
     /// # Errors
     /// When the moments are not this rule's.

@@ -23,18 +23,18 @@ use crate::{
 };
 
 /// The greatest number of synthetic (or repeated) images of each class.
-pub(super) struct Most {
+pub(super) struct ClassLimit {
     pub per_class: usize,
     pub label: Label,
 }
 
-impl Most {
+impl ClassLimit {
     fn in_all(&self) -> usize {
         self.per_class * self.label.classes().len()
     }
 
     /// Keeps the first ones of each class.
-    fn limit(&self, order: &mut Vec<usize>, rows: &[Row]) {
+    fn apply(&self, order: &mut Vec<usize>, rows: &[Row]) {
         let mut left = vec![self.per_class; self.label.classes().len()];
         order.retain(|&i| {
             let left = &mut left[class_of(&rows[i], self.label)];
@@ -50,7 +50,7 @@ pub(super) fn task_data(
     place: &Place,
     mixture: &Mixture,
     masks: Option<MaskReading>,
-    most: Option<Most>,
+    limit: Option<ClassLimit>,
 ) -> Result<train::TaskData> {
     let manifest = place.manifest()?;
     let &Mixture { real_fraction: fraction, seed, .. } = mixture;
@@ -59,14 +59,14 @@ pub(super) fn task_data(
     let train = match (mixture.ratio, mixture.further) {
         (None, _) => real,
         (Some(ratio), Further::DuplicateReal) => {
-            let copies = real.copies(&duplicates(&real.rows, ratio, seed, most)?);
+            let copies = real.copies(&duplicates(&real.rows, ratio, seed, limit)?);
             real.followed_by(&copies)?
         }
         (Some(ratio), further) => {
             let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
             check_sources(&made, real.rows.iter(), &manifest)?;
             let made = Samples::read(&made, Split::Train, None, masks)?;
-            let synthetic = made.chosen(&chosen(&made.rows, real.len(), ratio, seed, most)?);
+            let synthetic = made.chosen(&chosen(&made.rows, real.len(), ratio, seed, limit)?);
             match further == Further::SyntheticOnly {
                 true => synthetic,
                 false => real.followed_by(&synthetic)?,
@@ -86,9 +86,9 @@ pub(in crate::execute) fn arm_patients(
 
 /// `ratio` synthetic images for each of `real` real ones, drawn by the seed: of two ratios, the images of the
 /// smaller are among those of the greater.
-fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) -> Result<Vec<usize>> {
+fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, limit: Option<ClassLimit>) -> Result<Vec<usize>> {
     let count = (real as f64 * ratio).round() as usize;
-    let needed = most.as_ref().map_or(count, |most| count.min(most.in_all()));
+    let needed = limit.as_ref().map_or(count, |limit| count.min(limit.in_all()));
     if needed > made.len() {
         return Err(Error::input(format!(
             "a ratio of {ratio} asks for {count} synthetic images beside {real} real ones: there are {}",
@@ -100,8 +100,8 @@ fn chosen(made: &[Row], real: usize, ratio: f64, seed: u64, most: Option<Most>) 
     let mut order: Vec<usize> = (0..made.len()).collect();
     order.shuffle(&mut random::rng(seed, "synthetic images", &[]));
     order.truncate(count);
-    if let Some(most) = most {
-        most.limit(&mut order, made);
+    if let Some(limit) = limit {
+        limit.apply(&mut order, made);
     }
     order.sort_unstable();
     Ok(order)
@@ -119,7 +119,7 @@ pub(in crate::execute) fn some_image(ratio: f64, real: usize) -> Result<()> {
 /// Which real images are there once more, and in which copy of the set: whole copies, and a drawn part of
 /// one; where there may be no more of a class, what is left is drawn too. Each is augmented by draws of its own, as
 /// another epoch's would be.
-fn duplicates(rows: &[Row], ratio: f64, seed: u64, most: Option<Most>) -> Result<Vec<usize>> {
+fn duplicates(rows: &[Row], ratio: f64, seed: u64, limit: Option<ClassLimit>) -> Result<Vec<usize>> {
     let real = rows.len();
     some_image(ratio, real)?;
     let count = (real as f64 * ratio).round() as usize;
@@ -129,10 +129,10 @@ fn duplicates(rows: &[Row], ratio: f64, seed: u64, most: Option<Most>) -> Result
     order.truncate(count - copies.len());
     order.sort_unstable();
     copies.extend(order);
-    if let Some(most) = most {
+    if let Some(limit) = limit {
         let mut drawn = copies.clone();
         drawn.shuffle(&mut random::rng(seed, "duplicate images of a class", &[]));
-        most.limit(&mut drawn, rows);
+        limit.apply(&mut drawn, rows);
         if drawn.len() < copies.len() {
             drawn.sort_unstable();
             return Ok(drawn);
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn no_class_has_more_synthetic_images_than_asked() {
         let made: Vec<Row> = (0..40).map(|i| row(i, None)).collect();
-        let most = || Some(Most { per_class: 3, label: Label::Phase });
-        let order = chosen(&made, 20, 2.0, 3, most()).unwrap();
+        let limit = || Some(ClassLimit { per_class: 3, label: Label::Phase });
+        let order = chosen(&made, 20, 2.0, 3, limit()).unwrap();
         let of = |class| order.iter().filter(|&&i| class_of(&made[i], Label::Phase) == class).count();
         assert_eq!((of(0), of(1)), (3, 3));
         // Those that the shuffled order has first.
@@ -231,13 +231,13 @@ mod tests {
     fn duplicates_are_whole_copies_and_a_drawn_part() {
         // Two thirds of 90 are ED; no more than 20 of each phase are repeated, whichever they are.
         let uneven: Vec<Row> = (0..90).map(|i| row(if i % 3 < 2 { 0 } else { 1 }, None)).collect();
-        let most = || Some(Most { per_class: 20, label: Label::Phase });
-        let drawn = super::duplicates(&uneven, 2.0, 1, most()).unwrap();
+        let limit = || Some(ClassLimit { per_class: 20, label: Label::Phase });
+        let drawn = super::duplicates(&uneven, 2.0, 1, limit()).unwrap();
         assert_eq!(drawn.iter().filter(|&&i| i % 3 < 2).count(), 20);
         assert_eq!(drawn.len(), 40);
         assert!(drawn.iter().any(|&i| i > 45), "not the first ones");
         // A limit that nothing reaches changes nothing.
-        let loose = Some(Most { per_class: 200, label: Label::Phase });
+        let loose = Some(ClassLimit { per_class: 200, label: Label::Phase });
         assert_eq!(
             super::duplicates(&uneven, 0.5, 1, loose).unwrap(),
             super::duplicates(&uneven, 0.5, 1, None).unwrap()

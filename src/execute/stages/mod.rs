@@ -97,9 +97,11 @@ pub(super) fn perform(place: &Place) -> Result<()> {
             train::segmentation(settings, &data, mixture.seed, &training(place, &observer(place)))
         }
         Work::TrainClassification { settings, model, mixture } => {
-            let most = (settings.synthetic_per_class > 0)
-                .then_some(mixing::Most { per_class: settings.synthetic_per_class, label: settings.label });
-            let data = mixing::task_data(place, mixture, None, most)?;
+            let limit = (settings.synthetic_per_class > 0).then_some(mixing::ClassLimit {
+                per_class: settings.synthetic_per_class,
+                label: settings.label,
+            });
+            let data = mixing::task_data(place, mixture, None, limit)?;
             let (backbone, weights) = (*model, place.outside("weights"));
             train::classification(
                 settings,

@@ -86,8 +86,8 @@ fn initialise(vs: &VarStore, backbone: Backbone, checkpoint: Option<&Path>, seed
     }
 }
 
-/// Trains `backbone` to tell `label`'s classes apart, from `weights` (a torchvision checkpoint; its
-/// last layer is taken only where it has as many classes) or from scratch.
+/// Trains `backbone` on the classes of the settings' label, from `checkpoint` (torchvision's; its last layer is used
+/// only where it has as many classes) or from scratch.
 pub fn classification(
     settings: &Classification,
     backbone: Backbone,

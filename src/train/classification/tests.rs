@@ -1,14 +1,14 @@
 //! Trainings of EfficientNet-B0, which has all that is random in training, on a few tiny images.
 
-use std::path::PathBuf;
+use std::{cell::RefCell, path::PathBuf};
 
 use super::*;
 use crate::{
     experiment::{Augment, Preset, TrainingRecipe},
     manifest::Row,
     nn::tensor_file::TensorFile,
-    observer::Unobserved,
-    results::TrainSummary,
+    observer::{Observer, Unobserved},
+    results::{CurvePoint, TrainSummary, to_csv},
     samples::Samples,
     train::{CURVES, SUMMARY, WEIGHTS},
     vocabulary::{Phase, Precision, Split, View},
@@ -56,6 +56,10 @@ fn in_precision(precision: Precision, settings: Classification) -> Classificatio
 
 /// Trains; continues from the checkpoint in `dir`, if there is one.
 fn train(settings: &Classification, dir: &Path) {
+    train_observed(settings, dir, &Unobserved);
+}
+
+fn train_observed(settings: &Classification, dir: &Path, observer: &dyn Observer) {
     let data = TaskData { train: samples(6), val: samples(4) };
     let context = TrainingContext {
         device: tch::Device::Cpu,
@@ -63,7 +67,7 @@ fn train(settings: &Classification, dir: &Path) {
         checkpoints: &dir.join("checkpoint"),
         checkpoint_every: 0.0,
         start: None,
-        observer: &Unobserved,
+        observer,
     };
     classification(settings, BACKBONE, None, &data, 5, &context).unwrap();
 }
@@ -97,6 +101,45 @@ fn a_training_goes_on_with_the_same_masks_whatever_is_frozen() {
     }
 }
 
+/// Remembers what it is shown.
+#[derive(Default)]
+struct Recorder {
+    events: RefCell<Vec<String>>,
+    points: RefCell<Vec<CurvePoint>>,
+}
+
+impl Observer for Recorder {
+    fn begin(&self, phase: &str, total: u64, done: u64) {
+        self.events.borrow_mut().push(format!("begin {phase:?} {done} of {total}"));
+    }
+
+    fn advance(&self, done: u64) {
+        self.events.borrow_mut().push(format!("step {done}"));
+    }
+
+    fn curve_point(&self, point: &CurvePoint) {
+        self.points.borrow_mut().push(point.clone());
+    }
+
+    fn lap(&self) {
+        self.events.borrow_mut().push("lap".to_owned());
+    }
+}
+
+#[test]
+fn an_observer_sees_every_step_lap_and_point_and_where_a_training_continues() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(2_000_000, Freeze::Exact, false);
+    let one_epoch = TrainingRecipe { epochs: 1, ..settings.recipe.clone() };
+    let (first, second) = (Recorder::default(), Recorder::default());
+    train_observed(&Classification { recipe: one_epoch, ..settings.clone() }, dir.path(), &first);
+    train_observed(&settings, dir.path(), &second);
+    assert_eq!(first.events.take(), ["begin \"\" 0 of 2", "step 1", "step 2", "lap"]);
+    assert_eq!(second.events.take(), ["begin \"\" 2 of 4", "step 3", "step 4", "lap"]);
+    let points = [first.points.take(), second.points.take()].concat();
+    assert_eq!(to_csv(&points).unwrap().as_bytes(), bytes(dir.path(), CURVES));
+}
+
 #[test]
 fn weights_hold_the_frozen_parameters_as_they_were_and_the_summary_counts_what_is_trained() {
     let vs = VarStore::new(tch::Device::Cpu);
@@ -120,7 +163,7 @@ fn weights_hold_the_frozen_parameters_as_they_were_and_the_summary_counts_what_i
         };
         assert!(same("features.0.0.weight") && same("features.5.0.block.0.1.weight"));
         assert!(!same("classifier.1.weight") && !same("features.8.0.weight"));
-        // Frozen batch norms: the paper's code goes on with their statistics.
+        // Frozen batch norms: the paper's code still updates their statistics.
         assert_eq!(same("features.0.1.running_mean"), freeze == Freeze::Exact);
         assert!(!same("features.8.1.running_mean"));
     }
@@ -189,6 +232,6 @@ fn held_features_stand_for_the_images() {
             assert!((a - b).abs().max().double_value(&[]) < 1e-5);
         }
     }
-    // More than a number a pixel is not kept.
+    // More numbers than the image has pixels are not kept.
     assert!(FrozenFeatures::of(&images, Tensor::shallow_clone).unwrap().is_none());
 }

@@ -106,7 +106,7 @@ pub(super) struct LoopContext<'a> {
 /// Weights to make images with, by name, f32.
 pub(super) type Named = Vec<(String, Tensor)>;
 
-/// Trains, or goes on from the checkpoint where there is one; gives the averaged weights and the curves.
+/// Trains, or continues from the checkpoint where there is one; returns the averaged weights and the curves.
 /// `grid` is called with weights and step when it is time for pictures.
 ///
 /// # Errors
