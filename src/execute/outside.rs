@@ -58,10 +58,10 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
         found.published = Some(digests.outside(&spec.report.published)?);
     }
     for generator in spec.generators.values() {
-        let base = PathBuf::from(&generator.base);
+        let base = PathBuf::from(&generator.source.base);
         // A generator's name comes before a folder's.
-        let base_is_folder = !spec.generators.contains_key(&generator.base);
-        for path in [&generator.pipeline, &generator.controlnet, &generator.folder]
+        let base_is_folder = !spec.generators.contains_key(&generator.source.base);
+        for path in [&generator.source.pipeline, &generator.source.controlnet, &generator.source.folder]
             .into_iter()
             .chain(base_is_folder.then_some(&base))
             .filter(|path| !path.as_os_str().is_empty())

@@ -42,7 +42,7 @@ macro_rules! layered {
 
 pub(super) use layered;
 
-/// Settings that were added later are not written where they are off: keys stay as they were.
+/// Whether a setting that resolved specs write only where it is on is off.
 fn is_zero(value: &usize) -> bool {
     *value == 0
 }
@@ -261,6 +261,9 @@ impl Augment {
 }
 
 impl Segmentation {
+    /// Keys that training does not depend on, so that they are not in its stage's key.
+    pub const NOT_TRAINING: [&str; 2] = ["preset", "report_on"];
+
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
             preset,
@@ -303,6 +306,10 @@ impl Segmentation {
 }
 
 impl Classification {
+    /// Keys that training does not depend on, so that they are not in its stage's key: it has one of the models,
+    /// and knows weights by their digest.
+    pub const NOT_TRAINING: [&str; 4] = ["preset", "models", "weights", "report_on"];
+
     /// The file of this model's weights; None: from scratch.
     pub fn weights_of(&self, model: Backbone) -> Option<PathBuf> {
         let weights = &self.weights;

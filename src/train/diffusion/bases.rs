@@ -8,7 +8,7 @@ use tch::{Kind, nn::VarStore};
 use super::{networks::Making, texts::Texts};
 use crate::{
     error::{Error, Result},
-    experiment::{Betas, Generator, ImageSpace, Prediction},
+    experiment::{Generator, ImageSpace},
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},
@@ -22,7 +22,7 @@ use crate::{
         folder::{Part, PipelineFolder},
         space::{Extras, Space},
     },
-    vocabulary::Mode,
+    vocabulary::{Betas, Mode, Prediction},
 };
 
 /// What a text pipeline's folder gives to a training that starts from it.
@@ -92,9 +92,9 @@ fn load_autoencoder(part: &Part, m: &Making) -> Result<Space> {
 
 /// The space of a model from scratch.
 pub(super) fn new_space(m: &Making) -> Result<(Extras, Space)> {
-    let patch = match m.settings.image_space {
+    let patch = match m.settings.networks.image_space {
         ImageSpace::Pixel => 1,
-        ImageSpace::SpaceToDepth => m.settings.patch as i64,
+        ImageSpace::SpaceToDepth => m.settings.networks.patch as i64,
         ImageSpace::Latent => {
             let dir = m.autoencoder.ok_or_else(|| Error::failure("the autoencoder is missing"))?;
             let extras =
@@ -117,53 +117,53 @@ pub(super) fn latent_of(channels: i64, settings: &Generator, space: &Space) -> [
 }
 
 pub(super) fn blocks(settings: &Generator, attending: BlockType, up: bool) -> Vec<BlockType> {
-    let of = |level: usize| match settings.attention_levels.contains(&level) {
+    let of = |level: usize| match settings.networks.attention_levels.contains(&level) {
         true => attending,
         false => BlockType::Plain,
     };
-    let levels = settings.channels.len();
+    let levels = settings.networks.channels.len();
     (0..levels).map(|i| of(if up { levels - 1 - i } else { i })).collect()
 }
 
 pub(super) fn text_unet(m: &Making, space: &Space, inputs: i64, outputs: i64) -> UNet2DConditionConfig {
-    let (settings, levels) = (m.settings, m.settings.channels.len());
+    let (settings, levels) = (m.settings, m.settings.networks.channels.len());
     let side = settings.image_size as i64 / space.factor();
-    let heads = |channels: &i64| (channels / settings.attention_head_dim).max(1);
+    let heads = |channels: &i64| (channels / settings.networks.attention_head_dim).max(1);
     UNet2DConditionConfig {
         sample_size: Some([side, side]),
         in_channels: inputs,
         out_channels: outputs,
         down_block_types: blocks(settings, BlockType::CrossAttention, false),
         up_block_types: blocks(settings, BlockType::CrossAttention, true),
-        block_out_channels: settings.channels.clone(),
-        layers_per_block: vec![settings.layers_per_block; levels],
-        norm_num_groups: settings.norm_num_groups,
-        resnet_time_scale_shift: settings.resnet_time_scale_shift,
-        cross_attention_dim: vec![settings.text_width; levels],
+        block_out_channels: settings.networks.channels.clone(),
+        layers_per_block: vec![settings.networks.layers_per_block; levels],
+        norm_num_groups: settings.networks.norm_num_groups,
+        resnet_time_scale_shift: settings.networks.resnet_time_scale_shift,
+        cross_attention_dim: vec![settings.networks.text_width; levels],
         transformer_layers_per_block: vec![1; levels],
-        attention_heads: settings.channels.iter().map(heads).collect(),
+        attention_heads: settings.networks.channels.iter().map(heads).collect(),
         // Attention at the lowest levels alone takes long to find the words of a small network's prompts:
         // the whole text is told to every block as well.
-        text_embed_heads: Some(settings.text_heads),
+        text_embed_heads: Some(settings.networks.text_heads),
         ..UNet2DConditionConfig::default()
     }
 }
 
 /// The noise of a model from scratch, as DDIM's configuration: sampling may choose another scheduler.
 pub(super) fn new_scheduler(settings: &Generator) -> Result<SchedulerConfig> {
-    let (betas, start, end) = match settings.betas {
+    let (betas, start, end) = match settings.training.betas {
         Betas::Linear => ("linear", 1e-4, 0.02),
         Betas::ScaledLinear => ("scaled_linear", 0.00085, 0.012),
         Betas::SquaredcosCapV2 => ("squaredcos_cap_v2", 1e-4, 0.02),
     };
-    let pixels = settings.image_space != ImageSpace::Latent;
+    let pixels = settings.networks.image_space != ImageSpace::Latent;
     let value = json!({
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
         "beta_schedule": betas,
         "beta_start": start,
         "beta_end": end,
-        "prediction_type": match settings.prediction {
+        "prediction_type": match settings.training.prediction {
             Prediction::Epsilon => "epsilon",
             Prediction::VPrediction => "v_prediction",
         },

@@ -49,7 +49,7 @@ impl Networks {
             }
         }
         if !self.extras.stock {
-            let prompt = text.then(|| making.settings.prompt.clone());
+            let prompt = text.then(|| making.settings.prompts.prompt.clone());
             Extras { prompt, ..self.extras.clone() }.write(dir)?;
         }
         if !text {

@@ -61,7 +61,7 @@ pub fn diffusion(
     grid: &Grid,
     setting: &Setting,
 ) -> Result<()> {
-    if settings.precision == Precision::F16 && setting.device == Device::Cpu {
+    if settings.training.precision == Precision::F16 && setting.device == Device::Cpu {
         return Err(Error::input("a generator is trained in f16 on CUDA alone")
             .help("set precision = \"f32\" (or \"bf16\"), or run with --device cuda"));
     }
@@ -77,8 +77,8 @@ pub fn diffusion(
     }
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
     let mut run = Run { settings, grid, setting, curves: Vec::new(), summary: GeneratorSummary::default() };
-    if settings.mode == Mode::Unconditional && settings.per_class {
-        let total = settings.steps as u64 * all.len() as u64;
+    if settings.has_model_per_class() {
+        let total = settings.training.steps as u64 * all.len() as u64;
         let bar = setting.progress.bar(total, setting.label, "steps");
         for (class, name) in all.iter().enumerate() {
             let of_class =
@@ -92,7 +92,7 @@ pub fn diffusion(
             run.part(&data, &part)?;
         }
     } else {
-        let bar = setting.progress.bar(settings.steps as u64, setting.label, "steps");
+        let bar = setting.progress.bar(settings.training.steps as u64, setting.label, "steps");
         let base = base.map(Path::to_owned);
         let part = Part { name: "", folder: "", class: None, base, seed_index: 0, bar: &bar };
         run.part(data, &part)?;
@@ -115,10 +115,10 @@ pub fn diffusion(
 /// How many images are behind each point of the validation curve; where each class has its own model, of
 /// all together. `manifest` is what the generator was trained on.
 pub fn validation_images(settings: &Generator, manifest: &Manifest) -> u64 {
-    if settings.validate_every == 0 {
+    if settings.training.validate_every == 0 {
         return 0;
     }
-    let own = settings.mode == Mode::Unconditional && settings.per_class;
+    let own = settings.has_model_per_class();
     let mut counts = [0; 4];
     for row in manifest.of(Split::Val) {
         counts[if own { class_of(row, Label::ViewPhase) } else { 0 }] += 1;
@@ -153,18 +153,19 @@ impl Run<'_> {
         let checkpoints =
             setting.checkpoints.join(if part.folder.is_empty() { "model" } else { part.folder });
         std::fs::create_dir_all(&checkpoints).at_path(&checkpoints, "cannot make the folder")?;
-        let autoencoder = match settings.image_space == ImageSpace::Latent && part.base.is_none() {
+        let autoencoder = match settings.networks.image_space == ImageSpace::Latent && part.base.is_none() {
             true => Some(autoencoder::train(settings, data, seed, &checkpoints, setting)?),
             false => None,
         };
         let told = settings.mode == Mode::Unconditional && part.class.is_none();
+        let prompts = &settings.prompts;
         let texts: Vec<String> = match settings.mode {
             Mode::Text | Mode::TextSegmentation => data
                 .train
                 .rows
                 .iter()
                 .chain(&data.val.rows)
-                .map(|row| prompt::of_image(settings, row))
+                .map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row))
                 .collect(),
             _ => Vec::new(),
         };
@@ -176,26 +177,26 @@ impl Run<'_> {
             autoencoder: autoencoder.as_deref(),
             classes: if told { Label::ViewPhase.classes() } else { &[] },
             work: &checkpoints,
-            kind: super::parameters::kind(settings.precision),
+            kind: super::parameters::kind(settings.training.precision),
             device: setting.device,
             seed,
         };
         let networks = Networks::new(&making)?;
-        let mut parameters = Parameters::new(networks.variables(), settings.precision)?;
+        let mut parameters = Parameters::new(networks.variables(), settings.training.precision)?;
         let objective = Denoising::new(settings, &networks)?;
         let labels = |samples: &Samples| -> Vec<i64> {
             let classes = samples.labels(Label::ViewPhase);
             if told { classes.into_iter().map(|c| c as i64).collect() } else { Vec::new() }
         };
         let (train_labels, val_labels) = (labels(&data.train), labels(&data.val));
-        let range =
-            AugmentRange::of(&settings.augment).or_else(|| settings.flip.then_some(AugmentRange::NONE));
-        let range = range.map(|r| AugmentRange { flip: if settings.flip { 0.5 } else { 0.0 }, ..r });
+        let range = AugmentRange::of(&settings.augment)
+            .or_else(|| settings.training.flip.then_some(AugmentRange::NONE));
+        let range = range.map(|r| AugmentRange { flip: if settings.training.flip { 0.5 } else { 0.0 }, ..r });
         let train = Batches {
             samples: &data.train,
-            batch_size: settings.batch_size,
+            batch_size: settings.training.batch_size,
             range,
-            prompt_dropout: settings.prompt_dropout,
+            prompt_dropout: settings.training.prompt_dropout,
             timesteps: objective.timesteps(),
             labels: &train_labels,
             offset: 0,
@@ -246,9 +247,9 @@ impl Run<'_> {
             train_images: self.summary.train_images + data.train.len() as u64,
             train_patients: self.summary.train_patients.max(data.train.patients() as u64),
             steps: self.summary.steps + recipe.steps,
-            batch: (settings.batch_size * settings.accumulate) as u64,
+            batch: (settings.training.batch_size * settings.training.accumulate) as u64,
             image_size: settings.image_size as u64,
-            precision: settings.precision.as_str().into(),
+            precision: settings.training.precision.as_str().into(),
         };
         Ok(())
     }
@@ -256,17 +257,17 @@ impl Run<'_> {
 
 fn recipe(settings: &Generator) -> Recipe {
     Recipe {
-        steps: settings.steps as u64,
-        accumulate: settings.accumulate as u64,
-        learning_rate: settings.learning_rate,
-        schedule: settings.schedule,
-        warmup_steps: settings.warmup_steps as u64,
-        weight_decay: settings.weight_decay,
-        clip: settings.clip,
-        ema: settings.ema,
-        precision: settings.precision,
-        validate_every: settings.validate_every as u64,
-        grid_every: settings.grid_every as u64,
+        steps: settings.training.steps as u64,
+        accumulate: settings.training.accumulate as u64,
+        learning_rate: settings.training.learning_rate,
+        schedule: settings.training.schedule,
+        warmup_steps: settings.training.warmup_steps as u64,
+        weight_decay: settings.training.weight_decay,
+        clip: settings.training.clip,
+        ema: settings.training.ema,
+        precision: settings.training.precision,
+        validate_every: settings.training.validate_every as u64,
+        grid_every: settings.training.grid_every as u64,
     }
 }
 
@@ -300,7 +301,7 @@ impl<'a> Denoising<'a> {
                     .help("start from a model that predicts epsilon or v"));
             }
         };
-        let gamma = settings.min_snr_gamma;
+        let gamma = settings.training.min_snr_gamma;
         let weights = match gamma > 0.0 {
             false => None,
             true => Some(min_snr(scheduler.alphas_cumprod(), gamma, velocity)?),

@@ -126,13 +126,13 @@ impl Networks {
                     out_channels: channels,
                     down_block_types: blocks(settings, BlockType::Attention, false),
                     up_block_types: blocks(settings, BlockType::Attention, true),
-                    block_out_channels: settings.channels.clone(),
-                    layers_per_block: settings.layers_per_block,
-                    attention_head_dim: Some(settings.attention_head_dim),
-                    norm_num_groups: settings.norm_num_groups,
-                    resnet_time_scale_shift: settings.resnet_time_scale_shift,
+                    block_out_channels: settings.networks.channels.clone(),
+                    layers_per_block: settings.networks.layers_per_block,
+                    attention_head_dim: Some(settings.networks.attention_head_dim),
+                    norm_num_groups: settings.networks.norm_num_groups,
+                    resnet_time_scale_shift: settings.networks.resnet_time_scale_shift,
                     class_embed: (!m.classes.is_empty()).then_some(ClassEmbed::Table {
-                        classes: m.classes.len() as i64 + i64::from(settings.prompt_dropout > 0.0),
+                        classes: m.classes.len() as i64 + i64::from(settings.training.prompt_dropout > 0.0),
                     }),
                     ..UNet2DConfig::default()
                 };
@@ -159,7 +159,7 @@ impl Networks {
             ..extras
         };
         let no_class = extras.no_class(config.class_embed);
-        if settings.prompt_dropout > 0.0 && no_class.is_none() && !m.classes.is_empty() {
+        if settings.training.prompt_dropout > 0.0 && no_class.is_none() && !m.classes.is_empty() {
             return Err(Error::input("the base has no label for images whose class is left out")
                 .help("set prompt_dropout = 0"));
         }
@@ -231,7 +231,7 @@ impl Networks {
     fn text_segmentation(m: &Making) -> Result<Self> {
         let settings = m.settings;
         let vs = VarStore::new(m.device);
-        if settings.conditioning == MaskConditioning::Channels {
+        if settings.networks.conditioning == MaskConditioning::Channels {
             return Self::mask_channels(m, vs);
         }
         let dir = m.base.ok_or_else(|| Error::failure("a ControlNet needs a base"))?;
@@ -368,7 +368,10 @@ pub(super) fn laid_out(images: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{experiment::GeneratorPreset, vocabulary::Label};
+    use crate::{
+        experiment::{GeneratorNetworks, GeneratorPreset},
+        vocabulary::Label,
+    };
 
     fn batch(labels: [i64; 2], dropped: [bool; 2]) -> Batch {
         Batch {
@@ -387,17 +390,22 @@ mod tests {
 
     #[test]
     fn an_image_whose_class_is_left_out_is_told_none() {
+        let preset = Generator::preset(GeneratorPreset::Cpu, Mode::Unconditional);
         let settings = Generator {
             image_size: 16,
-            patch: 2,
-            channels: vec![16],
-            attention_levels: vec![],
-            attention_head_dim: 8,
-            ..Generator::preset(GeneratorPreset::Cpu, Mode::Unconditional)
+            networks: GeneratorNetworks {
+                patch: 2,
+                channels: vec![16],
+                attention_levels: vec![],
+                attention_head_dim: 8,
+                ..preset.networks
+            },
+            ..preset
         };
         let work = tempfile::tempdir().unwrap();
         let of = |prompt_dropout: f64| {
-            let settings = Generator { prompt_dropout, ..settings.clone() };
+            let mut settings = settings.clone();
+            settings.training.prompt_dropout = prompt_dropout;
             let making = Making {
                 settings: &settings,
                 base: None,

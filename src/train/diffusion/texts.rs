@@ -56,15 +56,15 @@ impl Texts {
         let settings = m.settings;
         let dir = m.work.join("tokenizer");
         std::fs::create_dir_all(&dir).at_path(&dir, "cannot make the folder")?;
-        tokenizer::learn(m.prompts, settings.text_tokens, &dir)?;
+        tokenizer::learn(m.prompts, settings.networks.text_tokens, &dir)?;
         let tokenizer = ClipTokenizer::read(&dir)?;
         let config = ClipTextConfig {
             vocab_size: tokenizer.vocab_size() as i64,
-            hidden_size: settings.text_width,
-            intermediate_size: 4 * settings.text_width,
-            num_hidden_layers: settings.text_layers,
-            num_attention_heads: settings.text_heads,
-            max_position_embeddings: settings.text_tokens,
+            hidden_size: settings.networks.text_width,
+            intermediate_size: 4 * settings.networks.text_width,
+            num_hidden_layers: settings.networks.text_layers,
+            num_attention_heads: settings.networks.text_heads,
+            max_position_embeddings: settings.networks.text_tokens,
             hidden_act: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
             eos_token_id: Some(tokenizer.eos().into()),
@@ -217,7 +217,7 @@ fn alikeness(prompts: &[String]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::{
-        experiment::{Generator, GeneratorPreset},
+        experiment::{Generator, GeneratorNetworks, GeneratorPreset},
         nn::{diffusion::config::BlockType, unet2d_condition::UNet2DConditionConfig},
         vocabulary::Mode,
     };
@@ -248,12 +248,16 @@ mod tests {
             .flat_map(|view| ["ed", "es"].map(|phase| format!("{view}, {phase}, good quality")))
             .chain(views.iter().map(|view| format!("{view}, ed, poor quality")))
             .collect();
+        let preset = Generator::preset(GeneratorPreset::Cpu, Mode::Text);
         let settings = Generator {
-            text_width: 32,
-            text_layers: 1,
-            text_heads: 2,
-            text_tokens: 20,
-            ..Generator::preset(GeneratorPreset::Cpu, Mode::Text)
+            networks: GeneratorNetworks {
+                text_width: 32,
+                text_layers: 1,
+                text_heads: 2,
+                text_tokens: 20,
+                ..preset.networks
+            },
+            ..preset
         };
         let work = tempfile::tempdir().unwrap();
         // The last one is a validation sample's.
