@@ -4,11 +4,7 @@
 //! Trained is what `[generators]` would train, on the phantom, in a temporary folder; the first steps,
 //! in which libtorch chooses its kernels, are left out of the median.
 
-use std::{
-    cell::RefCell,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde_json::json;
@@ -21,12 +17,14 @@ use synecho::{
         ImageSpace, Preset,
     },
     manifest::Manifest,
-    progress::Progress,
     samples::{MaskReading, Samples},
     train,
     vocabulary::{Mode, Precision, Source, Split},
 };
-use tch::{Cuda, Device};
+
+mod stopwatch;
+
+use stopwatch::Stopwatch;
 
 #[derive(Parser)]
 struct Arguments {
@@ -115,29 +113,19 @@ fn main() -> Result<()> {
         _ => work.path().join("out"),
     };
     let device = doctor::choose_device(&arguments.device)?;
-    // A GPU works on while the program prepares what is next: a step has ended when its kernels have.
-    let now = || {
-        if let Device::Cuda(index) = device {
-            Cuda::synchronize(i64::try_from(index).unwrap_or(0));
-        }
-        Instant::now()
-    };
-    let laps = RefCell::new(vec![now()]);
-    let setting = train::Setting {
+    let stopwatch = Stopwatch::start(device);
+    let context = train::TrainingContext {
         device,
         out: &out,
         checkpoints: &work.path().join("checkpoints"),
-        progress: &Progress::new(true),
-        label: "bench",
         checkpoint_every: f64::INFINITY,
         start: None,
-        lap: &|| laps.borrow_mut().push(now()),
+        observer: &stopwatch,
     };
     let pipeline = |base: &PathBuf| base.join(train::diffusion::PIPELINE);
     let base = arguments.base.as_ref().filter(|_| arguments.task == "controlnet").map(pipeline);
-    train::diffusion::diffusion(&settings, base.as_deref(), &data, &|_, _, _| Ok(()), &setting)?;
-    let laps = laps.borrow();
-    let seconds: Vec<f64> = laps.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    train::diffusion::diffusion(&settings, base.as_deref(), &data, &|_, _, _| Ok(()), &context)?;
+    let seconds = stopwatch.seconds();
     let mut timed = seconds[seconds.len().min(arguments.warmup_steps)..].to_vec();
     timed.sort_by(f64::total_cmp);
     println!(

@@ -5,20 +5,22 @@
 //! first epoch, which is `load_seconds`; the first epoch, in which libtorch chooses its kernels, is
 //! left out of the median.
 
-use std::{cell::RefCell, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result, data, doctor,
-    experiment::{Classification, Preset, Segmentation},
+    experiment::{Classification, Preset, Segmentation, TrainingRecipe},
     manifest::Manifest,
-    progress::Progress,
     samples::{MaskReading, Samples},
     train,
     vocabulary::{Backbone, Precision, Split},
 };
-use tch::{Cuda, Device};
+
+mod stopwatch;
+
+use stopwatch::Stopwatch;
 
 #[derive(Parser)]
 struct Arguments {
@@ -46,21 +48,19 @@ fn main() -> Result<()> {
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let folder = tempfile::tempdir().map_err(temporary)?;
     let precision = if arguments.precision == "bf16" { Precision::Bf16 } else { Precision::F32 };
-    let segmentation = Segmentation {
+    let timed = |recipe: TrainingRecipe| TrainingRecipe {
         epochs: arguments.epochs + 1,
         validate_every: usize::MAX,
         precision,
-        ..Segmentation::preset(Preset::Corrected)
+        ..recipe
     };
-    let classification = Classification {
-        epochs: arguments.epochs + 1,
-        validate_every: usize::MAX,
-        precision,
-        ..Classification::preset(Preset::Corrected)
-    };
+    let base = Segmentation::preset(Preset::Corrected);
+    let segmentation = Segmentation { recipe: timed(base.recipe), ..base };
+    let base = Classification::preset(Preset::Corrected);
+    let classification = Classification { recipe: timed(base.recipe), ..base };
     let device = doctor::choose_device(&arguments.device)?;
     let segments = arguments.task == "segmentation";
-    let size = if segments { segmentation.image_size } else { classification.image_size };
+    let size = if segments { segmentation.recipe.image_size } else { classification.recipe.image_size };
 
     let start = Instant::now();
     let mut manifest = Manifest::read(&arguments.data)?;
@@ -75,32 +75,21 @@ fn main() -> Result<()> {
 
     let images = samples.len();
     let task = train::TaskData { train: samples, val: few };
-    // A GPU works on while the program prepares what is next: an epoch has ended when its kernels have.
-    let now = || {
-        if let Device::Cuda(index) = device {
-            Cuda::synchronize(i64::try_from(index).unwrap_or(0));
-        }
-        Instant::now()
-    };
-    let ends = RefCell::new(vec![now()]);
-    let setting = train::Setting {
+    let stopwatch = Stopwatch::start(device);
+    let context = train::TrainingContext {
         device,
         out: folder.path(),
         checkpoints: &folder.path().join("checkpoint"),
-        progress: &Progress::new(true),
-        label: "bench",
         checkpoint_every: f64::INFINITY,
         start: None,
-        lap: &|| ends.borrow_mut().push(now()),
+        observer: &stopwatch,
     };
     if segments {
-        train::segmentation(&segmentation, &task, 0, &setting)?;
+        train::segmentation(&segmentation, &task, 0, &context)?;
     } else {
-        train::classification(&classification, Backbone::Resnet18, None, &task, 0, &setting)?;
+        train::classification(&classification, Backbone::Resnet18, None, &task, 0, &context)?;
     }
-    let ends = ends.borrow();
-    let mut seconds: Vec<f64> =
-        ends.windows(2).skip(1).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let mut seconds = stopwatch.seconds().split_off(1);
     seconds.sort_by(f64::total_cmp);
     println!(
         "{}",

@@ -10,7 +10,7 @@ use synecho::{
     data::{self, phantom::PhantomSpec},
     error::AtPath,
     experiment::{Generator, GeneratorNetworks, GeneratorPreset, GeneratorTraining},
-    progress::Progress,
+    progress::{Progress, TrainingDisplay},
     results::{self, CurvePoint},
     samples::Samples,
     train,
@@ -92,17 +92,17 @@ fn main() -> Result<()> {
     let mut curves = Vec::new();
     for (precision, color) in PRECISIONS.into_iter().zip(["#0072b2", "#d55e00"]) {
         let out = work.join(precision.as_str());
-        let setting = train::Setting {
+        let progress = Progress::new(false);
+        let display = TrainingDisplay::new(&progress, precision.as_str());
+        let context = train::TrainingContext {
             device: tch::Device::Cpu,
             out: &out,
             checkpoints: &out.join("checkpoints"),
-            progress: &Progress::new(false),
-            label: precision.as_str(),
             checkpoint_every: f64::INFINITY,
             start: None,
-            lap: &|| {},
+            observer: &display,
         };
-        train::diffusion::diffusion(&settings(precision), None, &data, &|_, _, _| Ok(()), &setting)?;
+        train::diffusion::diffusion(&settings(precision), None, &data, &|_, _, _| Ok(()), &context)?;
         let file = out.join(train::CURVES);
         let points: Vec<CurvePoint> = results::read_csv(&file)?;
         for (split, dash) in [("train", "none"), ("val", "4 2")] {

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod measure;
 pub mod memory;
 pub mod nn;
+pub mod observer;
 pub mod picture;
 pub mod pipeline;
 pub mod plan;

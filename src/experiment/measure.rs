@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Preset,
-    tasks::{Classification, Schedule, layered},
+    recipe::{Preset, Schedule, TrainingRecipe},
+    tasks::{Classification, layered},
 };
 use crate::vocabulary::{Convention, Extractor, GeneratorMeasure, Label};
 
@@ -68,14 +68,18 @@ impl Default for Measure {
 impl ExtractorSettings {
     /// How the `domain` network is trained.
     pub fn domain_training(&self) -> Classification {
+        let base = Classification::preset(Preset::Corrected);
         Classification {
             label: Label::ViewPhase,
-            image_size: self.image_size,
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
-            final_learning_rate: self.learning_rate * 0.01,
-            schedule: Schedule::CosinePerStep,
-            ..Classification::preset(Preset::Corrected)
+            recipe: TrainingRecipe {
+                image_size: self.image_size,
+                epochs: self.epochs,
+                learning_rate: self.learning_rate,
+                final_learning_rate: self.learning_rate * 0.01,
+                schedule: Schedule::CosinePerStep,
+                ..base.recipe
+            },
+            ..base
         }
     }
 }

@@ -4,6 +4,7 @@
 mod generators;
 mod measure;
 mod read;
+mod recipe;
 mod resolve;
 mod tasks;
 
@@ -19,10 +20,11 @@ pub use generators::{
 };
 pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
 pub use read::{load, parse};
+pub use recipe::{Budget, Preset, ReportOn, Schedule, TrainingRecipe};
 pub use resolve::resolve;
 pub use tasks::{
-    Augment, AugmentSpec, Budget, Classification, ClassificationSpec, Freeze, Preset, ReportOn, Schedule,
-    Segmentation, SegmentationLoss, SegmentationSpec, TranslateUnit,
+    Augment, AugmentSpec, Classification, ClassificationSpec, Freeze, Segmentation, SegmentationLoss,
+    SegmentationSpec, TranslateUnit,
 };
 
 /// What the user typed. Every field may be missing; what is needed is said by [`resolve`].

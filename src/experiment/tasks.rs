@@ -1,10 +1,11 @@
-//! What a task is trained with. The preset fills in what the user left out; each fault of the
+//! What a task is trained with. The preset fills in the keys that the user omitted; each fault of the
 //! paper's code is a switch of its own.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::recipe::{Budget, Preset, ReportOn, Schedule, TrainingRecipe};
 use crate::vocabulary::{Backbone, Label, MaskDecoding, Pairing, Precision, SegmentationNetwork};
 
 /// Declares a section as typed (every field optional) and as resolved (every field there). `tables`
@@ -42,53 +43,65 @@ macro_rules! layered {
 
 pub(super) use layered;
 
-/// Whether a setting that resolved specs write only where it is on is off.
+/// Declares a task's section as [`layered!`] does, in the order in which its keys are written. Those in `recipe` blocks
+/// belong to the [`TrainingRecipe`] that the resolved section holds as one field. `[absent if "f"]` omits a key from
+/// the resolved spec where f is true.
+macro_rules! task_section {
+    ($(#[$meta:meta])* $typed:ident => $resolved:ident { $(
+        recipe { $( $shared:ident : $shared_ty:ty $([absent if $shared_off:literal])? ),* $(,)? }
+        own { $( $(#[$doc:meta])* $own:ident : $own_ty:ty $([absent if $own_off:literal])? ),* $(,)? }
+    )* }) => {
+        #[doc = concat!("As typed; see [`", stringify!($resolved), "`].")]
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $typed {
+            $( $( pub $shared: Option<$shared_ty>, )* $( pub $own: Option<$own_ty>, )* )*
+            pub augment: Option<AugmentSpec>,
+        }
+
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $resolved {
+            pub recipe: TrainingRecipe,
+            $( $( $(#[$doc])* pub $own: $own_ty, )* )*
+        }
+
+        impl $typed {
+            /// The typed fields over `base`'s.
+            pub fn over(self, base: $resolved) -> $resolved {
+                $resolved {
+                    recipe: TrainingRecipe {
+                        $( $( $shared: self.$shared.unwrap_or(base.recipe.$shared), )* )*
+                        augment: self.augment.unwrap_or_default().over(base.recipe.augment),
+                    },
+                    $( $( $own: self.$own.unwrap_or(base.$own), )* )*
+                }
+            }
+        }
+
+        impl Serialize for $resolved {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                #[derive(Serialize)]
+                struct Flat {
+                    $(
+                        $( $(#[serde(skip_serializing_if = $shared_off)])? $shared: $shared_ty, )*
+                        $( $(#[serde(skip_serializing_if = $own_off)])? $own: $own_ty, )*
+                    )*
+                    augment: Augment,
+                }
+                let all = self.clone();
+                let flat = Flat {
+                    $( $( $shared: all.recipe.$shared, )* $( $own: all.$own, )* )*
+                    augment: all.recipe.augment,
+                };
+                flat.serialize(serializer)
+            }
+        }
+    };
+}
+
 fn is_zero(value: &usize) -> bool {
     *value == 0
-}
-
-/// Where the settings that are not typed come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// The paper's recipe with its faults mended.
-    #[default]
-    Corrected,
-    /// The paper's recipe as its code runs. It starts classifiers from ImageNet's weights, which `weights`
-    /// has to name, and its own split is `split = "diffecho"` with `test_from = "none"`.
-    PaperCode,
-}
-
-/// Training by optimizer steps in place of epochs, so that every arm gets as many, however many images it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Budget {
-    pub steps: usize,
-    /// Steps between two validations; 0, the default: a twentieth of `steps`.
-    #[serde(default)]
-    pub validate_every: usize,
-}
-
-impl Budget {
-    /// Validations have a number of their own from here on.
-    pub(super) fn resolved(self) -> Self {
-        let every = if self.validate_every == 0 { self.steps.div_ceil(20) } else { self.validate_every };
-        Self { validate_every: every, ..self }
-    }
-}
-
-/// How the learning rate goes from `learning_rate` to `final_learning_rate`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Schedule {
-    Constant,
-    /// Half a cosine over all epochs, set at the start of each epoch.
-    Cosine,
-    /// Half a cosine over all epochs, set at each optimizer step.
-    CosinePerStep,
-    /// Fault: the period is counted in epochs but the schedule is stepped per batch, so that the rate
-    /// swings up and down many times.
-    CosinePeriodInEpochsSteppedPerBatch,
 }
 
 /// What a segmentation network is trained to lower.
@@ -110,15 +123,6 @@ pub enum TranslateUnit {
     Fraction,
     /// Fault: pixels, drawn as they are; 0.1 is a tenth of a pixel.
     Pixels,
-}
-
-/// Which patients the reported figures are of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReportOn {
-    Test,
-    /// Fault: the patients that the checkpoint was chosen on.
-    Val,
 }
 
 /// How the trained parameters of a classifier are kept to a budget: whole tensors are trained from the last
@@ -157,89 +161,84 @@ layered! {
     }
 }
 
-layered! {
-    /// Segmentation: MONAI's U-Net on (image, mask) pairs.
+task_section! {
+    /// Segmentation: MONAI's U-Net on (image, mask) pairs, trained by Adam.
     SegmentationSpec => Segmentation {
-        preset: Preset,
-        model: SegmentationNetwork,
-        /// Pixels; images are resized to a square of this side.
-        image_size: usize,
-        /// 0 where there is a `budget`.
-        epochs: usize,
-        /// `{ steps = N }` in place of `epochs`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        budget: Option<Budget>,
-        batch_size: usize,
-        /// Adam's rate at the start.
-        learning_rate: f64,
-        /// The rate at the end of the schedule.
-        final_learning_rate: f64,
-        schedule: Schedule,
-        /// Optimizer steps over which the rate rises from almost 0 to the schedule's; 0: none.
-        warmup_steps: usize,
-        loss: SegmentationLoss,
-        /// Cross-entropy weights: background, endocardium, myocardium, atrium.
-        class_weights: Vec<f64>,
-        /// Epochs between validations (the last epoch is always validated).
-        validate_every: usize,
-        precision: Precision,
-        /// U-Net channels from top to bottom; strides are 2.
-        channels: Vec<i64>,
-        shuffle: bool,
-        pairing: Pairing,
-        mask_decoding: MaskDecoding,
-        /// Fault when true: the validation loss is summed on top of the epoch's training loss.
-        val_loss_starts_from_train: bool,
-        /// Fault when true: one image without a structure makes that structure's mean NaN, and no
-        /// checkpoint is chosen at that epoch.
-        nan_poisons_dice: bool,
-        report_on: ReportOn,
-    } tables {
-        augment: AugmentSpec => Augment,
+        recipe { preset: Preset }
+        own { model: SegmentationNetwork }
+        recipe {
+            image_size: usize,
+            epochs: usize,
+            budget: Option<Budget> [absent if "Option::is_none"],
+            batch_size: usize,
+            learning_rate: f64,
+            final_learning_rate: f64,
+            schedule: Schedule,
+            warmup_steps: usize,
+        }
+        own {
+            loss: SegmentationLoss,
+            /// Cross-entropy weights: background, endocardium, myocardium, atrium.
+            class_weights: Vec<f64>,
+        }
+        recipe { validate_every: usize, precision: Precision }
+        own {
+            /// U-Net channels from top to bottom; strides are 2.
+            channels: Vec<i64>,
+        }
+        recipe { shuffle: bool }
+        own { pairing: Pairing, mask_decoding: MaskDecoding }
+        recipe { val_loss_starts_from_train: bool }
+        own {
+            /// Fault when true: one image without a structure makes that structure's mean NaN, and no
+            /// checkpoint is chosen at that epoch.
+            nan_poisons_dice: bool,
+        }
+        recipe { report_on: ReportOn }
+        own {}
     }
 }
 
-layered! {
-    /// Classification: torchvision's networks.
+task_section! {
+    /// Classification: torchvision's networks, trained by SGD.
     ClassificationSpec => Classification {
-        preset: Preset,
-        label: Label,
-        /// Each is trained and measured.
-        models: Vec<Backbone>,
-        /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
-        /// empty: from scratch.
-        weights: PathBuf,
-        /// How many parameters are trained, in tensors from the last one backwards; 0: all.
-        trainable_parameters: usize,
-        freeze: Freeze,
-        image_size: usize,
-        /// 0 where there is a `budget`.
-        epochs: usize,
-        /// `{ steps = N }` in place of `epochs`.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        budget: Option<Budget>,
-        /// Greatest number of synthetic images of each class (the paper's: 800); 0: as many as `ratio` says.
-        #[serde(skip_serializing_if = "is_zero")]
-        synthetic_per_class: usize,
-        batch_size: usize,
-        /// SGD's rate.
-        learning_rate: f64,
-        final_learning_rate: f64,
-        schedule: Schedule,
-        /// Optimizer steps over which the rate rises from almost 0 to the schedule's; 0: none.
-        warmup_steps: usize,
-        momentum: f64,
-        weight_decay: f64,
-        validate_every: usize,
-        precision: Precision,
-        shuffle: bool,
-        /// Normalise with ImageNet's mean and standard deviation (needed by pretrained weights);
-        /// otherwise (x - 0.5) / 0.5.
-        imagenet_normalise: bool,
-        val_loss_starts_from_train: bool,
-        report_on: ReportOn,
-    } tables {
-        augment: AugmentSpec => Augment,
+        recipe { preset: Preset }
+        own {
+            label: Label,
+            /// Each is trained and measured.
+            models: Vec<Backbone>,
+            /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
+            /// empty: from scratch.
+            weights: PathBuf,
+            /// How many parameters are trained, in tensors from the last one backwards; 0: all.
+            trainable_parameters: usize,
+            freeze: Freeze,
+        }
+        recipe {
+            image_size: usize,
+            epochs: usize,
+            budget: Option<Budget> [absent if "Option::is_none"],
+        }
+        own {
+            /// Greatest number of synthetic images of each class (the paper's: 800); 0: as many as `ratio` says.
+            synthetic_per_class: usize [absent if "is_zero"],
+        }
+        recipe {
+            batch_size: usize,
+            learning_rate: f64,
+            final_learning_rate: f64,
+            schedule: Schedule,
+            warmup_steps: usize,
+        }
+        own { momentum: f64, weight_decay: f64 }
+        recipe { validate_every: usize, precision: Precision, shuffle: bool }
+        own {
+            /// Normalise with ImageNet's mean and standard deviation (needed by pretrained weights);
+            /// otherwise (x - 0.5) / 0.5.
+            imagenet_normalise: bool,
+        }
+        recipe { val_loss_starts_from_train: bool, report_on: ReportOn }
+        own {}
     }
 }
 
@@ -266,39 +265,41 @@ impl Segmentation {
 
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
-            preset,
+            recipe: TrainingRecipe {
+                preset,
+                image_size: 256,
+                epochs: 300,
+                budget: None,
+                batch_size: 4,
+                learning_rate: 1e-3,
+                final_learning_rate: 1e-4,
+                schedule: Schedule::Cosine,
+                warmup_steps: 0,
+                validate_every: 2,
+                precision: Precision::F32,
+                shuffle: true,
+                val_loss_starts_from_train: false,
+                report_on: ReportOn::Test,
+                augment: Augment::preset(preset),
+            },
             model: SegmentationNetwork::MonaiUnet,
-            image_size: 256,
-            epochs: 300,
-            budget: None,
-            batch_size: 4,
-            learning_rate: 1e-3,
-            final_learning_rate: 1e-4,
-            schedule: Schedule::Cosine,
-            warmup_steps: 0,
             loss: SegmentationLoss::CrossEntropy,
             class_weights: vec![0.05, 0.25, 0.35, 0.35],
-            validate_every: 2,
-            precision: Precision::F32,
             channels: vec![2, 4, 8, 16, 32, 64, 128, 256],
-            shuffle: true,
             pairing: Pairing::Manifest,
             mask_decoding: MaskDecoding::ClassIndices,
-            augment: Augment::preset(preset),
-            val_loss_starts_from_train: false,
             nan_poisons_dice: false,
-            report_on: ReportOn::Test,
         };
         match preset {
             Preset::Corrected => corrected,
             Preset::PaperCode => Self {
-                schedule: Schedule::CosinePeriodInEpochsSteppedPerBatch,
-                shuffle: false,
+                recipe: TrainingRecipe {
+                    schedule: Schedule::CosinePeriodInEpochsSteppedPerBatch,
+                    ..corrected.recipe.with_paper_faults()
+                },
                 pairing: Pairing::SortedNames,
                 mask_decoding: MaskDecoding::GreyPerImage,
-                val_loss_starts_from_train: true,
                 nan_poisons_dice: true,
-                report_on: ReportOn::Val,
                 ..corrected
             },
         }
@@ -320,40 +321,40 @@ impl Classification {
 
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
-            preset,
+            recipe: TrainingRecipe {
+                preset,
+                image_size: 224,
+                epochs: 30,
+                budget: None,
+                batch_size: 32,
+                learning_rate: 1e-3,
+                final_learning_rate: 1e-3,
+                schedule: Schedule::Constant,
+                warmup_steps: 0,
+                validate_every: 1,
+                precision: Precision::F32,
+                shuffle: true,
+                val_loss_starts_from_train: false,
+                report_on: ReportOn::Test,
+                augment: Augment::preset(preset),
+            },
             label: Label::Phase,
             models: vec![Backbone::Resnet18],
             weights: PathBuf::new(),
             trainable_parameters: 0,
             freeze: Freeze::Reference,
-            image_size: 224,
-            epochs: 30,
-            budget: None,
             synthetic_per_class: 0,
-            batch_size: 32,
-            learning_rate: 1e-3,
-            final_learning_rate: 1e-3,
-            schedule: Schedule::Constant,
-            warmup_steps: 0,
             momentum: 0.9,
             weight_decay: 0.0,
-            validate_every: 1,
-            precision: Precision::F32,
-            shuffle: true,
-            augment: Augment::preset(preset),
             imagenet_normalise: true,
-            val_loss_starts_from_train: false,
-            report_on: ReportOn::Test,
         };
         match preset {
             Preset::Corrected => corrected,
             Preset::PaperCode => Self {
+                recipe: corrected.recipe.with_paper_faults(),
                 trainable_parameters: 2_000_000,
-                shuffle: false,
                 imagenet_normalise: false,
                 synthetic_per_class: 800,
-                val_loss_starts_from_train: true,
-                report_on: ReportOn::Val,
                 ..corrected
             },
         }

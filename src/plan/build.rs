@@ -7,7 +7,9 @@ use super::{
     key::key,
 };
 use crate::{
-    experiment::{Arm, Budget, Classification, Control, Generator, Mix, ResolvedSpec, Segmentation},
+    experiment::{
+        Arm, Budget, Classification, Control, Generator, Mix, ResolvedSpec, Segmentation, TrainingRecipe,
+    },
     vocabulary::{Backbone, Extractor, Mode, Source},
 };
 
@@ -81,8 +83,8 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
         };
         b.add(format!("prepare at {image_size} px"), work, inputs, outside)
     };
-    let seg_data = spec.tasks.segmentation.as_ref().map(|task| prepare(&mut b, task.image_size));
-    let cls_data = spec.tasks.classification.as_ref().map(|task| prepare(&mut b, task.image_size));
+    let seg_data = spec.tasks.segmentation.as_ref().map(|task| prepare(&mut b, task.recipe.image_size));
+    let cls_data = spec.tasks.classification.as_ref().map(|task| prepare(&mut b, task.recipe.image_size));
 
     let mut generators = Generators { spec, digests, prepare: &prepare, seg_data: seg_data.as_deref() };
     let told = generator_cells(spec);
@@ -97,42 +99,46 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
             // An arm whose images have no masks is one of classification alone.
             let masked = arm.synthetic.as_ref().is_none_or(|name| spec.generators[name].has_masks());
             if let (Some(task), Some(data), true) = (&spec.tasks.segmentation, &seg_data, masked) {
-                let synthetic = made.as_ref().map(|made| at_size(&mut b, &made.masked, task.image_size));
+                let synthetic =
+                    made.as_ref().map(|made| at_size(&mut b, &made.masked, task.recipe.image_size));
                 let label = format!("segmentation {}, {}, seed {seed}", task.model, arm.name);
-                let phases = phases(arm, seed, task.budget, task.epochs);
+                let phases = phases(arm, seed, &task.recipe);
                 let train = b.train(&label, phases, (data, synthetic.as_deref()), vec![], |phase| {
-                    let (budget, epochs) = (phase.budget, phase.epochs);
-                    let settings = Segmentation { budget, epochs, ..task.clone() };
+                    let settings = Segmentation { recipe: phase.recipe.clone(), ..task.clone() };
                     Work::TrainSegmentation { settings, mixture: phase.mixture }
                 });
-                let work = Work::MeasureSegmentation { settings: task.clone(), on: task.report_on };
+                let work = Work::MeasureSegmentation { settings: task.clone(), on: task.recipe.report_on };
                 let inputs = vec![input("network", &train), input("data", data)];
                 let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
                 let (arm, model) = (arm.name.clone(), task.model.to_string());
                 b.plan.cells.push(Cell { task: "segmentation", arm, model, seed, train, measure });
             }
             if let (Some(task), Some(data)) = (&spec.tasks.classification, &cls_data) {
-                let synthetic = made.as_ref().map(|made| at_size(&mut b, &made.images, task.image_size));
+                let synthetic =
+                    made.as_ref().map(|made| at_size(&mut b, &made.images, task.recipe.image_size));
                 for model in &task.models {
                     let label = format!("classification {model}, {}, seed {seed}", arm.name);
-                    let phases = phases(arm, seed, task.budget, task.epochs);
+                    let phases = phases(arm, seed, &task.recipe);
                     let weights = digests.classification_weights.get(model).cloned();
                     let (sets, weights) =
                         ((data.as_str(), synthetic.as_deref()), weights.into_iter().collect());
                     let train = b.train(&label, phases, sets, weights, |phase| {
-                        let (budget, epochs) = (phase.budget, phase.epochs);
                         // A limit on images that an arm does not have makes no other arm of it.
                         let synthetic_per_class = match arm.ratio {
                             Some(_) => task.synthetic_per_class,
                             None => 0,
                         };
-                        let settings = Classification { budget, epochs, synthetic_per_class, ..task.clone() };
+                        let settings = Classification {
+                            recipe: phase.recipe.clone(),
+                            synthetic_per_class,
+                            ..task.clone()
+                        };
                         Work::TrainClassification { settings, model: *model, mixture: phase.mixture }
                     });
                     let work = Work::MeasureClassification {
                         settings: task.clone(),
                         model: *model,
-                        on: task.report_on,
+                        on: task.recipe.report_on,
                     };
                     let inputs = vec![input("network", &train), input("data", data)];
                     let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
@@ -217,12 +223,11 @@ fn patients(arm: &Arm, seed: u64) -> Option<Fraction> {
 struct Phase {
     verb: &'static str,
     mixture: Mixture,
-    budget: Option<Budget>,
-    epochs: usize,
+    recipe: TrainingRecipe,
 }
 
-/// How an arm's training is laid out: `budget` or `epochs` in all, shared out where there are two phases.
-fn phases(arm: &Arm, seed: u64, budget: Option<Budget>, epochs: usize) -> Vec<Phase> {
+/// An arm's phases of training, which share the recipe's steps or epochs.
+fn phases(arm: &Arm, seed: u64, recipe: &TrainingRecipe) -> Vec<Phase> {
     let real = Mixture::real(arm.real_fraction, seed);
     let further = match (arm.control, arm.mix) {
         (Some(Control::DuplicateReal), _) => Further::DuplicateReal,
@@ -231,21 +236,21 @@ fn phases(arm: &Arm, seed: u64, budget: Option<Budget>, epochs: usize) -> Vec<Ph
     };
     let mixture = Mixture { ratio: arm.ratio, further, ..real };
     let Some(share) = arm.pretrain_share else {
-        return vec![Phase { verb: "train", mixture, budget, epochs }];
+        return vec![Phase { verb: "train", mixture, recipe: recipe.clone() }];
     };
     let first = |whole: usize| ((whole as f64 * share).round() as usize).clamp(1, whole.max(2) - 1);
     let parts = |whole: usize| [first(whole), whole.saturating_sub(first(whole)).max(1)];
-    let steps = budget.map(|budget| parts(budget.steps));
-    let epochs = if budget.is_some() { [0, 0] } else { parts(epochs) };
+    let part = |i: usize| match recipe.budget {
+        Some(budget) => {
+            let budget = Some(Budget { steps: parts(budget.steps)[i], ..budget });
+            TrainingRecipe { budget, ..recipe.clone() }
+        }
+        None => TrainingRecipe { epochs: parts(recipe.epochs)[i], ..recipe.clone() },
+    };
     [("pretrain", mixture), ("fine-tune", real)]
         .into_iter()
         .enumerate()
-        .map(|(i, (verb, mixture))| Phase {
-            verb,
-            mixture,
-            budget: budget.zip(steps).map(|(budget, steps)| Budget { steps: steps[i], ..budget }),
-            epochs: epochs[i],
-        })
+        .map(|(i, (verb, mixture))| Phase { verb, mixture, recipe: part(i) })
         .collect()
 }
 
@@ -343,7 +348,7 @@ impl Generators<'_> {
         let work = Work::TrainSegmentation { settings: task.clone(), mixture: Mixture::real(fraction, seed) };
         let label = format!("train segmentation {}, real alone{}, seed {seed}", task.model, of(patients));
         let network = b.add(label, work, vec![input("data", data)], vec![]);
-        let images = at_size(b, images, task.image_size);
+        let images = at_size(b, images, task.recipe.image_size);
         let inputs = vec![input("network", &network), input("data", &images)];
         b.add(
             format!("pseudo-masks of {name}{}", of(patients)),
@@ -388,11 +393,11 @@ fn judged(
         }
         let (work, size) = match (cell.task, &spec.tasks.segmentation, &spec.tasks.classification) {
             ("segmentation", Some(task), _) if settings.mode == Mode::TextSegmentation => {
-                (Work::JudgeSegmentation { settings: task.clone() }, task.image_size)
+                (Work::JudgeSegmentation { settings: task.clone() }, task.recipe.image_size)
             }
             ("classification", _, Some(task)) => {
                 let Ok(model) = cell.model.parse() else { continue };
-                (Work::JudgeClassification { settings: task.clone(), model }, task.image_size)
+                (Work::JudgeClassification { settings: task.clone(), model }, task.recipe.image_size)
             }
             _ => continue,
         };
@@ -434,7 +439,7 @@ fn distances(
     let mut outside = Vec::new();
     if measure.extractor.name == Extractor::Domain {
         let task = measure.extractor.domain_training();
-        let data = prepare(b, task.image_size);
+        let data = prepare(b, task.recipe.image_size);
         let model = Backbone::Resnet18;
         let seed = spec.experiment.seeds.first().copied().unwrap_or_default();
         let work = Work::TrainClassification { settings: task, model, mixture: Mixture::real(1.0, seed) };

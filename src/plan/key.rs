@@ -183,7 +183,7 @@ struct SegmentationNetworkKey<'a> {
 
 impl<'a> SegmentationNetworkKey<'a> {
     fn new(settings: &'a Segmentation) -> Self {
-        Self { model: settings.model, image_size: settings.image_size, channels: &settings.channels }
+        Self { model: settings.model, image_size: settings.recipe.image_size, channels: &settings.channels }
     }
 }
 
@@ -198,8 +198,8 @@ struct ClassificationNetworkKey {
 
 impl ClassificationNetworkKey {
     fn new(settings: &Classification, model: Backbone) -> Self {
-        let &Classification { image_size, label, imagenet_normalise, .. } = settings;
-        Self { model, image_size, label, imagenet_normalise }
+        let &Classification { label, imagenet_normalise, .. } = settings;
+        Self { model, image_size: settings.recipe.image_size, label, imagenet_normalise }
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        experiment::{Freeze, GeneratorPreset, HeldOut, Preset, SplitScheme, parse, resolve},
+        experiment::{Freeze, GeneratorPreset, HeldOut, Preset, SplitScheme, TrainingRecipe, parse, resolve},
         plan::Mixture,
     };
 
@@ -317,8 +317,8 @@ mod tests {
     }
 
     pinned! {
-        Work::Phantom(_) = Work::Phantom(Phantom { patients: 10, size: 128, seed: 0 }) => "",
-        Work::Import { .. } = Work::Import { format: Source::Camus } => "",
+        Work::Phantom(_) = Work::Phantom(Phantom { patients: 10, size: 128, seed: 0 }) => "37c3477a053b5059c92950b052e488a7",
+        Work::Import { .. } = Work::Import { format: Source::Camus } => "3beaf3c5c98fe3d6d93d64f0424df978",
         Work::Prepare { .. } = Work::Prepare {
             image_size: 128,
             split: Split {
@@ -331,42 +331,42 @@ mod tests {
                 fold: None,
                 seed: 0,
             },
-        } => "",
+        } => "f869adcb29fa3163ff421f94bb86059e",
         Work::TrainGenerator { .. } = Work::TrainGenerator {
             settings: generator(),
             patients: Some(Fraction { fraction: 0.5, seed: 1 }),
-        } => "",
-        Work::Generate { .. } = Work::Generate { settings: generator(), patients: None } => "",
-        Work::ImportSynthetic {} = Work::ImportSynthetic {} => "",
-        Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 } => "",
-        Work::TrainSegmentation { .. } = train(segmentation()) => "",
+        } => "bddc01bbb94d5515d4ab186241e8179c",
+        Work::Generate { .. } = Work::Generate { settings: generator(), patients: None } => "1ebeb0c3777f0b54d082623b0f182eac",
+        Work::ImportSynthetic {} = Work::ImportSynthetic {} => "c5e7721c8217672e249c89d5ee640cad",
+        Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 } => "bfd03c86d03120dedbcdb7f33b6c042e",
+        Work::TrainSegmentation { .. } = train(segmentation()) => "7c77b984740322a2698bef69a28a21a4",
         Work::TrainClassification { .. } = Work::TrainClassification {
             settings: classification(),
             model: Backbone::Resnet18,
             mixture: Mixture::real(1.0, 0),
-        } => "",
-        Work::JudgeSegmentation { .. } = Work::JudgeSegmentation { settings: segmentation() } => "",
+        } => "4c0650d64c54906d28f658260230b915",
+        Work::JudgeSegmentation { .. } = Work::JudgeSegmentation { settings: segmentation() } => "30bed1a0c1edf6b7a518a77adc4c457e",
         Work::JudgeClassification { .. } = Work::JudgeClassification {
             settings: classification(),
             model: Backbone::Resnet18,
-        } => "",
-        Work::PseudoMasks { .. } = Work::PseudoMasks { settings: segmentation() } => "",
-        Work::MeasureTexture {} = Work::MeasureTexture {} => "",
-        Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() } => "",
+        } => "1356e472c6dc5bd4d36b24fe378bcd86",
+        Work::PseudoMasks { .. } = Work::PseudoMasks { settings: segmentation() } => "2e5cc51ec647be2a31ec0260996d0e16",
+        Work::MeasureTexture {} = Work::MeasureTexture {} => "f6e2f4ed061732ff4ba0a9762cf2ac72",
+        Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() } => "7d45f78b89eb40d7508b52c0bf575893",
         Work::MeasureReference { .. } = Work::MeasureReference {
             measure: Measure::default(),
             per_class: 100,
-        } => "",
+        } => "f6ee4e15489f50cc5b5393064a0c4d8e",
         Work::MeasureSegmentation { .. } = Work::MeasureSegmentation {
             settings: segmentation(),
             on: ReportOn::Test,
-        } => "",
+        } => "a0cd51c0ba730f857da6d151306b8a49",
         Work::MeasureClassification { .. } = Work::MeasureClassification {
             settings: classification(),
             model: Backbone::Resnet18,
             on: ReportOn::Test,
-        } => "",
-        Work::Report { .. } = Work::Report { spec: spec() } => "",
+        } => "5350396208ca2d40e02480b10b505e90",
+        Work::Report { .. } = Work::Report { spec: spec() } => "5794be709ae886b9a5094cccda95bfce",
     }
 
     #[test]
@@ -422,9 +422,14 @@ mod tests {
         let base = segmentation();
         let input = |key: &str| vec![Input { role: "data".into(), key: key.into() }];
         let reference = key(&train(base.clone()), &input("a"), &[]);
-        let same = Segmentation { report_on: ReportOn::Val, preset: Preset::PaperCode, ..base.clone() };
+        let with = |recipe: TrainingRecipe| Segmentation { recipe, ..base.clone() };
+        let same = with(TrainingRecipe {
+            report_on: ReportOn::Val,
+            preset: Preset::PaperCode,
+            ..base.recipe.clone()
+        });
         assert_eq!(key(&train(same), &input("a"), &[]), reference);
-        let other = Segmentation { epochs: 7, ..base.clone() };
+        let other = with(TrainingRecipe { epochs: 7, ..base.recipe.clone() });
         assert_ne!(key(&train(other), &input("a"), &[]), reference);
         assert_ne!(key(&train(base.clone()), &input("b"), &[]), reference);
         let outside = Outside { role: "weights".into(), path: "x".into(), digest: "d".into() };

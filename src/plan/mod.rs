@@ -19,7 +19,8 @@ pub use key::params;
 
 use crate::{
     experiment::{
-        Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, Split,
+        Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, Split,
+        TrainingRecipe,
     },
     vocabulary::{Backbone, Source},
 };
@@ -197,8 +198,10 @@ impl Work {
             ),
             Self::ImportSynthetic {} => ("import synthetic".into(), 1.0),
             Self::PrepareSynthetic { image_size } => (format!("prepare synthetic {image_size}"), 1.0),
-            Self::PseudoMasks { settings: s } => (format!("pseudo-masks {}", s.image_size), 1.0),
-            Self::JudgeSegmentation { settings: s } => (format!("judge segmentation {}", s.image_size), 1.0),
+            Self::PseudoMasks { settings: s } => (format!("pseudo-masks {}", s.recipe.image_size), 1.0),
+            Self::JudgeSegmentation { settings: s } => {
+                (format!("judge segmentation {}", s.recipe.image_size), 1.0)
+            }
             Self::JudgeClassification { model, .. } => (format!("judge {model}"), 1.0),
             Self::MeasureTexture {} => ("texture".into(), 1.0),
             Self::MeasureGenerator { measure: m } => (format!("distances {:?}", m.extractor.name), 1.0),
@@ -206,16 +209,18 @@ impl Work {
                 (format!("reference distances {:?}", m.extractor.name), 1.0)
             }
             Self::TrainSegmentation { settings: s, mixture } => {
+                let r = &s.recipe;
                 let network =
-                    format!("segmentation {} {} {:?} {:?}", s.model, s.image_size, s.channels, s.precision);
-                training_cost(network, s.budget, s.epochs, s.batch_size, mixture)
+                    format!("segmentation {} {} {:?} {:?}", s.model, r.image_size, s.channels, r.precision);
+                training_cost(network, r, mixture)
             }
             Self::TrainClassification { settings: s, model, mixture } => {
-                let network = format!("classification {model} {} {:?}", s.image_size, s.precision);
-                training_cost(network, s.budget, s.epochs, s.batch_size, mixture)
+                let r = &s.recipe;
+                let network = format!("classification {model} {} {:?}", r.image_size, r.precision);
+                training_cost(network, r, mixture)
             }
             Self::MeasureSegmentation { settings: s, .. } => {
-                (format!("measure segmentation {}", s.image_size), 1.0)
+                (format!("measure segmentation {}", s.recipe.image_size), 1.0)
             }
             Self::MeasureClassification { model, .. } => (format!("measure {model}"), 1.0),
             Self::Report { .. } => ("report".into(), 1.0),
@@ -224,16 +229,10 @@ impl Work {
 }
 
 /// Images seen: by number where steps are given, else in units of all real ones, whose number is not known here.
-fn training_cost(
-    network: String,
-    budget: Option<Budget>,
-    epochs: usize,
-    batch_size: usize,
-    mixture: &Mixture,
-) -> (String, f64) {
-    match budget {
-        Some(budget) => (format!("{network}, by steps"), (budget.steps * batch_size) as f64),
-        None => (network, epochs as f64 * mixture.size()),
+fn training_cost(network: String, recipe: &TrainingRecipe, mixture: &Mixture) -> (String, f64) {
+    match recipe.budget {
+        Some(budget) => (format!("{network}, by steps"), (budget.steps * recipe.batch_size) as f64),
+        None => (network, recipe.epochs as f64 * mixture.size()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Everything that is needed to go on exactly: weights, moments, statistics, the best so far, and the
+//! Everything that is needed to continue exactly: weights, moments, statistics, the best so far, and the
 //! curves, in one safetensors file that is replaced atomically.
 
 use std::{collections::HashMap, path::Path};
@@ -15,25 +15,28 @@ use crate::{
 
 const FILE: &str = "last.safetensors";
 
-/// Where a task's training stands between two rounds.
+/// The state's name in the file; checkpoints of earlier versions have it too.
+const STATE: &str = "standing";
+
+/// A task's training between two rounds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct TrainingState {
     /// Rounds and optimizer steps done.
     pub round: u64,
     pub step: u64,
-    pub best: Option<Best>,
+    pub best: Option<BestCheckpoint>,
 }
 
-/// The checkpoint that was chosen so far.
+/// The best checkpoint so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub struct BestCheckpoint {
     pub step: u64,
     pub value: f64,
 }
 
-/// A run's state: `standing` says where it is, in the words of its loop.
+/// All that a training continues from. `state` counts its steps and whatever else its loop keeps.
 pub struct Checkpoint<S> {
-    pub standing: S,
+    pub state: S,
     pub curves: Vec<CurvePoint>,
     pub now: Snapshot,
     pub moments: Vec<Tensor>,
@@ -70,10 +73,10 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
         }
         tensors
             .extend(self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.shallow_clone())));
-        let standing = serde_json::to_string(&self.standing)
+        let state = serde_json::to_string(&self.state)
             .map_err(|e| Error::failure(format!("cannot write the checkpoint: {e}")))?;
         let metadata = HashMap::from([
-            ("standing".to_owned(), standing),
+            (STATE.to_owned(), state),
             ("curves".to_owned(), crate::results::to_csv(&self.curves)?),
         ]);
         let (next, place) = (dir.join("next.safetensors"), dir.join(FILE));
@@ -97,7 +100,7 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
             tensors.insert(entry.name.clone(), opened.read(entry)?);
         }
         let text = |name: &str| opened.metadata().get(name).ok_or_else(damaged);
-        let standing = serde_json::from_str(text("standing")?).map_err(|_| damaged())?;
+        let state = serde_json::from_str(text(STATE)?).map_err(|_| damaged())?;
         let curves = crate::results::parse_csv(text("curves")?, &file)?;
         let now = take(&mut tensors, "now").ok_or_else(damaged)?;
         if now.master.size() != master.size() {
@@ -105,7 +108,7 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
         }
         let kept = take(&mut tensors, "kept");
         let moments = (0..).map_while(|i| tensors.remove(&format!("moment.{i}"))).collect();
-        Ok(Some(Self { standing, curves, now, moments, kept }))
+        Ok(Some(Self { state, curves, now, moments, kept }))
     }
 }
 
@@ -121,9 +124,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().is_none());
         let now = Snapshot { master: zeros(64), buffers: HashMap::new() };
-        let checkpoint = Checkpoint { standing: 7u64, curves: vec![], now, moments: vec![], kept: None };
+        let checkpoint = Checkpoint { state: 7u64, curves: vec![], now, moments: vec![], kept: None };
         checkpoint.write(dir.path()).unwrap();
-        assert_eq!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().unwrap().standing, 7);
+        assert_eq!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().unwrap().state, 7);
         let error = Checkpoint::<u64>::read(dir.path(), &zeros(65)).err().unwrap().to_string();
         assert!(error.contains("another version's") && error.contains("safetensors"), "{error}");
     }

@@ -14,7 +14,7 @@ use crate::{
     samples::Samples,
 };
 
-/// What a batch is trained towards.
+/// What the network is to predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
     /// The samples' masks.
@@ -32,21 +32,21 @@ pub struct Loader<'a> {
     pub channels: &'a [Normalise],
     pub seed: u64,
     pub device: Device,
-    /// Batches are of these in place of the images, which are then not augmented.
-    pub features: Option<&'a Features>,
+    /// Batches hold these in place of the images, which are then not augmented.
+    pub features: Option<&'a FrozenFeatures>,
 }
 
-/// What a network's frozen layers make of each sample.
+/// The output of a network's frozen layers for each sample.
 #[derive(Debug)]
-pub struct Features {
+pub struct FrozenFeatures {
     values: Vec<f32>,
     /// Of one sample's.
     shape: Vec<i64>,
 }
 
-impl Features {
-    /// What `frozen` makes of each image as it is, without augmentation; None where that is more than a
-    /// number a pixel.
+impl FrozenFeatures {
+    /// The output of `frozen` for each image without augmentation; None where it holds more numbers than the image
+    /// has pixels.
     pub fn of(loader: &Loader, frozen: impl Fn(&Tensor) -> Tensor) -> Result<Option<Self>> {
         let one = frozen(&loader.tensors(&loader.pixels(&[0], None)?)?.images);
         if one.numel() > loader.samples.size * loader.samples.size {
@@ -66,8 +66,8 @@ impl Features {
     }
 }
 
-/// What a batch is made of, as plain numbers.
-struct Pixels {
+/// A batch as plain numbers.
+struct BatchPixels {
     /// Images (or features), one after the other.
     images: Vec<f32>,
     /// (batch, channels, height, width) or (batch, features).
@@ -134,11 +134,15 @@ impl Loader<'_> {
         ahead(self.device, batches, |pixels| self.tensors(&pixels), step)
     }
 
-    fn pixels(&self, chosen: &[usize], augment: Option<(usize, &AugmentRange)>) -> Result<Pixels> {
+    fn pixels(&self, chosen: &[usize], augment: Option<(usize, &AugmentRange)>) -> Result<BatchPixels> {
         let n = chosen.len() as i64;
         if let (Some(features), Target::Labels(labels)) = (self.features, self.target) {
             let shape = [&[n], &features.shape[..]].concat();
-            return Ok(Pixels { images: features.rows(chosen), shape, target: classes(labels, chosen)? });
+            return Ok(BatchPixels {
+                images: features.rows(chosen),
+                shape,
+                target: classes(labels, chosen)?,
+            });
         }
         let size = self.samples.size;
         let (pixels, planes) = (size * size, self.channels.len());
@@ -181,10 +185,10 @@ impl Loader<'_> {
             Target::Labels(labels) => classes(labels, chosen)?,
         };
         let shape = vec![n, planes as i64, size as i64, size as i64];
-        Ok(Pixels { images, shape, target })
+        Ok(BatchPixels { images, shape, target })
     }
 
-    fn tensors(&self, pixels: &Pixels) -> Result<Batch> {
+    fn tensors(&self, pixels: &BatchPixels) -> Result<Batch> {
         let images = Tensor::f_from_slice(&pixels.images)?.f_view(pixels.shape.as_slice())?;
         let images = images.f_to_device(self.device)?;
         let target = Tensor::f_from_slice(&pixels.target)?;
@@ -199,39 +203,39 @@ impl Loader<'_> {
     }
 }
 
-/// Has what batches are made of (`pixels`) made by a thread of its own while `step` works.
+/// Prepares batches (`pixels`) in a thread of its own while `step` works.
 ///
-/// That thread makes the tensors too where they go to a GPU. On the CPU it must not: libgomp gives each thread that
-/// computes threads of its own, and with more of those than cores it lets none wait for work awake. Every kernel
-/// of the step would begin by waking its threads, which cost a small ControlNet a sixth of its time.
+/// That thread also makes the tensors where they go to a GPU. On the CPU it must not: libgomp gives each computing
+/// thread a pool of its own, and with more threads than cores no pool waits for work awake. Every kernel of the step
+/// would then begin by waking its pool, which cost a small ControlNet a sixth of its time.
 pub(super) fn ahead<P: Send, B: Send>(
     device: Device,
     pixels: impl Iterator<Item = Result<P>> + Send,
     tensors: impl Fn(P) -> Result<B> + Sync,
     mut step: impl FnMut(B) -> Result<()>,
 ) -> Result<()> {
-    enum Made<P, B> {
+    enum PreparedBatch<P, B> {
         Pixels(P),
         Tensors(B),
     }
     let tensors = &tensors;
-    let made = move |pixels: Result<P>| match device {
-        Device::Cpu => Ok(Made::Pixels(pixels?)),
-        _ => Ok(Made::Tensors(tensors(pixels?)?)),
+    let prepared = move |pixels: Result<P>| match device {
+        Device::Cpu => Ok(PreparedBatch::Pixels(pixels?)),
+        _ => Ok(PreparedBatch::Tensors(tensors(pixels?)?)),
     };
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel::<Result<Made<P, B>>>(AHEAD);
+        let (sender, batches) = sync_channel::<Result<PreparedBatch<P, B>>>(AHEAD);
         let ahead = scope.spawn(move || {
             for pixels in pixels {
                 // The receiver is gone after an error in a step.
-                if sender.send(made(pixels)).is_err() {
+                if sender.send(prepared(pixels)).is_err() {
                     break;
                 }
             }
         });
-        let outcome = batches.into_iter().try_for_each(|made| match made? {
-            Made::Pixels(pixels) => step(tensors(pixels)?),
-            Made::Tensors(batch) => step(batch),
+        let outcome = batches.into_iter().try_for_each(|batch| match batch? {
+            PreparedBatch::Pixels(pixels) => step(tensors(pixels)?),
+            PreparedBatch::Tensors(tensors) => step(tensors),
         });
         match ahead.join() {
             Ok(()) => outcome,

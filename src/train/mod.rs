@@ -17,17 +17,16 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
-    experiment::Budget,
+    experiment::TrainingRecipe,
     nn::weights,
-    progress::Progress,
+    observer::Observer,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
-    vocabulary::Precision,
 };
-use checkpoint::{Best, Checkpoint, Standing};
+use checkpoint::{BestCheckpoint, Checkpoint, TrainingState};
 pub use classification::{channels, classification};
-pub use loader::{Batch, Features, Loader, Target, channels_last};
-use optimizer::{Optimizer, Rule};
+pub use loader::{Batch, FrozenFeatures, Loader, Target, channels_last};
+use optimizer::{Optimizer, UpdateRule};
 use parameters::{Parameters, Snapshot};
 use schedule::LearningRate;
 pub use segmentation::{dice_loss, segmentation};
@@ -37,27 +36,23 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const CURVES: &str = "curves.csv";
 pub const SUMMARY: &str = "summary.json";
 
-/// Where and how a stage is worked on; decides nothing of its result.
-pub struct Setting<'a> {
+/// What a training works with that is not in its recipe. Nothing here changes the result.
+pub struct TrainingContext<'a> {
     pub device: Device,
     /// Where the artifact's files go.
     pub out: &'a Path,
-    /// Where checkpoints go, and are looked for.
+    /// Where checkpoints are written, and where an interrupted training finds its own.
     pub checkpoints: &'a Path,
-    /// The artifact of an earlier training that this one goes on from.
+    /// The artifact of an earlier training that this one continues.
     pub start: Option<&'a Path>,
-    /// Seconds between two checkpoints, at least; 0: after every epoch (or validation).
+    /// The least number of seconds between two checkpoints; 0: after every epoch (or validation).
     pub checkpoint_every: f64,
-    pub progress: &'a Progress,
-    pub label: &'a str,
-    /// For a stopwatch: called after each epoch's last optimizer step, before validation; of a
-    /// generator, which has no epochs, after each step.
-    pub lap: &'a dyn Fn(),
+    pub observer: &'a dyn Observer,
 }
 
-impl Setting<'_> {
-    /// Puts the weights of an earlier training, where there is one, in place of those that training begins with.
-    fn take_up(&self, vs: &VarStore) -> Result<()> {
+impl TrainingContext<'_> {
+    /// Replaces the initial weights by those of the earlier training, where there is one.
+    fn load_start(&self, vs: &VarStore) -> Result<()> {
         match self.start {
             Some(artifact) => weights::load(vs, &artifact.join(WEIGHTS), |_| false),
             None => Ok(()),
@@ -65,21 +60,9 @@ impl Setting<'_> {
     }
 }
 
-/// What a task asks of the loop.
-struct Recipe {
-    length: Length,
-    rate: LearningRate,
-    rule: Rule,
-    precision: Precision,
-    shuffle: bool,
-    augment: Option<AugmentRange>,
-    /// Fault: the validation loss is summed on top of the epoch's training loss.
-    val_loss_starts_from_train: bool,
-}
-
-/// How long training goes on. It is worked on in rounds, with checkpoints between them alone.
+/// How long a training is. It proceeds in rounds, and writes checkpoints only between them.
 #[derive(Debug, Clone, Copy)]
-struct Length {
+struct TrainingLength {
     /// Optimizer steps in all, and in a round.
     steps: u64,
     round: u64,
@@ -87,15 +70,14 @@ struct Length {
     validate_every: u64,
 }
 
-impl Length {
-    /// Rounds are epochs, or with a budget what lies between two validations.
-    fn of(budget: Option<Budget>, epochs: usize, validate_every: usize, steps_per_epoch: usize) -> Self {
-        let of_epoch = steps_per_epoch as u64;
-        match budget {
+impl TrainingLength {
+    /// A round is an epoch, or with a budget the steps between two validations.
+    fn new(recipe: &TrainingRecipe, steps_per_epoch: u64) -> Self {
+        match recipe.budget {
             None => Self {
-                steps: epochs as u64 * of_epoch,
-                round: of_epoch,
-                validate_every: validate_every as u64,
+                steps: recipe.epochs as u64 * steps_per_epoch,
+                round: steps_per_epoch,
+                validate_every: recipe.validate_every as u64,
             },
             Some(budget) => Self {
                 steps: budget.steps as u64,
@@ -107,94 +89,98 @@ impl Length {
 }
 
 /// (structure, metric, value).
-type Score = (String, String, f64);
+type ValidationScore = (String, String, f64);
 
-/// A task's network and what is asked of it.
-trait Task {
+/// A task's network, its loss and its figures.
+trait TrainingTask {
+    /// How the optimizer updates the weights.
+    fn update_rule(&self) -> UpdateRule;
     /// Logits of a batch, in the numeric type of the images; in training, of optimizer step `step`.
     fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor;
     /// The loss, f32, a mean over the batch.
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor>;
-    /// Figures of the validation images from their logits: (structure, metric, value); the first is
-    /// what the checkpoint is chosen by, the greater the better.
-    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>>;
+    /// Figures of the validation images from their logits. The checkpoint with the greatest first figure is chosen.
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<ValidationScore>>;
 }
 
-/// Trains, validates and keeps the best; goes on from the checkpoint where there is one. Writes
+/// Trains, validates and keeps the best; continues from the checkpoint where there is one. Writes
 /// weights, curves and summary.
 fn fit(
     vs: &VarStore,
-    task: &dyn Task,
-    recipe: &Recipe,
+    task: &dyn TrainingTask,
+    recipe: &TrainingRecipe,
     train: &Loader,
     val: &Loader,
-    setting: &Setting,
+    context: &TrainingContext,
 ) -> Result<()> {
     // Of what is not trained only the norms' statistics change.
     let frozen = |name: &str| !name.contains(".running_");
     let mut parameters = Parameters::with_frozen(vs.variables(), recipe.precision, frozen)?;
-    let mut optimizer = Optimizer::new(recipe.rule, &parameters.master);
-    let mut standing = Standing::default();
+    let mut optimizer = Optimizer::new(task.update_rule(), &parameters.master);
+    let mut state = TrainingState::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut best: Option<Snapshot> = None;
     let saved =
-        Checkpoint::<Standing>::read(setting.checkpoints, &parameters.master).unwrap_or_else(|damage| {
-            setting.progress.line(format!("training starts afresh: {damage}"));
+        Checkpoint::<TrainingState>::read(context.checkpoints, &parameters.master).unwrap_or_else(|damage| {
+            context.observer.note(&format!("training starts afresh: {damage}"));
             None
         });
     if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
-        optimizer.resume(&saved.moments, saved.standing.step)?;
-        (standing, curves, best) = (saved.standing, saved.curves, saved.kept);
+        optimizer.resume(&saved.moments, saved.state.step)?;
+        (state, curves, best) = (saved.state, saved.curves, saved.kept);
     }
-    let (length, of_epoch) = (recipe.length, train.steps() as u64);
-    let bar = setting.progress.bar(length.steps, setting.label, "steps");
-    bar.resume_at(standing.step);
+    let steps_per_epoch = train.steps() as u64;
+    let length = TrainingLength::new(recipe, steps_per_epoch);
+    let rate = LearningRate::new(recipe, length.steps, steps_per_epoch);
+    let augment = AugmentRange::of(&recipe.augment);
+    context.observer.begin("", length.steps, state.step);
     let mut select_metric = String::new();
     let mut written = Instant::now();
-    while standing.step < length.steps {
-        let steps = standing.step..length.steps.min(standing.step + length.round);
-        let mut losses = Tensor::zeros([1], (Kind::Float, setting.device));
-        train.train(steps.clone(), recipe.shuffle, recipe.augment.as_ref(), |batch| {
-            let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(standing.step));
+    while state.step < length.steps {
+        let steps = state.step..length.steps.min(state.step + length.round);
+        let mut losses = Tensor::zeros([1], (Kind::Float, context.device));
+        train.train(steps.clone(), recipe.shuffle, augment.as_ref(), |batch| {
+            let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(state.step));
             let loss = task.loss(&logits, &batch.target)?;
             let gradient = parameters.gradient(&loss)?;
-            optimizer.step(&parameters.master, &gradient, recipe.rate.at(standing.step as usize));
+            optimizer.step(&parameters.master, &gradient, rate.at(state.step as usize));
             parameters.refresh();
             losses += loss.detach();
-            standing.step += 1;
-            bar.inc(1);
+            state.step += 1;
+            context.observer.advance(state.step);
             Ok(())
         })?;
-        (setting.lap)();
-        standing.round += 1;
+        context.observer.lap();
+        state.round += 1;
         let steps = (steps.end - steps.start) as f64;
         let train_loss = f64::try_from(&losses)? / steps;
-        let epoch = standing.step as f64 / of_epoch as f64;
+        let epoch = state.step as f64 / steps_per_epoch as f64;
         if !train_loss.is_finite() {
             return Err(Error::failure(format!(
                 "the training loss is {train_loss} at step {}, in epoch {}",
-                standing.step,
-                (standing.step - 1) / of_epoch + 1
+                state.step,
+                (state.step - 1) / steps_per_epoch + 1
             ))
             .help("lower the learning_rate, or look for damaged images with `synecho data check`"));
         }
-        bar.message(format!("loss {train_loss:.4}"));
         let mut note = |split: &str, structure: &str, metric: &str, value: f64| {
-            curves.push(CurvePoint {
+            let point = CurvePoint {
                 split: split.into(),
-                step: standing.step,
+                step: state.step,
                 epoch,
                 structure: structure.into(),
                 metric: metric.into(),
                 value,
                 ..CurvePoint::default()
-            });
+            };
+            context.observer.curve_point(&point);
+            curves.push(point);
         };
         note("train", "", "loss", train_loss);
-        note("train", "", "learning_rate", recipe.rate.at(standing.step as usize - 1));
-        let last = standing.step == length.steps;
-        if standing.round.is_multiple_of(length.validate_every) || last {
+        note("train", "", "learning_rate", rate.at(state.step as usize - 1));
+        let last = state.step == length.steps;
+        if state.round.is_multiple_of(length.validate_every) || last {
             let (loss, scores) = validate(task, val, parameters.kind())?;
             let faulty = (loss * val.steps() as f64 + train_loss * steps) / val.steps() as f64;
             note("val", "", "loss", if recipe.val_loss_starts_from_train { faulty } else { loss });
@@ -203,22 +189,21 @@ fn fit(
             }
             if let Some((structure, metric, value)) = scores.first() {
                 select_metric = format!("{structure} {metric}").trim().to_owned();
-                bar.message(format!("loss {train_loss:.4} {select_metric} {value:.4}"));
-                if value.is_finite() && standing.best.is_none_or(|best| *value > best.value) {
-                    standing.best = Some(Best { step: standing.step, value: *value });
+                if value.is_finite() && state.best.is_none_or(|best| *value > best.value) {
+                    state.best = Some(BestCheckpoint { step: state.step, value: *value });
                     best = Some(parameters.snapshot());
                 }
             }
         }
-        if written.elapsed().as_secs_f64() >= setting.checkpoint_every || last {
+        if written.elapsed().as_secs_f64() >= context.checkpoint_every || last {
             let checkpoint = Checkpoint {
-                standing: standing.clone(),
+                state: state.clone(),
                 curves,
                 now: parameters.snapshot(),
                 moments: optimizer.moments().iter().map(Tensor::copy).collect(),
                 kept: best,
             };
-            checkpoint.write(setting.checkpoints)?;
+            checkpoint.write(context.checkpoints)?;
             (curves, best) = (checkpoint.curves, checkpoint.kept);
             written = Instant::now();
         }
@@ -231,16 +216,16 @@ fn fit(
     }
     let chosen = best.unwrap_or_else(|| parameters.snapshot());
     let bytes = weights::to_bytes(&parameters.named(&chosen), vec![])?;
-    write(&setting.out.join(WEIGHTS), &bytes)?;
-    let before = setting.start.map(Earlier::read).transpose()?.unwrap_or_default();
-    write(&setting.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;
+    write(&context.out.join(WEIGHTS), &bytes)?;
+    let before = context.start.map(EarlierTraining::read).transpose()?.unwrap_or_default();
+    write(&context.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;
     let before = before.summary;
-    let best_step = standing.best.map_or(standing.step, |b| b.step);
-    let epochs = |steps: u64| before.epochs + steps as f64 / of_epoch as f64;
+    let best_step = state.best.map_or(state.step, |b| b.step);
+    let epochs = |steps: u64| before.epochs + steps as f64 / steps_per_epoch as f64;
     let summary = TrainSummary {
         best_step: before.steps + best_step,
         best_epoch: epochs(best_step),
-        best_value: standing.best.map(|b| b.value),
+        best_value: state.best.map(|b| b.value),
         select_metric,
         parameters: parameters.count_all() as u64,
         trainable: parameters.count() as u64,
@@ -249,23 +234,23 @@ fn fit(
         train_patients: before.train_patients.max(train.samples.patients() as u64),
         val_images: val.samples.len() as u64,
         val_patients: val.samples.patients() as u64,
-        epochs: epochs(standing.step),
-        steps: before.steps + standing.step,
+        epochs: epochs(state.step),
+        steps: before.steps + state.step,
         precision: recipe.precision.as_str().into(),
     };
     let text = serde_json::to_string_pretty(&summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
-    write(&setting.out.join(SUMMARY), text.as_bytes())
+    write(&context.out.join(SUMMARY), text.as_bytes())
 }
 
-/// The training that this one goes on from, as its artifact tells of it.
+/// The training that this one continues, as its artifact records it.
 #[derive(Default)]
-struct Earlier {
+struct EarlierTraining {
     curves: Vec<CurvePoint>,
     summary: TrainSummary,
 }
 
-impl Earlier {
+impl EarlierTraining {
     fn read(artifact: &Path) -> Result<Self> {
         let file = artifact.join(SUMMARY);
         let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
@@ -291,7 +276,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Mean loss over batches, and the task's figures.
-fn validate(task: &dyn Task, val: &Loader, kind: Kind) -> Result<(f64, Vec<Score>)> {
+fn validate(task: &dyn TrainingTask, val: &Loader, kind: Kind) -> Result<(f64, Vec<ValidationScore>)> {
     let _guard = tch::no_grad_guard();
     let mut loss = 0.0;
     let mut logits = Vec::new();

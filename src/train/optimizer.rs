@@ -5,9 +5,9 @@ use tch::Tensor;
 
 use crate::error::{Error, Result};
 
-/// What the optimizer does with the gradient.
+/// How a gradient changes the weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Rule {
+pub enum UpdateRule {
     /// `torch.optim.Adam(betas, eps)` without weight decay.
     Adam { beta1: f64, beta2: f64, eps: f64 },
     /// `torch.optim.AdamW(eps = 1e-8, betas = (0.9, 0.999), weight_decay)`.
@@ -16,14 +16,14 @@ pub enum Rule {
     Sgd { momentum: f64, weight_decay: f64 },
 }
 
-impl Rule {
+impl UpdateRule {
     /// PyTorch's defaults.
     pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
 }
 
 /// A rule and its moments.
 pub struct Optimizer {
-    rule: Rule,
+    rule: UpdateRule,
     /// Adam: first and second moment; SGD: the velocity.
     moments: Vec<Tensor>,
     /// Steps done.
@@ -31,8 +31,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    pub fn new(rule: Rule, master: &Tensor) -> Self {
-        let count = if matches!(rule, Rule::Sgd { .. }) { 1 } else { 2 };
+    pub fn new(rule: UpdateRule, master: &Tensor) -> Self {
+        let count = if matches!(rule, UpdateRule::Sgd { .. }) { 1 } else { 2 };
         Self { rule, moments: (0..count).map(|_| master.zeros_like()).collect(), step: 0 }
     }
 
@@ -75,7 +75,7 @@ const CHUNK: i64 = 1 << 20;
 /// On a GPU launching a kernel costs more than what a small one does; 256 MB each keep the temporaries small.
 const CHUNK_CUDA: i64 = 1 << 26;
 
-impl Rule {
+impl UpdateRule {
     /// Step `step`, from 1, on weights and moments in place.
     fn apply(self, master: &mut Tensor, gradient: &Tensor, moments: &mut [Tensor], rate: f64, step: u64) {
         let rule = match self {
@@ -123,7 +123,7 @@ mod tests {
         let w = vs.root().var_copy("w", &start);
         let mut theirs = nn::Adam::default().build(&vs, 1e-2).unwrap();
         let (master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
-        let mut ours = Optimizer::new(Rule::ADAM, &master);
+        let mut ours = Optimizer::new(UpdateRule::ADAM, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
             let gradient = &master * &scale * 2.0;
@@ -141,7 +141,7 @@ mod tests {
         let config = nn::AdamW { beta1: 0.9, beta2: 0.999, wd: 0.1, eps: 1e-8, amsgrad: false };
         let mut theirs = config.build(&vs, 1e-2).unwrap();
         let (master, scale) = (start.copy(), Tensor::from_slice(&[3.0f32, 1.0, 0.1]));
-        let mut ours = Optimizer::new(Rule::AdamW { weight_decay: 0.1 }, &master);
+        let mut ours = Optimizer::new(UpdateRule::AdamW { weight_decay: 0.1 }, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w * &scale).sum(tch::Kind::Float));
             let gradient = &master * &scale * 2.0;
@@ -159,7 +159,7 @@ mod tests {
         let config = nn::Sgd { momentum: 0.9, dampening: 0.0, wd: 0.01, nesterov: false };
         let mut theirs = config.build(&vs, 1e-2).unwrap();
         let master = start.copy();
-        let mut ours = Optimizer::new(Rule::Sgd { momentum: 0.9, weight_decay: 0.01 }, &master);
+        let mut ours = Optimizer::new(UpdateRule::Sgd { momentum: 0.9, weight_decay: 0.01 }, &master);
         for _ in 0..50 {
             theirs.backward_step(&(&w * &w).sum(tch::Kind::Float));
             let gradient = &master * 2.0;
@@ -173,7 +173,8 @@ mod tests {
         let count = 2 * CHUNK + 3;
         let float = (tch::Kind::Float, tch::Device::Cpu);
         let (master, gradient) = (Tensor::zeros([count], float), Tensor::ones([count], float));
-        Optimizer::new(Rule::Sgd { momentum: 0.0, weight_decay: 0.0 }, &master).step(&master, &gradient, 0.5);
+        Optimizer::new(UpdateRule::Sgd { momentum: 0.0, weight_decay: 0.0 }, &master)
+            .step(&master, &gradient, 0.5);
         assert_eq!(master, Tensor::full([count], -0.5, float));
     }
 }

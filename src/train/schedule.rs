@@ -2,9 +2,9 @@
 
 use std::f64::consts::PI;
 
-use crate::experiment::Schedule;
+use crate::experiment::{Schedule, TrainingRecipe};
 
-/// How the rate goes over a run.
+/// The rate over a training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LearningRate {
     pub schedule: Schedule,
@@ -18,6 +18,17 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
+    pub fn new(recipe: &TrainingRecipe, steps: u64, steps_per_epoch: u64) -> Self {
+        Self {
+            schedule: recipe.schedule,
+            start: recipe.learning_rate,
+            end: recipe.final_learning_rate,
+            warmup_steps: recipe.warmup_steps,
+            steps: steps as usize,
+            steps_per_epoch: steps_per_epoch as usize,
+        }
+    }
+
     /// The rate of optimizer step `step` (from 0). The cosine is that of PyTorch's
     /// `CosineAnnealingLR(T_max, eta_min)` in closed form.
     pub fn at(&self, step: usize) -> f64 {

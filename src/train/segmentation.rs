@@ -2,11 +2,9 @@
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{
-    Length, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, schedule::LearningRate,
-};
+use super::{Loader, Target, TaskData, TrainingContext, TrainingTask, UpdateRule, ValidationScore, fit};
 use crate::{
-    augment::{self, AugmentRange},
+    augment,
     error::Result,
     experiment::{Segmentation, SegmentationLoss},
     manifest::CLASSES,
@@ -28,7 +26,11 @@ struct SegmentationTask<'a> {
     nan_poisons: bool,
 }
 
-impl Task for SegmentationTask<'_> {
+impl TrainingTask for SegmentationTask<'_> {
+    fn update_rule(&self) -> UpdateRule {
+        UpdateRule::ADAM
+    }
+
     fn forward(&self, images: &Tensor, _step: Option<u64>) -> Tensor {
         self.net.forward(images)
     }
@@ -42,7 +44,7 @@ impl Task for SegmentationTask<'_> {
         })
     }
 
-    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>> {
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<ValidationScore>> {
         let mut sums = [(0.0, 0u32); 4];
         let mut i = 0;
         for batch in logits {
@@ -104,18 +106,23 @@ fn cross_entropy(logits: &Tensor, target: &Tensor, weights: &Tensor) -> Result<T
 }
 
 /// Trains a U-Net on the images and masks of `data`; writes weights, curves and summary.
-pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting: &Setting) -> Result<()> {
-    let vs = VarStore::new(setting.device);
+pub fn segmentation(
+    settings: &Segmentation,
+    data: &TaskData,
+    seed: u64,
+    context: &TrainingContext,
+) -> Result<()> {
+    let vs = VarStore::new(context.device);
     let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
     init::fill(&vs, random::seed(seed, "segmentation weights", &[]), None);
-    setting.take_up(&vs)?;
+    context.load_start(&vs)?;
     let loader = |samples| Loader {
         samples,
         target: Target::Masks,
-        batch_size: settings.batch_size,
+        batch_size: settings.recipe.batch_size,
         channels: &augment::HALF,
         seed,
-        device: setting.device,
+        device: context.device,
         features: None,
     };
     let (train, val) = (loader(&data.train), loader(&data.val));
@@ -123,28 +130,10 @@ pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting
     debug_assert_eq!(weights.len(), CLASSES);
     let task = SegmentationTask {
         net,
-        class_weights: Tensor::from_slice(&weights).to_device(setting.device),
+        class_weights: Tensor::from_slice(&weights).to_device(context.device),
         loss: settings.loss,
         val: &data.val,
         nan_poisons: settings.nan_poisons_dice,
     };
-    let s = settings;
-    let length = Length::of(s.budget, s.epochs, s.validate_every, train.steps());
-    let recipe = Recipe {
-        length,
-        rate: LearningRate {
-            schedule: s.schedule,
-            start: s.learning_rate,
-            end: s.final_learning_rate,
-            warmup_steps: s.warmup_steps,
-            steps: length.steps as usize,
-            steps_per_epoch: train.steps(),
-        },
-        rule: Rule::ADAM,
-        precision: s.precision,
-        shuffle: s.shuffle,
-        augment: AugmentRange::of(&s.augment),
-        val_loss_starts_from_train: s.val_loss_starts_from_train,
-    };
-    fit(&vs, &task, &recipe, &train, &val, setting)
+    fit(&vs, &task, &settings.recipe, &train, &val, context)
 }

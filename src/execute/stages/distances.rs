@@ -92,7 +92,13 @@ impl<'a> Taking<'a> {
                 let training = measure.extractor.domain_training();
                 let channels = train::channels(&training).map(|c| (c.mean, c.std));
                 let classes = Label::classes(training.label).len();
-                FeatureExtractor::domain(Some(&network), classes, training.image_size, channels, device)?
+                FeatureExtractor::domain(
+                    Some(&network),
+                    classes,
+                    training.recipe.image_size,
+                    channels,
+                    device,
+                )?
             }
         };
         Ok(Self { place, measure, extractor })

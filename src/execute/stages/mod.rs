@@ -22,8 +22,9 @@ use crate::{
     generate,
     manifest::Manifest,
     measure::{networks, texture},
+    observer::Observer,
     plan::{Fraction, Stage, Work},
-    progress::Progress,
+    progress::{Progress, TrainingDisplay},
     report, results,
     samples::{MaskReading, Samples},
     train,
@@ -98,14 +99,21 @@ pub(super) fn perform(place: &Place) -> Result<()> {
         Work::TrainSegmentation { settings, mixture } => {
             let masks = MaskReading { pairing: settings.pairing, decoding: settings.mask_decoding };
             let data = mixing::task_data(place, mixture, Some(masks), None)?;
-            train::segmentation(settings, &data, mixture.seed, &setting(place))
+            train::segmentation(settings, &data, mixture.seed, &training(place, &observer(place)))
         }
         Work::TrainClassification { settings, model, mixture } => {
             let most = (settings.synthetic_per_class > 0)
                 .then_some(mixing::Most { per_class: settings.synthetic_per_class, label: settings.label });
             let data = mixing::task_data(place, mixture, None, most)?;
             let (backbone, weights) = (*model, place.outside("weights"));
-            train::classification(settings, backbone, weights, &data, mixture.seed, &setting(place))
+            train::classification(
+                settings,
+                backbone,
+                weights,
+                &data,
+                mixture.seed,
+                &training(place, &observer(place)),
+            )
         }
         Work::PseudoMasks { settings } => pseudo_masks(place, settings),
         Work::MeasureTexture {} => {
@@ -195,16 +203,19 @@ pub(super) fn assign_split(manifest: &mut Manifest, split: &experiment::Split) -
     data::split::assign(manifest, &assigned)
 }
 
-fn setting<'a>(place: &'a Place) -> train::Setting<'a> {
-    train::Setting {
+/// Who watches a training: another observer is put beside the terminal here.
+fn observer<'a>(place: &'a Place) -> TrainingDisplay<'a> {
+    TrainingDisplay::new(place.progress, &place.stage.label)
+}
+
+fn training<'a>(place: &'a Place, observer: &'a dyn Observer) -> train::TrainingContext<'a> {
+    train::TrainingContext {
         device: place.device,
         out: &place.out,
         checkpoints: &place.checkpoints,
         checkpoint_every: place.checkpoint_every,
         start: place.artifacts.get("start").map(PathBuf::as_path),
-        progress: place.progress,
-        label: &place.stage.label,
-        lap: &|| {},
+        observer,
     }
 }
 
@@ -237,7 +248,7 @@ fn train_generator(
         let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&making, class, file)
     };
-    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &setting(place))?;
+    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &training(place, &observer(place)))?;
     mixing::note_seen(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), &data.train)
 }
 

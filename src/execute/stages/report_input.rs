@@ -101,8 +101,8 @@ fn model_of(
     place: &Place,
 ) -> Result<TrainedModel> {
     let (preset, on) = match task {
-        "segmentation" => spec.tasks.segmentation.as_ref().map(|t| (t.preset, t.report_on)),
-        _ => spec.tasks.classification.as_ref().map(|t| (t.preset, t.report_on)),
+        "segmentation" => spec.tasks.segmentation.as_ref().map(|t| (t.recipe.preset, t.recipe.report_on)),
+        _ => spec.tasks.classification.as_ref().map(|t| (t.recipe.preset, t.recipe.report_on)),
     }
     .ok_or_else(|| Error::failure(format!("the spec has no task {task:?}")))?;
     let manifest = Manifest::read(place.artifact(&format!("data/{task}"))?.join(DATA))?;

@@ -41,16 +41,16 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
         }
     }
     if let Some(t) = &spec.tasks.segmentation {
-        settings.extend(described("segmentation", t, t.budget.is_some()));
+        settings.extend(described("segmentation", t, t.recipe.budget.is_some()));
         methods.push(("segmentation".to_owned(), segmentation_words(t)));
-        if t.report_on == ReportOn::Val {
+        if t.recipe.report_on == ReportOn::Val {
             warnings.push("Segmentation is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
     }
     if let Some(t) = &spec.tasks.classification {
-        settings.extend(described("classification", t, t.budget.is_some()));
+        settings.extend(described("classification", t, t.recipe.budget.is_some()));
         methods.push(("classification".to_owned(), classification_words(t)));
-        if t.report_on == ReportOn::Val {
+        if t.recipe.report_on == ReportOn::Val {
             warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
         if t.trainable_parameters > 0 && t.weights.as_os_str().is_empty() {
@@ -152,8 +152,8 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
         limits.push(format!("Synthetic images that are made from masks have those of training patients{moved}: there is no new anatomy in them."));
     }
     let tasks = [
-        spec.tasks.segmentation.as_ref().map(|t| t.budget.is_some()),
-        spec.tasks.classification.as_ref().map(|t| t.budget.is_some()),
+        spec.tasks.segmentation.as_ref().map(|t| t.recipe.budget.is_some()),
+        spec.tasks.classification.as_ref().map(|t| t.recipe.budget.is_some()),
     ];
     if arms().next().is_some() && tasks.contains(&Some(true)) {
         let copies = match spec.arms.iter().any(|arm| arm.control.is_some()) {
@@ -226,9 +226,9 @@ fn segmentation_words(t: &experiment::Segmentation) -> String {
     format!(
         "MONAI's U-Net from random weights, channels {}; images resized to {size} × {size} px whatever their shape, grey values scaled to −1 to 1; {loss}; Adam, {}; {}",
         t.channels.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
-        rate_words(t.learning_rate, t.final_learning_rate, t.warmup_steps, t.schedule, t.batch_size),
-        augment_words(&t.augment),
-        size = t.image_size,
+        rate_words(&t.recipe),
+        augment_words(&t.recipe.augment),
+        size = t.recipe.image_size,
     )
 }
 
@@ -242,14 +242,16 @@ fn classification_words(t: &experiment::Classification) -> String {
         t.label.classes().join(", "),
         t.momentum,
         t.weight_decay,
-        rate_words(t.learning_rate, t.final_learning_rate, t.warmup_steps, t.schedule, t.batch_size),
-        augment_words(&t.augment),
-        size = t.image_size,
+        rate_words(&t.recipe),
+        augment_words(&t.recipe.augment),
+        size = t.recipe.image_size,
     )
 }
 
-fn rate_words(from: f64, to: f64, warmup: usize, schedule: experiment::Schedule, batch: usize) -> String {
-    let way = match schedule {
+fn rate_words(recipe: &experiment::TrainingRecipe) -> String {
+    let (from, to) = (recipe.learning_rate, recipe.final_learning_rate);
+    let (warmup, batch) = (recipe.warmup_steps, recipe.batch_size);
+    let way = match recipe.schedule {
         experiment::Schedule::Constant => format!("learning rate {from}"),
         experiment::Schedule::Cosine => {
             format!("learning rate from {from} to {to} by half a cosine, epoch by epoch")

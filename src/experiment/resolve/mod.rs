@@ -3,20 +3,17 @@
 mod arms;
 mod generators;
 mod measure;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::HashSet, path::Path};
 
 use super::{
-    Budget, Classification, Data, DataSection, Experiment, ExperimentSpec, Freeze, HeldOut, Mix, Phantom,
-    Report, ReportOn, ResolvedSpec, Schedule, Segmentation, Source, Split, SplitScheme, Tasks, TranslateUnit,
-    read::Origin,
+    Data, DataSection, Experiment, ExperimentSpec, HeldOut, Mix, Phantom, Report, ReportOn, ResolvedSpec,
+    Source, Split, SplitScheme, Tasks, read::Origin,
 };
-use crate::{
-    error::{Error, Result},
-    vocabulary::Precision,
-};
+use crate::error::{Error, Result};
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
 pub fn resolve(spec: ExperimentSpec) -> Result<ResolvedSpec> {
@@ -49,20 +46,8 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
         }
     }
     let tasks = Tasks {
-        segmentation: segmentation
-            .map(|typed| {
-                check.epochs_or_budget("segmentation", typed.epochs, typed.budget.flatten())?;
-                let preset = Segmentation::preset(typed.preset.unwrap_or_default());
-                check_segmentation(budgeted!(typed.over(preset)), &check)
-            })
-            .transpose()?,
-        classification: classification
-            .map(|typed| {
-                check.epochs_or_budget("classification", typed.epochs, typed.budget.flatten())?;
-                let preset = Classification::preset(typed.preset.unwrap_or_default());
-                check_classification(budgeted!(typed.over(preset)), &check)
-            })
-            .transpose()?,
+        segmentation: segmentation.map(|typed| tasks::segmentation(typed, &check)).transpose()?,
+        classification: classification.map(|typed| tasks::classification(typed, &check)).transpose()?,
     };
     if tasks.segmentation.is_some() && tasks.classification.is_none() {
         for arm in &arms {
@@ -76,14 +61,13 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             ));
         }
     }
-    let length = |budget: Option<Budget>, epochs: usize| budget.map_or(epochs, |budget| budget.steps);
-    let lengths = [
-        tasks.segmentation.as_ref().map(|t| ("segmentation", length(t.budget, t.epochs))),
-        tasks.classification.as_ref().map(|t| ("classification", length(t.budget, t.epochs))),
+    let recipes = [
+        tasks.segmentation.as_ref().map(|t| ("segmentation", &t.recipe)),
+        tasks.classification.as_ref().map(|t| ("classification", &t.recipe)),
     ];
     if let (Some(arm), Some((task, _))) = (
         arms.iter().find(|arm| arm.mix == Mix::Pretrain),
-        lengths.into_iter().flatten().find(|(_, length)| *length < 2),
+        recipes.into_iter().flatten().find(|(_, recipe)| recipe.length() < 2),
     ) {
         return Err(check.fault(
             &format!("tasks.{task}"),
@@ -102,8 +86,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
     }
     let measure = measure::resolve(spec.measure, &generators, &check)?;
     let data = data(spec.data, &check)?;
-    let tested = tasks.segmentation.as_ref().is_some_and(|t| t.report_on == ReportOn::Test)
-        || tasks.classification.as_ref().is_some_and(|t| t.report_on == ReportOn::Test);
+    let tested = recipes.into_iter().flatten().any(|(_, recipe)| recipe.report_on == ReportOn::Test);
     if data.split.test_from == HeldOut::None && tested {
         return Err(check.fault(
             "data.test_from",
@@ -136,20 +119,6 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Who types epochs beside a budget would wait for a training of another length. A budget by `--set` takes the
-    /// place of the file's epochs.
-    fn epochs_or_budget(&self, task: &str, epochs: Option<usize>, budget: Option<Budget>) -> Result<()> {
-        let key = |name: &str| format!("tasks.{task}.{name}");
-        let (Some(1..), Some(budget)) = (epochs, budget) else { return Ok(()) };
-        if self.origin.sets_within(&key("budget")) && !self.origin.sets_within(&key("epochs")) {
-            return Ok(());
-        }
-        let problem = format!("the budget of {} steps says how long it trains", budget.steps);
-        let help =
-            format!("remove `epochs` or `budget`; another budget: --set {}=STEPS", key("budget.steps"));
-        Err(self.fault(&key("epochs"), &problem, &help))
-    }
-
     fn fault(&self, key: &str, problem: &str, help: &str) -> Error {
         self.origin.place(key, Error::input(format!("`{key}`: {problem}")).help(help))
     }
@@ -326,136 +295,4 @@ fn split(scheme: SplitScheme, typed: &DataSection, check: &Check) -> Result<Spli
         fold,
         seed: typed.split_seed.unwrap_or(0),
     })
-}
-
-/// Steps take the place of epochs.
-macro_rules! budgeted {
-    ($task:expr) => {{
-        let mut task = $task;
-        if let Some(budget) = task.budget {
-            task.budget = Some(budget.resolved());
-            task.epochs = 0;
-            // Arms with other numbers of images have other epochs: at the same step all have the same rate.
-            if task.schedule == Schedule::Cosine {
-                task.schedule = Schedule::CosinePerStep;
-            }
-        }
-        task
-    }};
-}
-use budgeted;
-
-/// What both tasks have.
-macro_rules! check_common {
-    ($task:literal, $t:expr, $check:expr) => {{
-        let range = |field: &str, value: f64, low: f64, high: f64| {
-            $check.range(&format!("tasks.{}.{field}", $task), value, low, high)
-        };
-        range("image_size", $t.image_size as f64, 32.0, 1024.0)?;
-        if $t.precision == Precision::F16 {
-            let key = format!("tasks.{}.precision", $task);
-            return Err($check.fault(&key, "tasks are not trained in f16", "use \"f32\" or \"bf16\""));
-        }
-        match $t.budget {
-            None => range("epochs", $t.epochs as f64, 1.0, 1e6)?,
-            Some(budget) => {
-                range("budget.steps", budget.steps as f64, 1.0, 1e8)?;
-                range("budget.validate_every", budget.validate_every as f64, 1.0, 1e8)?;
-            }
-        }
-        range("batch_size", $t.batch_size as f64, 1.0, 4096.0)?;
-        range("learning_rate", $t.learning_rate, 1e-9, 10.0)?;
-        range("final_learning_rate", $t.final_learning_rate, 0.0, 10.0)?;
-        range("warmup_steps", $t.warmup_steps as f64, 0.0, 1e7)?;
-        range("validate_every", $t.validate_every as f64, 1.0, 1e6)?;
-        let a = &$t.augment;
-        let pixels = a.translate_unit == TranslateUnit::Pixels;
-        range("augment.rotate", a.rotate, 0.0, 180.0)?;
-        range("augment.translate", a.translate, 0.0, if pixels { 1024.0 } else { 1.0 })?;
-        range("augment.scale", a.scale, 0.0, 0.9)?;
-        range("augment.shear", a.shear, 0.0, 80.0)?;
-        range("augment.brightness", a.brightness, 0.0, 1.0)?;
-        range("augment.contrast", a.contrast, 0.0, 1.0)?;
-    }};
-}
-
-fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation> {
-    check_common!("segmentation", task, check);
-    let fault = |field: &str, problem: &str, help: &str| {
-        Err(check.fault(&format!("tasks.segmentation.{field}"), problem, help))
-    };
-    if task.class_weights.len() != crate::manifest::CLASSES
-        || task.class_weights.iter().any(|w| !w.is_finite() || *w < 0.0)
-        || task.class_weights.iter().sum::<f64>() <= 0.0
-    {
-        return fault(
-            "class_weights",
-            "four weights are needed, none below 0",
-            "background, endocardium, myocardium, atrium: [0.05, 0.25, 0.35, 0.35]",
-        );
-    }
-    if task.channels.len() < 2 || task.channels.iter().any(|c| !(1..=4096).contains(c)) {
-        return fault(
-            "channels",
-            "at least two levels of 1 to 4096 channels are needed",
-            "[16, 32, 64, 128]",
-        );
-    }
-    let factor = 1usize.checked_shl(task.channels.len() as u32 - 1).unwrap_or(usize::MAX);
-    if !task.image_size.is_multiple_of(factor) || task.image_size / factor < 2 {
-        return fault(
-            "image_size",
-            &format!(
-                "{} cannot be halved {} times by this network",
-                task.image_size,
-                task.channels.len() - 1
-            ),
-            &format!("use a multiple of {factor} from {} on, or fewer `channels`", factor.saturating_mul(2)),
-        );
-    }
-    Ok(task)
-}
-
-fn check_classification(task: Classification, check: &Check) -> Result<Classification> {
-    check_common!("classification", task, check);
-    let fault = |field: &str, problem: &str, help: &str| {
-        Err(check.fault(&format!("tasks.classification.{field}"), problem, help))
-    };
-    if task.models.is_empty() {
-        return fault("models", "the list is empty", "write models = [\"resnet18\"]");
-    }
-    for (i, model) in task.models.iter().enumerate() {
-        let field = format!("models.{i}");
-        if task.models[..i].contains(model) {
-            return fault(&field, &format!("{model} is listed twice"), "list each model once");
-        }
-        let least = model.smallest_side();
-        if task.image_size < least {
-            let problem = format!("{} is too small for {model}", task.image_size);
-            return fault("image_size", &problem, &format!("choose a value from {least} to 1024"));
-        }
-    }
-    check.range("tasks.classification.momentum", task.momentum, 0.0, 0.9999)?;
-    check.range("tasks.classification.weight_decay", task.weight_decay, 0.0, 1.0)?;
-    if task.freeze == Freeze::Exact && task.trainable_parameters == 0 {
-        return fault(
-            "freeze",
-            "\"exact\" has no budget to keep: with trainable_parameters = 0 everything is trained",
-            "set trainable_parameters, to 2_000_000 for instance, or leave out freeze",
-        );
-    }
-    if task.weights.is_file() && task.models.len() > 1 {
-        let files: Vec<String> = task.models.iter().map(|model| format!("{model}.safetensors")).collect();
-        let problem = format!("{} is one file for {} models", task.weights.display(), task.models.len());
-        return fault("weights", &problem, &format!("name a folder that holds {}", files.join(", ")));
-    }
-    let mut files = task.models.iter().filter_map(|model| task.weights_of(*model));
-    if let Some(file) = files.find(|file| !file.is_file()) {
-        return fault(
-            "weights",
-            &format!("there is no file {}", file.display()),
-            "a torchvision state_dict as safetensors; leave it out to train from scratch",
-        );
-    }
-    Ok(task)
 }

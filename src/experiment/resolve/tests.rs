@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Generator, GeneratorPreset, Measure, Preset, load, parse};
+use super::super::{
+    Classification, Generator, GeneratorPreset, Measure, Preset, Schedule, Segmentation, load, parse,
+};
 use super::*;
 use crate::vocabulary::Mode;
 
@@ -21,11 +23,11 @@ fn message(text: &str, sets: &[&str]) -> String {
 #[test]
 fn defaults_are_filled_in_and_the_preset_gives_the_faults() {
     let spec = resolve(parse(SMALL, Path::new("s"), &[]).unwrap()).unwrap();
-    let task = spec.tasks.segmentation.unwrap();
+    let task = spec.tasks.segmentation.unwrap().recipe;
     assert_eq!((task.epochs, task.batch_size, task.shuffle), (3, 4, true));
     let sets = ["tasks.segmentation.preset=paper-code".to_owned(), "tasks.segmentation.shuffle=true".into()];
     let spec = resolve(parse(SMALL, Path::new("s"), &sets).unwrap()).unwrap();
-    let task = spec.tasks.segmentation.unwrap();
+    let task = spec.tasks.segmentation.unwrap().recipe;
     assert!(task.shuffle && task.augment.nearest_images && task.epochs == 3);
 }
 
@@ -81,7 +83,13 @@ fn a_resolved_generator_resolves_to_itself_key_by_key_in_one_order() {
 fn with_a_budget_arms_of_any_size_have_the_same_rate_at_the_same_step() {
     let schedule = |task: &str| {
         let text = format!("[data]\nsource = \"phantom\"\n\n[tasks.segmentation]\n{task}\n");
-        resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap().tasks.segmentation.unwrap().schedule
+        resolve(parse(&text, Path::new("s"), &[]).unwrap())
+            .unwrap()
+            .tasks
+            .segmentation
+            .unwrap()
+            .recipe
+            .schedule
     };
     assert_eq!(schedule(""), Schedule::Cosine);
     assert_eq!(schedule("budget = { steps = 9 }"), Schedule::CosinePerStep);
@@ -93,7 +101,7 @@ fn a_budget_by_set_takes_the_place_of_the_files_epochs() {
     let sets = ["tasks.segmentation.budget.steps=50".to_owned()];
     let spec = parse(SMALL, Path::new("s"), &sets).unwrap();
     let origin = Origin { file: Path::new("s"), text: SMALL, sets: &sets };
-    let task = resolve_in(spec, "s", &origin).unwrap().tasks.segmentation.unwrap();
+    let task = resolve_in(spec, "s", &origin).unwrap().tasks.segmentation.unwrap().recipe;
     assert_eq!((task.epochs, task.budget.unwrap().steps), (0, 50));
 }
 

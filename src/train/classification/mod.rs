@@ -5,11 +5,11 @@ use std::path::Path;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    Features, Length, Loader, Recipe, Rule, Score, Setting, Target, Task, TaskData, fit, freeze::freeze,
-    schedule::LearningRate,
+    FrozenFeatures, Loader, Target, TaskData, TrainingContext, TrainingTask, UpdateRule, ValidationScore,
+    fit, freeze::freeze,
 };
 use crate::{
-    augment::{self, AugmentRange},
+    augment,
     error::Result,
     experiment::{Classification, Freeze},
     nn::{
@@ -23,28 +23,33 @@ use crate::{
 
 struct ClassificationTask<'a> {
     net: Classifier,
+    update_rule: UpdateRule,
     seed: u64,
     hold_frozen_norms: bool,
-    /// How many layers the loaders' features have behind them.
-    done: Done,
+    skipped: SkippedLayers,
     val_labels: &'a [usize],
 }
 
-struct Done {
+/// How many layers each loader's features have passed already.
+struct SkippedLayers {
     train: usize,
     val: usize,
 }
 
-impl Task for ClassificationTask<'_> {
+impl TrainingTask for ClassificationTask<'_> {
+    fn update_rule(&self) -> UpdateRule {
+        self.update_rule
+    }
+
     fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor {
-        let (done, mode) = match step {
+        let (skipped, mode) = match step {
             Some(step) => {
                 let (seed, hold_frozen_norms) = (self.seed, self.hold_frozen_norms);
-                (self.done.train, Mode::Train(Step { seed, step, hold_frozen_norms }))
+                (self.skipped.train, Mode::Train(Step { seed, step, hold_frozen_norms }))
             }
-            None => (self.done.val, Mode::Eval),
+            None => (self.skipped.val, Mode::Eval),
         };
-        self.net.forward_from(done, images, mode)
+        self.net.forward_from(skipped, images, mode)
     }
 
     fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
@@ -52,7 +57,7 @@ impl Task for ClassificationTask<'_> {
         Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, none, Reduction::Mean, -100, 0.0)?)
     }
 
-    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<Score>> {
+    fn score(&self, logits: Vec<Tensor>) -> Result<Vec<ValidationScore>> {
         let predicted: Vec<i64> = Tensor::cat(&logits, 0).argmax(1, false).try_into()?;
         let right = predicted.iter().zip(self.val_labels).filter(|(p, l)| **p == **l as i64).count();
         let accuracy = right as f64 / self.val_labels.len() as f64;
@@ -65,9 +70,10 @@ pub fn channels(settings: &Classification) -> [augment::Normalise; 3] {
     if settings.imagenet_normalise { augment::IMAGENET } else { [augment::HALF[0]; 3] }
 }
 
-/// The weights that training begins with. From a checkpoint, a last layer of other classes is a new
-/// `torch.nn.Linear`, as who fine-tunes in PyTorch puts one there; from scratch it is as torchvision draws it.
-fn start(vs: &VarStore, backbone: Backbone, checkpoint: Option<&Path>, seed: u64) -> Result<()> {
+/// Sets the weights that training begins with. Where a checkpoint's last layer has other classes, a new
+/// `torch.nn.Linear` takes its place, as is usual when fine-tuning in PyTorch. From scratch the weights are drawn
+/// as torchvision draws them.
+fn initialise(vs: &VarStore, backbone: Backbone, checkpoint: Option<&Path>, seed: u64) -> Result<()> {
     match checkpoint {
         Some(file) => {
             init::fill(vs, seed, None);
@@ -88,12 +94,12 @@ pub fn classification(
     checkpoint: Option<&Path>,
     data: &TaskData,
     seed: u64,
-    setting: &Setting,
+    context: &TrainingContext,
 ) -> Result<()> {
-    let vs = VarStore::new(setting.device);
+    let vs = VarStore::new(context.device);
     let mut net = backbone.build(&vs.root(), Label::classes(settings.label).len())?;
-    start(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))?;
-    setting.take_up(&vs)?;
+    initialise(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))?;
+    context.load_start(&vs)?;
     let freezes = settings.trainable_parameters > 0;
     if freezes {
         freeze(&vs, settings.trainable_parameters, settings.freeze);
@@ -105,45 +111,33 @@ pub fn classification(
     let loader = |samples, labels| Loader {
         samples,
         target: Target::Labels(labels),
-        batch_size: settings.batch_size,
+        batch_size: settings.recipe.batch_size,
         channels: &channels,
         seed,
-        device: setting.device,
+        device: context.device,
         features: None,
     };
     let (mut train, mut val) = (loader(&data.train, &train_labels), loader(&data.val, &val_labels));
-    let s = settings;
-    let length = Length::of(s.budget, s.epochs, s.validate_every, train.steps());
-    let augment = AugmentRange::of(&s.augment);
-    // What held layers give for an image that is not augmented is computed once.
+    // The output of held layers for an image that is not augmented is computed once.
     let once = |loader: &Loader, always_the_same: bool| match held > 0 && always_the_same {
-        true => Features::of(loader, |images| net.held_features(images)),
+        true => FrozenFeatures::of(loader, |images| net.held_features(images)),
         false => Ok(None),
     };
-    let (train_features, val_features) = (once(&train, augment.is_none())?, once(&val, true)?);
+    let (train_features, val_features) = (once(&train, !settings.recipe.augment.enabled)?, once(&val, true)?);
     (train.features, val.features) = (train_features.as_ref(), val_features.as_ref());
-    let done = Done {
+    let skipped = SkippedLayers {
         train: if train.features.is_some() { held } else { 0 },
         val: if val.features.is_some() { held } else { 0 },
     };
-    let task = ClassificationTask { net, seed, hold_frozen_norms: holds, done, val_labels: &val_labels };
-    let recipe = Recipe {
-        length,
-        rate: LearningRate {
-            schedule: s.schedule,
-            start: s.learning_rate,
-            end: s.final_learning_rate,
-            warmup_steps: s.warmup_steps,
-            steps: length.steps as usize,
-            steps_per_epoch: train.steps(),
-        },
-        rule: Rule::Sgd { momentum: s.momentum, weight_decay: s.weight_decay },
-        precision: s.precision,
-        shuffle: s.shuffle,
-        augment,
-        val_loss_starts_from_train: s.val_loss_starts_from_train,
+    let task = ClassificationTask {
+        net,
+        update_rule: UpdateRule::Sgd { momentum: settings.momentum, weight_decay: settings.weight_decay },
+        seed,
+        hold_frozen_norms: holds,
+        skipped,
+        val_labels: &val_labels,
     };
-    fit(&vs, &task, &recipe, &train, &val, setting)
+    fit(&vs, &task, &settings.recipe, &train, &val, context)
 }
 
 #[cfg(test)]

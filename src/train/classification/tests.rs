@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    experiment::Preset,
+    experiment::{Augment, Preset, TrainingRecipe},
     manifest::Row,
     nn::tensor_file::TensorFile,
-    progress::Progress,
+    observer::Unobserved,
     results::TrainSummary,
     samples::Samples,
     train::{CURVES, SUMMARY, WEIGHTS},
@@ -39,28 +39,33 @@ fn settings(trainable_parameters: usize, freeze: Freeze, augmented: bool) -> Cla
     Classification {
         trainable_parameters,
         freeze,
-        image_size: SIZE,
-        epochs: 2,
-        batch_size: 4,
-        augment: crate::experiment::Augment { enabled: augmented, ..base.augment },
+        recipe: TrainingRecipe {
+            image_size: SIZE,
+            epochs: 2,
+            batch_size: 4,
+            augment: Augment { enabled: augmented, ..base.recipe.augment },
+            ..base.recipe
+        },
         ..base
     }
 }
 
-/// Trains; goes on from the checkpoint in `dir`, if there is one.
+fn in_precision(precision: Precision, settings: Classification) -> Classification {
+    Classification { recipe: TrainingRecipe { precision, ..settings.recipe }, ..settings }
+}
+
+/// Trains; continues from the checkpoint in `dir`, if there is one.
 fn train(settings: &Classification, dir: &Path) {
-    let (data, progress) = (TaskData { train: samples(6), val: samples(4) }, Progress::new(true));
-    let setting = Setting {
+    let data = TaskData { train: samples(6), val: samples(4) };
+    let context = TrainingContext {
         device: tch::Device::Cpu,
         out: dir,
         checkpoints: &dir.join("checkpoint"),
         checkpoint_every: 0.0,
         start: None,
-        progress: &progress,
-        label: "",
-        lap: &|| {},
+        observer: &Unobserved,
     };
-    classification(settings, BACKBONE, None, &data, 5, &setting).unwrap();
+    classification(settings, BACKBONE, None, &data, 5, &context).unwrap();
 }
 
 fn bytes(dir: &Path, file: &str) -> Vec<u8> {
@@ -77,11 +82,12 @@ fn a_training_goes_on_with_the_same_masks_whatever_is_frozen() {
         settings(0, Freeze::Reference, true),
         settings(2_000_000, Freeze::Reference, true),
         settings(2_000_000, Freeze::Exact, true),
-        Classification { precision: Precision::Bf16, ..settings(2_000_000, Freeze::Exact, false) },
+        in_precision(Precision::Bf16, settings(2_000_000, Freeze::Exact, false)),
     ] {
         let [calm, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         train(&settings, calm.path());
-        train(&Classification { epochs: 1, ..settings.clone() }, stopped.path());
+        let one_epoch = TrainingRecipe { epochs: 1, ..settings.recipe.clone() };
+        train(&Classification { recipe: one_epoch, ..settings.clone() }, stopped.path());
         let after_one = bytes(stopped.path(), CURVES);
         train(&settings, stopped.path());
         assert_ne!(bytes(stopped.path(), CURVES), after_one);
@@ -103,7 +109,7 @@ fn weights_hold_the_frozen_parameters_as_they_were_and_the_summary_counts_what_i
         (Freeze::Exact, 1_997_970, Precision::Bf16),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        train(&Classification { precision, ..settings(2_000_000, freeze, true) }, dir.path());
+        train(&in_precision(precision, settings(2_000_000, freeze, true)), dir.path());
         let summary = summary(dir.path());
         assert_eq!((summary.parameters, summary.trainable), (4_010_110, trained));
         let file = TensorFile::open(&dir.path().join(WEIGHTS)).unwrap();
@@ -135,8 +141,8 @@ fn a_last_layer_of_other_classes_is_a_new_linear_one() {
     crate::nn::tensor_file::write(&file, &variables).unwrap();
     let greatest = |vs: &VarStore| vs.variables()["classifier.1.weight"].abs().max().double_value(&[]);
     let (tuned, scratch) = (net(2), net(2));
-    start(&tuned, BACKBONE, Some(&file), 5).unwrap();
-    start(&scratch, BACKBONE, None, 5).unwrap();
+    initialise(&tuned, BACKBONE, Some(&file), 5).unwrap();
+    initialise(&scratch, BACKBONE, None, 5).unwrap();
     let bounds = [1.0 / 1280f64.sqrt(), 1.0 / 2f64.sqrt()];
     for (vs, bound) in [&tuned, &scratch].into_iter().zip(bounds) {
         assert!((0.9 * bound..=1.001 * bound).contains(&greatest(vs)), "{} for {bound}", greatest(vs));
@@ -164,7 +170,7 @@ fn held_features_stand_for_the_images() {
         device: tch::Device::Cpu,
         features: None,
     };
-    let features = Features::of(&images, |images| net.held_features(images)).unwrap().unwrap();
+    let features = FrozenFeatures::of(&images, |images| net.held_features(images)).unwrap().unwrap();
     let cached = Loader { features: Some(&features), ..images };
     let step = Step { seed: 1, step: 2, hold_frozen_norms: true };
     for mode in [Mode::Eval, Mode::Train(step)] {
@@ -184,5 +190,5 @@ fn held_features_stand_for_the_images() {
         }
     }
     // More than a number a pixel is not kept.
-    assert!(Features::of(&images, Tensor::shallow_clone).unwrap().is_none());
+    assert!(FrozenFeatures::of(&images, Tensor::shallow_clone).unwrap().is_none());
 }

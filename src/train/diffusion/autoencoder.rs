@@ -8,7 +8,7 @@ use tch::{Kind, Tensor, nn::VarStore};
 
 use super::{
     batches::{Batch, Batches},
-    fit::{Objective, Place, Recipe, fit},
+    fit::{LoopContext, Objective, Recipe, fit},
     networks::laid_out,
     remove_folder,
 };
@@ -22,7 +22,7 @@ use crate::{
     },
     pipeline::folder_write::write_part,
     random,
-    train::{Setting, TaskData, parameters::Parameters},
+    train::{TaskData, TrainingContext, parameters::Parameters},
 };
 
 /// Weight of the Kullback-Leibler term, per latent value.
@@ -56,7 +56,7 @@ pub(super) fn train(
     data: &TaskData,
     seed: u64,
     work: &Path,
-    setting: &Setting,
+    context: &TrainingContext,
 ) -> Result<PathBuf> {
     let to = work.join("vae");
     if to.is_dir() {
@@ -72,7 +72,7 @@ pub(super) fn train(
         mid_block_add_attention: false,
         ..AutoencoderKLConfig::default()
     };
-    let vs = VarStore::new(setting.device);
+    let vs = VarStore::new(context.device);
     let vae = AutoencoderKL::new(&vs.root(), &config)?;
     init::fill(&vs, random::seed(seed, "autoencoder", &[]), None);
     let side = settings.image_size as i64 / config.size_factor();
@@ -87,7 +87,7 @@ pub(super) fn train(
         noise: [settings.networks.latent_channels, side, side],
         posterior: false,
         seed: random::seed(seed, "autoencoder batches", &[]),
-        device: setting.device,
+        device: context.device,
     };
     let recipe = Recipe {
         steps: settings.networks.autoencoder_steps as u64,
@@ -102,22 +102,20 @@ pub(super) fn train(
         validate_every: 0,
         grid_every: 0,
     };
-    let label = format!("{}: autoencoder", setting.label);
-    let bar = setting.progress.bar(recipe.steps, label, "steps");
     let checkpoints = work.join("autoencoder");
-    let place = Place {
+    let of_loop = LoopContext {
         checkpoints: &checkpoints,
-        checkpoint_every: setting.checkpoint_every,
-        bar: &bar,
-        bar_from: 0,
+        checkpoint_every: context.checkpoint_every,
+        observer: context.observer,
+        phase: "autoencoder",
+        total: recipe.steps,
+        before: 0,
         name: "autoencoder",
-        say: &|text| setting.progress.line(text),
-        lap: &|| {},
     };
     let mut parameters = Parameters::new(vs.variables(), settings.training.precision)?;
     let objective = Reconstruction { vae: &vae };
     let (weights, curves) =
-        fit(&objective, &mut parameters, &recipe, &train, None, &mut |_, _| Ok(()), &place)?;
+        fit(&objective, &mut parameters, &recipe, &train, None, &mut |_, _| Ok(()), &of_loop)?;
     // Diffusion wants latents of unit spread.
     let config = AutoencoderKLConfig {
         scaling_factor: 1.0 / spread(&objective, &train, parameters.kind())?,

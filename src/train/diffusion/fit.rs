@@ -10,11 +10,11 @@ use super::batches::{Batch, Batches};
 use crate::{
     error::{Error, Result},
     experiment::GeneratorSchedule,
-    progress::Bar,
+    observer::Observer,
     results::CurvePoint,
     train::{
         checkpoint::Checkpoint,
-        optimizer::{Optimizer, Rule},
+        optimizer::{Optimizer, UpdateRule},
         parameters::{Parameters, Snapshot},
     },
     vocabulary::Precision,
@@ -68,9 +68,9 @@ impl Recipe {
     }
 }
 
-/// Where training stands between two steps.
+/// A generator's training between two steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Standing {
+struct DiffusionState {
     step: u64,
     /// Steps of the optimizer: f16 leaves some out.
     applied: u64,
@@ -88,19 +88,19 @@ const NOTE_EVERY: u64 = 25;
 /// Validation images, at most.
 pub(super) const VALIDATION_IMAGES: usize = 64;
 
-/// Where training goes on, and reports to.
-pub(super) struct Place<'a> {
+/// What the loop works with that is not in its recipe.
+pub(super) struct LoopContext<'a> {
     pub checkpoints: &'a Path,
-    /// Seconds between two checkpoints, at least.
+    /// The least number of seconds between two checkpoints.
     pub checkpoint_every: f64,
-    pub bar: &'a Bar,
-    /// Steps on the bar before this training.
-    pub bar_from: u64,
+    pub observer: &'a dyn Observer,
+    /// The observer's name for this training, its number of steps (of all models, where each class has its own), and
+    /// how many of them come before this model's.
+    pub phase: &'a str,
+    pub total: u64,
+    pub before: u64,
     /// In the curve's column `structure`.
     pub name: &'a str,
-    pub say: &'a dyn Fn(&str),
-    /// Called after each step, before validation.
-    pub lap: &'a dyn Fn(),
 }
 
 /// Weights to make images with, by name, f32.
@@ -118,23 +118,24 @@ pub(super) fn fit(
     train: &Batches,
     val: Option<&Batches>,
     grid: &mut dyn FnMut(Named, u64) -> Result<()>,
-    place: &Place,
+    context: &LoopContext,
 ) -> Result<(Named, Vec<CurvePoint>)> {
-    let rule = Rule::AdamW { weight_decay: recipe.weight_decay };
+    let rule = UpdateRule::AdamW { weight_decay: recipe.weight_decay };
     let mut optimizer = Optimizer::new(rule, &parameters.master);
     let scale = if recipe.precision == Precision::F16 { 65536.0 } else { 1.0 };
-    let mut standing = Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
+    let mut state = DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut ema = (recipe.ema > 0.0).then(|| parameters.snapshot());
-    let saved =
-        Checkpoint::<Standing>::read(place.checkpoints, &parameters.master).unwrap_or_else(|damage| {
-            (place.say)(&format!("training starts afresh: {damage}"));
+    let saved = Checkpoint::<DiffusionState>::read(context.checkpoints, &parameters.master).unwrap_or_else(
+        |damage| {
+            context.observer.note(&format!("training starts afresh: {damage}"));
             None
-        });
+        },
+    );
     if let Some(saved) = saved {
         parameters.restore(&saved.now)?;
-        optimizer.resume(&saved.moments, saved.standing.applied)?;
-        (standing, curves) = (saved.standing, saved.curves);
+        optimizer.resume(&saved.moments, saved.state.applied)?;
+        (state, curves) = (saved.state, saved.curves);
         if let (Some(ema), Some(kept)) = (&mut ema, saved.kept) {
             ema.master.f_copy_(&kept.master)?;
             ema.buffers = kept.buffers;
@@ -144,78 +145,80 @@ pub(super) fn fit(
         Some(val) if recipe.validate_every > 0 => val.fixed(VALIDATION_IMAGES)?,
         _ => Vec::new(),
     };
-    place.bar.resume_at(place.bar_from + standing.step);
+    context.observer.begin(context.phase, context.total, context.before + state.step);
     let epoch_images = train.samples.len() as u64;
     let step_images = recipe.accumulate * train.batch_size as u64;
     let mut micro = Micro::new(recipe.accumulate);
     let (mut written, mut took) = (Instant::now(), 0.0);
-    train.each(standing.step * recipe.accumulate, recipe.steps * recipe.accumulate, |batch| {
+    train.each(state.step * recipe.accumulate, recipe.steps * recipe.accumulate, |batch| {
         let loss = objective.loss(&batch, parameters.kind())?;
-        let factor = standing.scale / recipe.accumulate as f64;
+        let factor = state.scale / recipe.accumulate as f64;
         micro.add(parameters.gradient(&(&loss * factor))?, &loss);
         let Some((mut gradient, loss)) = micro.full() else { return Ok(()) };
         let loss = f64::try_from(loss)?;
         if !loss.is_finite() {
-            return Err(not_finite(&format!("the loss is {loss}"), standing.step + 1));
+            return Err(not_finite(&format!("the loss is {loss}"), state.step + 1));
         }
-        if apply_gradient(&mut gradient, recipe, &mut standing)? {
-            optimizer.step(&parameters.master, &gradient, recipe.rate(standing.step));
+        if apply_gradient(&mut gradient, recipe, &mut state)? {
+            optimizer.step(&parameters.master, &gradient, recipe.rate(state.step));
             parameters.refresh();
-            standing.applied += 1;
+            state.applied += 1;
         }
         if let Some(ema) = &mut ema {
-            let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(standing.step))?;
+            let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(state.step))?;
         }
-        (place.lap)();
-        standing.step += 1;
-        standing.loss_sum += loss;
-        standing.loss_count += 1;
-        let (step, last) = (standing.step, standing.step == recipe.steps);
+        context.observer.lap();
+        state.step += 1;
+        state.loss_sum += loss;
+        state.loss_count += 1;
+        let (step, last) = (state.step, state.step == recipe.steps);
         let mut note = |split: &str, metric: &str, value: f64| {
-            curves.push(CurvePoint {
+            let point = CurvePoint {
                 split: split.into(),
                 step,
                 epoch: (step * step_images) as f64 / epoch_images as f64,
-                structure: place.name.into(),
+                structure: context.name.into(),
                 metric: metric.into(),
                 value,
                 ..CurvePoint::default()
-            });
+            };
+            context.observer.curve_point(&point);
+            curves.push(point);
         };
         if step.is_multiple_of(NOTE_EVERY) || last {
-            let mean = standing.loss_sum / standing.loss_count as f64;
+            let mean = state.loss_sum / state.loss_count as f64;
             note("train", "loss", mean);
-            (standing.loss_sum, standing.loss_count) = (0.0, 0);
-            place.bar.message(format!("loss {mean:.4}"));
+            (state.loss_sum, state.loss_count) = (0.0, 0);
         }
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if !validation.is_empty() && due(recipe.validate_every) {
             let loss = with(parameters, ema.as_ref(), |p| validate(objective, &validation, p.kind()))?;
             note("val", "loss", loss);
-            (place.say)(&format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps));
+            let line = format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps);
+            context.observer.note(&line);
         }
         if due(recipe.grid_every) {
             grid(averaged(parameters, ema.as_ref()), step)?;
         }
-        place.bar.set(place.bar_from + step);
+        context.observer.advance(context.before + step);
         // A large network's checkpoint takes long: at most a twentieth of the time goes into it.
-        if written.elapsed().as_secs_f64() >= place.checkpoint_every.max(20.0 * took) || last {
+        if written.elapsed().as_secs_f64() >= context.checkpoint_every.max(20.0 * took) || last {
             let start = Instant::now();
             // A gradient can run over where the loss did not: the last good checkpoint is kept.
             if !f64::try_from(parameters.master.f_sum(Kind::Float)?)?.is_finite() {
                 return Err(not_finite("the weights are not finite", step));
             }
             let checkpoint = Checkpoint {
-                standing: standing.clone(),
+                state: state.clone(),
                 curves: std::mem::take(&mut curves),
                 now: parameters.snapshot(),
                 moments: optimizer.moments().iter().map(Tensor::shallow_clone).collect(),
                 kept: ema.take(),
             };
-            checkpoint.write(place.checkpoints)?;
+            checkpoint.write(context.checkpoints)?;
             (curves, ema) = (checkpoint.curves, checkpoint.kept);
             (written, took) = (Instant::now(), start.elapsed().as_secs_f64());
-            if place.checkpoint_every == 0.0 {
+            if context.checkpoint_every == 0.0 {
                 took = 0.0;
             }
         }
@@ -262,21 +265,21 @@ impl Micro {
 
 /// Takes f16's scale out of the gradient and limits its norm (`torch.nn.utils.clip_grad_norm_`). False:
 /// f16 ran over, the step is left out (`torch.amp.GradScaler`).
-fn apply_gradient(gradient: &mut Tensor, recipe: &Recipe, standing: &mut Standing) -> Result<bool> {
+fn apply_gradient(gradient: &mut Tensor, recipe: &Recipe, state: &mut DiffusionState) -> Result<bool> {
     let scaled = recipe.precision == Precision::F16;
     if scaled {
-        *gradient *= 1.0 / standing.scale;
+        *gradient *= 1.0 / state.scale;
     }
     if recipe.clip > 0.0 {
         let norm = gradient.f_norm()?;
         if scaled {
             if !f64::try_from(&norm)?.is_finite() {
-                (standing.scale, standing.good) = (standing.scale / 2.0, 0);
+                (state.scale, state.good) = (state.scale / 2.0, 0);
                 return Ok(false);
             }
-            standing.good += 1;
-            if standing.good == 2000 {
-                (standing.scale, standing.good) = (standing.scale * 2.0, 0);
+            state.good += 1;
+            if state.good == 2000 {
+                (state.scale, state.good) = (state.scale * 2.0, 0);
             }
         }
         // On the device: no waiting for the norm's value.
@@ -348,27 +351,27 @@ mod tests {
 
     #[test]
     fn a_long_gradient_is_shortened_and_a_short_one_is_not() {
-        let mut standing =
-            Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 1.0, good: 0 };
+        let mut state =
+            DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 1.0, good: 0 };
         let mut long = Tensor::from_slice(&[3.0f32, 4.0]);
-        assert!(apply_gradient(&mut long, &recipe(), &mut standing).unwrap());
+        assert!(apply_gradient(&mut long, &recipe(), &mut state).unwrap());
         assert!((f64::try_from(long.norm()).unwrap() - 1.0).abs() < 1e-6);
         let mut short = Tensor::from_slice(&[0.3f32, 0.4]);
-        apply_gradient(&mut short, &recipe(), &mut standing).unwrap();
+        apply_gradient(&mut short, &recipe(), &mut state).unwrap();
         assert!((f64::try_from(short.norm()).unwrap() - 0.5).abs() < 1e-6);
     }
 
     #[test]
     fn f16_leaves_out_a_step_that_ran_over_and_halves_its_scale() {
         let f16 = Recipe { precision: Precision::F16, ..recipe() };
-        let mut standing =
-            Standing { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 8.0, good: 1999 };
+        let mut state =
+            DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 8.0, good: 1999 };
         let mut over = Tensor::from_slice(&[f32::INFINITY, 1.0]);
-        assert!(!apply_gradient(&mut over, &f16, &mut standing).unwrap());
-        assert_eq!((standing.scale, standing.good), (4.0, 0));
-        standing.good = 1999;
+        assert!(!apply_gradient(&mut over, &f16, &mut state).unwrap());
+        assert_eq!((state.scale, state.good), (4.0, 0));
+        state.good = 1999;
         let mut fine = Tensor::from_slice(&[1.0f32, 0.0]);
-        assert!(apply_gradient(&mut fine, &f16, &mut standing).unwrap());
-        assert_eq!((standing.scale, fine.double_value(&[0])), (8.0, 0.25));
+        assert!(apply_gradient(&mut fine, &f16, &mut state).unwrap());
+        assert_eq!((state.scale, fine.double_value(&[0])), (8.0, 0.25));
     }
 }

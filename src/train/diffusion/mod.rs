@@ -19,10 +19,10 @@ use tch::{Device, Kind, Tensor};
 
 use self::{
     batches::{Batch, Batches},
-    fit::{Named, Objective, Place, Recipe, fit},
+    fit::{LoopContext, Named, Objective, Recipe, fit},
     networks::{Making, Networks},
 };
-use super::{CURVES, SUMMARY, Setting, TaskData, parameters::Parameters, write};
+use super::{CURVES, SUMMARY, TaskData, TrainingContext, parameters::Parameters, write};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
@@ -33,7 +33,6 @@ use crate::{
         schedulers::{PredictionType, Scheduler},
     },
     pipeline::space::{self, Space},
-    progress::Bar,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
@@ -59,9 +58,9 @@ pub fn diffusion(
     base: Option<&Path>,
     data: &TaskData,
     grid: &Grid,
-    setting: &Setting,
+    context: &TrainingContext,
 ) -> Result<()> {
-    if settings.training.precision == Precision::F16 && setting.device == Device::Cpu {
+    if settings.training.precision == Precision::F16 && context.device == Device::Cpu {
         return Err(Error::input("a generator is trained in f16 on CUDA alone")
             .help("set precision = \"f32\" (or \"bf16\"), or run with --device cuda"));
     }
@@ -76,10 +75,9 @@ pub fn diffusion(
         }
     }
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
-    let mut run = Run { settings, grid, setting, curves: Vec::new(), summary: GeneratorSummary::default() };
+    let mut run = Run { settings, grid, context, curves: Vec::new(), summary: GeneratorSummary::default() };
     if settings.has_model_per_class() {
         let total = settings.training.steps as u64 * all.len() as u64;
-        let bar = setting.progress.bar(total, setting.label, "steps");
         for (class, name) in all.iter().enumerate() {
             let of_class =
                 |samples: &Samples| samples.filtered(|row| class_of(row, Label::ViewPhase) == class);
@@ -88,28 +86,34 @@ pub fn diffusion(
             let base =
                 base.map(|dir| if dir.join(&folder).is_dir() { dir.join(&folder) } else { dir.to_owned() });
             let part =
-                Part { name, folder: &folder, class: Some(class), base, seed_index: class as u64, bar: &bar };
+                Part { name, folder: &folder, class: Some(class), base, seed_index: class as u64, total };
             run.part(&data, &part)?;
         }
     } else {
-        let bar = setting.progress.bar(settings.training.steps as u64, setting.label, "steps");
         let base = base.map(Path::to_owned);
-        let part = Part { name: "", folder: "", class: None, base, seed_index: 0, bar: &bar };
+        let part = Part {
+            name: "",
+            folder: "",
+            class: None,
+            base,
+            seed_index: 0,
+            total: settings.training.steps as u64,
+        };
         run.part(data, &part)?;
     }
-    let progress = setting.checkpoints.join("progress");
+    let progress = context.checkpoints.join("progress");
     if progress.is_dir() {
-        let to = setting.out.join("progress");
+        let to = context.out.join("progress");
         std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
         for entry in std::fs::read_dir(&progress).at_path(&progress, "cannot read the folder")?.flatten() {
             let place = to.join(entry.file_name());
             std::fs::copy(entry.path(), &place).at_path(&place, "cannot copy the picture")?;
         }
     }
-    write(&setting.out.join(CURVES), results::to_csv(&run.curves)?.as_bytes())?;
+    write(&context.out.join(CURVES), results::to_csv(&run.curves)?.as_bytes())?;
     let text = serde_json::to_string_pretty(&run.summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
-    write(&setting.out.join(SUMMARY), text.as_bytes())
+    write(&context.out.join(SUMMARY), text.as_bytes())
 }
 
 /// How many images are behind each point of the validation curve; where each class has its own model, of
@@ -129,7 +133,7 @@ pub fn validation_images(settings: &Generator, manifest: &Manifest) -> u64 {
 struct Run<'a> {
     settings: &'a Generator,
     grid: &'a Grid<'a>,
-    setting: &'a Setting<'a>,
+    context: &'a TrainingContext<'a>,
     curves: Vec<CurvePoint>,
     summary: GeneratorSummary,
 }
@@ -143,18 +147,19 @@ struct Part<'a> {
     class: Option<usize>,
     base: Option<PathBuf>,
     seed_index: u64,
-    bar: &'a Bar,
+    /// Steps of all models together.
+    total: u64,
 }
 
 impl Run<'_> {
     fn part(&mut self, data: &TaskData, part: &Part) -> Result<()> {
-        let (settings, setting) = (self.settings, self.setting);
+        let (settings, context) = (self.settings, self.context);
         let seed = random::seed(settings.seed, "generator", &[part.seed_index]);
         let checkpoints =
-            setting.checkpoints.join(if part.folder.is_empty() { "model" } else { part.folder });
+            context.checkpoints.join(if part.folder.is_empty() { "model" } else { part.folder });
         std::fs::create_dir_all(&checkpoints).at_path(&checkpoints, "cannot make the folder")?;
         let autoencoder = match settings.networks.image_space == ImageSpace::Latent && part.base.is_none() {
-            true => Some(autoencoder::train(settings, data, seed, &checkpoints, setting)?),
+            true => Some(autoencoder::train(settings, data, seed, &checkpoints, context)?),
             false => None,
         };
         let told = settings.mode == Mode::Unconditional && part.class.is_none();
@@ -178,7 +183,7 @@ impl Run<'_> {
             classes: if told { Label::ViewPhase.classes() } else { &[] },
             work: &checkpoints,
             kind: super::parameters::kind(settings.training.precision),
-            device: setting.device,
+            device: context.device,
             seed,
         };
         let networks = Networks::new(&making)?;
@@ -203,7 +208,7 @@ impl Run<'_> {
             noise: networks.latent,
             posterior: matches!(networks.space, Space::Latent(_)),
             seed,
-            device: setting.device,
+            device: context.device,
         };
         let val = Batches {
             samples: &data.val,
@@ -213,16 +218,16 @@ impl Run<'_> {
             ..train
         };
         let recipe = recipe(settings);
-        let place = Place {
+        let of_loop = LoopContext {
             checkpoints: &checkpoints,
-            checkpoint_every: setting.checkpoint_every,
-            bar: part.bar,
-            bar_from: part.seed_index * recipe.steps,
+            checkpoint_every: context.checkpoint_every,
+            observer: context.observer,
+            phase: "",
+            total: part.total,
+            before: part.seed_index * recipe.steps,
             name: part.name,
-            say: &|text| setting.progress.line(text),
-            lap: setting.lap,
         };
-        let pictures = setting.checkpoints.join("progress");
+        let pictures = context.checkpoints.join("progress");
         let mut grid = |weights: Named, step: u64| -> Result<()> {
             let folder = checkpoints.join("grid");
             remove_folder(&folder)?;
@@ -234,8 +239,8 @@ impl Run<'_> {
             remove_folder(&folder)
         };
         let val = (!data.val.is_empty()).then_some(&val);
-        let (weights, curves) = fit(&objective, &mut parameters, &recipe, &train, val, &mut grid, &place)?;
-        let to = setting.out.join(PIPELINE);
+        let (weights, curves) = fit(&objective, &mut parameters, &recipe, &train, val, &mut grid, &of_loop)?;
+        let to = context.out.join(PIPELINE);
         let to = if part.folder.is_empty() { to } else { to.join(part.folder) };
         networks.write(&making, &weights, &to)?;
         self.curves.extend(curves);

@@ -16,7 +16,7 @@ use crate::{
     },
     random,
     train::{
-        optimizer::{Optimizer, Rule},
+        optimizer::{Optimizer, UpdateRule},
         parameters::Parameters,
     },
     vocabulary::Precision,
@@ -168,7 +168,7 @@ fn tell_apart(
     let variables: HashMap<String, Tensor> =
         text_vs.variables().into_iter().chain(pooling(unet_vs)).collect();
     let parameters = Parameters::new(variables, Precision::F32)?;
-    let mut optimizer = Optimizer::new(Rule::AdamW { weight_decay: 0.0 }, &parameters.master);
+    let mut optimizer = Optimizer::new(UpdateRule::AdamW { weight_decay: 0.0 }, &parameters.master);
     for step in 0..STEPS {
         let mut rng = random::rng(seed, "prompts told apart", &[step]);
         let rows: Vec<i64> =

@@ -1,0 +1,114 @@
+//! How a network is trained, whatever its task is.
+
+use serde::{Deserialize, Serialize};
+
+use super::tasks::Augment;
+use crate::vocabulary::Precision;
+
+/// Where the settings that are not typed come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The paper's recipe with its faults mended.
+    #[default]
+    Corrected,
+    /// The paper's recipe as its code runs. It starts classifiers from ImageNet's weights, which `weights`
+    /// has to name, and its own split is `split = "diffecho"` with `test_from = "none"`.
+    PaperCode,
+}
+
+/// Training by optimizer steps in place of epochs, so that every arm gets as many, however many images it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    pub steps: usize,
+    /// Steps between two validations; 0, the default: a twentieth of `steps`.
+    #[serde(default)]
+    pub validate_every: usize,
+}
+
+impl Budget {
+    /// Validations have a number of their own from here on.
+    fn resolved(self) -> Self {
+        let every = if self.validate_every == 0 { self.steps.div_ceil(20) } else { self.validate_every };
+        Self { validate_every: every, ..self }
+    }
+}
+
+/// How the learning rate goes from `learning_rate` to `final_learning_rate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    Constant,
+    /// Half a cosine over all epochs, set at the start of each epoch.
+    Cosine,
+    /// Half a cosine over all epochs, set at each optimizer step.
+    CosinePerStep,
+    /// Fault: the period is counted in epochs but the schedule is stepped per batch, so that the rate
+    /// swings up and down many times.
+    CosinePeriodInEpochsSteppedPerBatch,
+}
+
+/// The patients whose figures are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportOn {
+    Test,
+    /// Fault: the patients that the checkpoint was chosen on.
+    Val,
+}
+
+/// The settings that every task has. In the TOML they stand among the task's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingRecipe {
+    pub preset: Preset,
+    /// Pixels; images are resized to a square of this side.
+    pub image_size: usize,
+    /// 0 where there is a `budget`.
+    pub epochs: usize,
+    /// `{ steps = N }` in place of `epochs`.
+    pub budget: Option<Budget>,
+    pub batch_size: usize,
+    /// The optimizer's rate at the start.
+    pub learning_rate: f64,
+    /// The rate at the end of the schedule.
+    pub final_learning_rate: f64,
+    pub schedule: Schedule,
+    /// Optimizer steps over which the rate rises from almost 0 to the schedule's; 0: none.
+    pub warmup_steps: usize,
+    /// Epochs between validations (the last epoch is always validated).
+    pub validate_every: usize,
+    pub precision: Precision,
+    pub shuffle: bool,
+    /// Fault when true: the validation loss is summed on top of the epoch's training loss.
+    pub val_loss_starts_from_train: bool,
+    pub report_on: ReportOn,
+    pub augment: Augment,
+}
+
+impl TrainingRecipe {
+    /// With a budget, steps take the place of epochs.
+    pub(super) fn budgeted(self) -> Self {
+        let Some(budget) = self.budget else { return self };
+        Self {
+            budget: Some(budget.resolved()),
+            epochs: 0,
+            // Arms with other numbers of images have other epochs: at the same step all have the same rate.
+            schedule: match self.schedule {
+                Schedule::Cosine => Schedule::CosinePerStep,
+                other => other,
+            },
+            ..self
+        }
+    }
+
+    /// The faults of the paper's code that both tasks have, but for those of augmentation.
+    pub(super) fn with_paper_faults(&self) -> Self {
+        Self { shuffle: false, val_loss_starts_from_train: true, report_on: ReportOn::Val, ..self.clone() }
+    }
+
+    /// How long it trains, in steps or in epochs.
+    pub(super) fn length(&self) -> usize {
+        self.budget.map_or(self.epochs, |budget| budget.steps)
+    }
+}
