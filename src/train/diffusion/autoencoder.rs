@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor, nn::VarStore};
 
 use super::{
-    batches::{Batch, Batches},
+    batches::{Batch, Batches, laid_out},
     fit::{LoopContext, Objective, Recipe, fit},
-    networks::laid_out,
-    remove_folder,
+    folder::remove_folder,
+    objective::NoiseTimes,
 };
 use crate::{
     augment::AugmentRange,
@@ -81,7 +81,7 @@ pub(super) fn train(
         batch_size: settings.training.batch_size.min(8),
         range: AugmentRange::of(&settings.augment),
         prompt_dropout: 0.0,
-        timesteps: 1,
+        times: NoiseTimes::NONE,
         labels: &[],
         offset: 0,
         noise: [settings.networks.latent_channels, side, side],

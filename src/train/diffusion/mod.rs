@@ -1,26 +1,28 @@
 //! Training a generator, in each of the three conditioning modes: the loop ([`fit`]), its batches
-//! ([`batches`]) and the networks ([`networks`]). What comes out is a folder that diffusers loads.
+//! ([`batches`]), the networks ([`denoiser`]) and what they learn ([`objective`]). What comes out is a folder that diffusers loads.
 
 mod autoencoder;
 mod bases;
 mod batches;
+mod denoiser;
+mod denoising;
 mod fit;
 mod folder;
-mod networks;
+mod inputs;
+mod objective;
 mod texts;
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, hash_map::Entry},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use self::{
-    batches::{Batch, Batches},
-    fit::{LoopContext, Named, Objective, Recipe, fit},
-    networks::{Making, Networks},
+    batches::Batches,
+    denoiser::Denoiser,
+    denoising::Denoising,
+    fit::{LoopContext, Named, Recipe, fit},
+    folder::remove_folder,
+    inputs::NetworkInputs,
 };
 use super::{CURVES, SUMMARY, TaskData, TrainingContext, parameters::Parameters, write};
 use crate::{
@@ -28,11 +30,7 @@ use crate::{
     error::{AtPath, Error, Result},
     experiment::{Generator, ImageSpace},
     manifest::{Manifest, Row},
-    nn::{
-        autoencoder_kl::{AutoencoderKL, Posterior},
-        schedulers::{PredictionType, Scheduler},
-    },
-    pipeline::space::{self, Space},
+    pipeline::space::Space,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
@@ -174,7 +172,7 @@ impl Run<'_> {
                 .collect(),
             _ => Vec::new(),
         };
-        let making = Making {
+        let inputs = NetworkInputs {
             settings,
             base: part.base.as_deref(),
             prompts: &texts,
@@ -186,9 +184,9 @@ impl Run<'_> {
             device: context.device,
             seed,
         };
-        let networks = Networks::new(&making)?;
-        let mut parameters = Parameters::new(networks.variables(), settings.training.precision)?;
-        let objective = Denoising::new(settings, &networks)?;
+        let denoiser = Denoiser::new(&inputs)?;
+        let mut parameters = Parameters::new(denoiser.variables(), settings.training.precision)?;
+        let objective = Denoising::new(&denoiser, settings.training.min_snr_gamma)?;
         let labels = |samples: &Samples| -> Vec<i64> {
             let classes = samples.labels(Label::ViewPhase);
             if told { classes.into_iter().map(|c| c as i64).collect() } else { Vec::new() }
@@ -202,11 +200,11 @@ impl Run<'_> {
             batch_size: settings.training.batch_size,
             range,
             prompt_dropout: settings.training.prompt_dropout,
-            timesteps: objective.timesteps(),
+            times: objective.times(),
             labels: &train_labels,
             offset: 0,
-            noise: networks.latent,
-            posterior: matches!(networks.space, Space::Latent(_)),
+            noise: denoiser.latent,
+            posterior: matches!(denoiser.space, Space::Latent(_)),
             seed,
             device: context.device,
         };
@@ -231,7 +229,7 @@ impl Run<'_> {
         let mut grid = |weights: Named, step: u64| -> Result<()> {
             let folder = checkpoints.join("grid");
             remove_folder(&folder)?;
-            networks.write(&making, &weights, &folder)?;
+            denoiser.write(&inputs, &weights, &folder)?;
             std::fs::create_dir_all(&pictures).at_path(&pictures, "cannot make the folder")?;
             let dash = if part.folder.is_empty() { "" } else { "-" };
             let file = pictures.join(format!("{}{dash}step-{step:07}.png", part.folder));
@@ -242,12 +240,12 @@ impl Run<'_> {
         let (weights, curves) = fit(&objective, &mut parameters, &recipe, &train, val, &mut grid, &of_loop)?;
         let to = context.out.join(PIPELINE);
         let to = if part.folder.is_empty() { to } else { to.join(part.folder) };
-        networks.write(&making, &weights, &to)?;
+        denoiser.write(&inputs, &weights, &to)?;
         self.curves.extend(curves);
         let trained = parameters.count() as u64;
         self.summary = GeneratorSummary {
             mode: crate::results::word(&settings.mode),
-            parameters: networks.parameters(),
+            parameters: denoiser.parameters(),
             trainable: trained,
             train_images: self.summary.train_images + data.train.len() as u64,
             train_patients: self.summary.train_patients.max(data.train.patients() as u64),
@@ -273,111 +271,5 @@ fn recipe(settings: &Generator) -> Recipe {
         precision: settings.training.precision,
         validate_every: settings.training.validate_every as u64,
         grid_every: settings.training.grid_every as u64,
-    }
-}
-
-fn remove_folder(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).at_path(dir, "cannot remove the folder")?;
-    }
-    Ok(())
-}
-
-/// Finding the noise (or v) in noisy samples: the mean square error of Ho et al. 2020, eq. 14.
-struct Denoising<'a> {
-    networks: &'a Networks,
-    scheduler: Scheduler,
-    velocity: bool,
-    /// Weight of the loss at each timestep; none: 1.
-    weights: Option<Vec<f32>>,
-    /// Of images that come back as they are: what the autoencoder says of them, by their place among all prompts. At
-    /// 512 px and four channels 128 KiB an image, on the device.
-    encoded: RefCell<HashMap<usize, Posterior>>,
-}
-
-impl<'a> Denoising<'a> {
-    fn new(settings: &Generator, networks: &'a Networks) -> Result<Self> {
-        let scheduler = Scheduler::new(&networks.scheduler)?;
-        let velocity = match networks.scheduler.prediction_type() {
-            PredictionType::Epsilon => false,
-            PredictionType::VPrediction => true,
-            PredictionType::Sample => {
-                return Err(Error::input("the base predicts the sample itself, which is not trained here")
-                    .help("start from a model that predicts epsilon or v"));
-            }
-        };
-        let gamma = settings.training.min_snr_gamma;
-        let weights = match gamma > 0.0 {
-            false => None,
-            true => Some(min_snr(scheduler.alphas_cumprod(), gamma, velocity)?),
-        };
-        Ok(Self { networks, scheduler, velocity, weights, encoded: RefCell::default() })
-    }
-
-    /// What noise is added to, f32: nothing is learned on the way.
-    fn clean(&self, batch: &Batch) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
-        let images = match self.networks.image_channels {
-            1 => batch.images.shallow_clone(),
-            channels => batch.images.f_expand([-1, channels, -1, -1], false)?.contiguous(),
-        };
-        let (space, noise) = (&self.networks.space, batch.posterior_noise.as_ref());
-        match space {
-            Space::Latent(vae) if batch.unchanged => {
-                space::latents(vae, &self.encoded(vae, &images, batch)?, noise)
-            }
-            _ => space.encode(&images, noise),
-        }
-    }
-
-    /// Each image is encoded once, and by itself: so its latents depend neither on the batch nor on where training
-    /// was taken up.
-    fn encoded(&self, vae: &AutoencoderKL, images: &Tensor, batch: &Batch) -> Result<Posterior> {
-        let mut encoded = self.encoded.borrow_mut();
-        let (mut means, mut logvars) = (Vec::new(), Vec::new());
-        for (i, &sample) in batch.chosen.iter().enumerate() {
-            let posterior = match encoded.entry(batch.offset + sample) {
-                Entry::Occupied(kept) => kept.into_mut(),
-                Entry::Vacant(place) => {
-                    let posterior = vae.encode(&images.f_narrow(0, i as i64, 1)?)?;
-                    // A copy: the mean is a view that would keep all of the encoder's output.
-                    place.insert(Posterior { mean: posterior.mean.copy(), ..posterior })
-                }
-            };
-            means.push(posterior.mean.shallow_clone());
-            logvars.push(posterior.logvar.shallow_clone());
-        }
-        Ok(Posterior { mean: Tensor::f_cat(&means, 0)?, logvar: Tensor::f_cat(&logvars, 0)? })
-    }
-
-    fn timesteps(&self) -> i64 {
-        self.scheduler.num_train_timesteps()
-    }
-}
-
-/// Min-SNR weights (Hang et al. 2023): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
-fn min_snr(alphas_cumprod: &Tensor, gamma: f64, velocity: bool) -> Result<Vec<f32>> {
-    let alphas = alphas_cumprod.to_kind(Kind::Double);
-    let snr: Tensor = &alphas / (1.0 - &alphas);
-    let capped = snr.clamp_max(gamma);
-    let weights = if velocity { capped / (snr + 1.0) } else { capped / snr };
-    Ok(weights.to_kind(Kind::Float).try_into()?)
-}
-
-impl Objective for Denoising<'_> {
-    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
-        let sample = self.clean(batch)?;
-        let noisy = self.scheduler.add_noise(&sample, &batch.noise, &batch.timesteps)?;
-        let predicted = self.networks.predict(&noisy, batch, kind)?;
-        let target = match self.velocity {
-            true => self.scheduler.velocity(&sample, &batch.noise, &batch.timesteps)?,
-            false => batch.noise.shallow_clone(),
-        };
-        let Some(weights) = &self.weights else {
-            return Ok(predicted.f_mse_loss(&target, tch::Reduction::Mean)?);
-        };
-        let of: Vec<f32> = batch.timesteps.iter().map(|&t| weights[t as usize]).collect();
-        let errors = (predicted - target).square().f_mean_dim(&[1i64, 2, 3][..], false, Kind::Float)?;
-        Ok((errors * Tensor::from_slice(&of).to_device(batch.noise.device())).mean(Kind::Float))
     }
 }
