@@ -10,7 +10,10 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result, data, doctor,
-    experiment::{Augment, Generator, GeneratorPreset, ImageSpace, Phantom, Preset},
+    experiment::{
+        Augment, Generator, GeneratorNetworks, GeneratorPreset, GeneratorPrompts, GeneratorTraining,
+        ImageSpace, Phantom, Preset,
+    },
     manifest::Manifest,
     samples::{MaskReading, Samples},
     train,
@@ -41,31 +44,32 @@ struct Arguments {
     warmup_steps: usize,
 }
 
-/// The paper's DDPM as one model that is told the class.
+/// The paper's DDPM as one model for all classes.
 fn ddpm() -> Generator {
-    Generator {
-        per_class: false,
-        ema: 0.0,
-        ..Generator::preset(GeneratorPreset::Diffecho, Mode::Unconditional)
-    }
+    let mut settings = Generator::preset(GeneratorPreset::Diffecho, Mode::Unconditional);
+    settings.networks.per_class = false;
+    settings.training.ema = 0.0;
+    settings
 }
 
 /// The paper's text model or ControlNet with small networks: 256 px, latents 4 x 32 x 32.
 fn stable_diffusion(mode: Mode) -> Generator {
+    let preset = Generator::preset(GeneratorPreset::Diffecho, mode);
     Generator {
         image_size: 256,
-        channels: vec![64, 128, 128],
-        attention_levels: vec![0, 1],
-        attention_head_dim: 32,
-        text_width: 64,
-        autoencoder_channels: vec![16, 16, 32, 32],
-        autoencoder_steps: 1,
-        batch_size: 4,
-        accumulate: 1,
-        ema: 0.0,
-        random_tokens: false,
+        networks: GeneratorNetworks {
+            channels: vec![64, 128, 128],
+            attention_levels: vec![0, 1],
+            attention_head_dim: 32,
+            text_width: 64,
+            autoencoder_channels: vec![16, 16, 32, 32],
+            autoencoder_steps: 1,
+            ..preset.networks
+        },
+        prompts: GeneratorPrompts { random_tokens: false, ..preset.prompts },
+        training: GeneratorTraining { batch_size: 4, accumulate: 1, ema: 0.0, ..preset.training },
         augment: Augment { enabled: false, ..Augment::preset(Preset::Corrected) },
-        ..Generator::preset(GeneratorPreset::Diffecho, mode)
+        ..preset
     }
 }
 
@@ -89,18 +93,19 @@ fn main() -> Result<()> {
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let work = tempfile::tempdir().map_err(temporary)?;
     let making_base = arguments.task == "base";
-    let settings = Generator {
+    let mut settings = match arguments.task.as_str() {
+        "ddpm" => ddpm(),
+        "controlnet" => stable_diffusion(Mode::TextSegmentation),
+        _ => stable_diffusion(Mode::Text),
+    };
+    settings.training = GeneratorTraining {
         precision: if arguments.precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
         steps: if making_base { 1 } else { arguments.warmup_steps + arguments.steps },
         validate_every: 0,
         grid_every: 0,
-        ..match arguments.task.as_str() {
-            "ddpm" => ddpm(),
-            "controlnet" => stable_diffusion(Mode::TextSegmentation),
-            _ => stable_diffusion(Mode::Text),
-        }
+        ..settings.training
     };
-    let data = phantom(settings.image_size, settings.image_space, work.path())?;
+    let data = phantom(settings.image_size, settings.networks.image_space, work.path())?;
     let out = match &arguments.base {
         Some(base) if making_base => base.clone(),
         _ => work.path().join("out"),
@@ -126,7 +131,7 @@ fn main() -> Result<()> {
         json!({
             "task": arguments.task,
             "precision": arguments.precision,
-            "images": settings.batch_size,
+            "images": settings.training.batch_size,
             "seconds_per_step": timed.get(timed.len() / 2),
             "seconds": seconds,
             "threads": tch::get_num_threads(),

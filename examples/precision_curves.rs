@@ -8,7 +8,7 @@ use std::{fmt::Write, path::Path};
 use synecho::{
     Error, Result, data,
     error::AtPath,
-    experiment::{Generator, GeneratorPreset, Phantom},
+    experiment::{Generator, GeneratorNetworks, GeneratorPreset, GeneratorTraining, Phantom},
     progress::{Progress, TrainingDisplay},
     results::{self, CurvePoint},
     samples::Samples,
@@ -20,17 +20,21 @@ const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 /// One model for all classes, 64 px, on the phantom.
 fn settings(precision: Precision) -> Generator {
+    let preset = Generator::preset(GeneratorPreset::Cpu, Mode::Unconditional);
     Generator {
-        precision,
         image_size: 64,
-        channels: vec![32, 48, 64],
-        steps: 200,
-        batch_size: 8,
-        warmup_steps: 20,
-        validate_every: 25,
-        grid_every: 0,
-        ema: 0.0, // the validation loss of the weights as they are
-        ..Generator::preset(GeneratorPreset::Cpu, Mode::Unconditional)
+        networks: GeneratorNetworks { channels: vec![32, 48, 64], ..preset.networks },
+        training: GeneratorTraining {
+            precision,
+            steps: 200,
+            batch_size: 8,
+            warmup_steps: 20,
+            validate_every: 25,
+            grid_every: 0,
+            ema: 0.0, // the validation loss of the weights as they are
+            ..preset.training
+        },
+        ..preset
     }
 }
 

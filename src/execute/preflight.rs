@@ -53,12 +53,12 @@ pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
         let Some(ratio) = arm.ratio else { continue };
         let name = arm.synthetic.as_deref().unwrap_or_default();
         let generator = spec.generators.get(name);
-        let external = generator.filter(|g| g.mode == Mode::External && is_manifest_folder(&g.folder));
-        let external = external.map(|g| Manifest::read(&g.folder)).transpose()?;
+        let external = generator.filter(|g| g.mode == Mode::External && is_manifest_folder(&g.source.folder));
+        let external = external.map(|g| Manifest::read(&g.source.folder)).transpose()?;
         let made = match (&external, generator) {
             (Some(made), Some(generator)) => {
                 let maskless = made.rows.iter().filter(|row| row.mask.is_none()).count();
-                if maskless > 0 && spec.tasks.segmentation.is_some() && !generator.pseudo_masks {
+                if maskless > 0 && spec.tasks.segmentation.is_some() && !generator.sampling.pseudo_masks {
                     return Err(Error::input(format!(
                         "the arm {:?} trains segmentation on images of {name}, of which {maskless} have no mask",
                         arm.name
@@ -70,7 +70,7 @@ pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
                 Some(made.rows.len())
             }
             (None, Some(generator)) if generator.mode != Mode::External => {
-                Some(4 * generator.per_class_images)
+                Some(4 * generator.sampling.per_class_images)
             }
             _ => None,
         };

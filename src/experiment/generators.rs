@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::tasks::{Augment, AugmentSpec, TranslateUnit, layered};
-use crate::vocabulary::{Mode, NoiseLevels, Precision, Sampler, TimeScaleShift};
+use super::tasks::{Augment, AugmentSpec, TranslateUnit};
+use crate::vocabulary::{Betas, Mode, NoiseLevels, Precision, Prediction, Sampler, TimeScaleShift};
 
 /// Where the settings that are not typed come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,28 +39,6 @@ pub enum MaskConditioning {
     Channels,
 }
 
-/// What the network predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Prediction {
-    /// The noise.
-    Epsilon,
-    /// sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) image.
-    VPrediction,
-}
-
-/// Variance added at each of the 1000 timesteps; diffusers' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Betas {
-    /// 1e-4 to 0.02.
-    Linear,
-    /// Square roots from 0.00085 to 0.012: Stable Diffusion's.
-    ScaledLinear,
-    #[serde(rename = "squaredcos-cap-v2")]
-    SquaredcosCapV2,
-}
-
 /// How the rate goes from `learning_rate` on, over all steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -70,11 +48,46 @@ pub enum GeneratorSchedule {
     Cosine,
 }
 
-layered! {
-    /// A generator of synthetic images.
-    GeneratorSpec => Generator {
+/// Declares the sections of a generator, and the one table with all of their keys that they are typed as. Keys in
+/// `own` belong to no section: several parts of the program need them. The order is that of the resolved spec.
+macro_rules! sections {
+    (@section own { $($fields:tt)* }) => {};
+    (@section $(#[$meta:meta])* $section:ident { $( $(#[$doc:meta])* $field:ident : $ty:ty ),* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        pub struct $section {
+            $( $(#[$doc])* pub $field: $ty, )*
+        }
+
+        impl $section {
+            /// The typed keys over these.
+            fn overlaid(self, typed: &mut GeneratorSpec) -> Self {
+                Self { $( $field: typed.$field.take().unwrap_or(self.$field), )* }
+            }
+        }
+    };
+    ($( $(#[$meta:meta])* $section:ident {
+        $( $(#[$doc:meta])* $field:ident : $ty:ty ),* $(,)?
+    } )*) => {
+        /// As typed; see [`Generator`].
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct GeneratorSpec {
+            $( $( pub $field: Option<$ty>, )* )*
+        }
+
+        $( sections!(@section $(#[$meta])* $section { $( $(#[$doc])* $field : $ty ),* }); )*
+    };
+}
+
+sections! {
+    own {
         preset: GeneratorPreset,
         mode: Mode,
+    }
+
+    /// Where a generator comes from.
+    GeneratorSource {
         /// What training starts from: another generator of the spec, or a diffusers folder. Empty: from
         /// scratch (what is then trained: `docs/spec.md`). A ControlNet needs one, of mode text.
         base: String,
@@ -84,14 +97,19 @@ layered! {
         controlnet: PathBuf,
         /// For mode external: a manifest folder, or a folder that `synecho data import` understands.
         folder: PathBuf,
+    }
 
-        /// Pixels; training images are resized to a square of this side.
+    own {
         image_size: usize,
+    }
+
+    /// Which networks are built.
+    GeneratorNetworks {
         image_space: ImageSpace,
         /// Side of the blocks that space-to-depth folds.
         patch: usize,
-        /// Unconditional: one model per view and phase, as the paper's; otherwise one model that is told
-        /// the class.
+        /// Unconditional: one model per view and phase, as the paper's; otherwise one model that gets the class as
+        /// an input.
         per_class: bool,
         conditioning: MaskConditioning,
 
@@ -117,13 +135,19 @@ layered! {
         latent_channels: i64,
         autoencoder_steps: usize,
         autoencoder_learning_rate: f64,
+    }
 
-        /// Template: {view}, {phase}, {quality}, {sex}, {age}, {ef}. Of a template with commas, parts
-        /// whose value is unknown are left out.
+    /// The prompts of training and of sampling.
+    GeneratorPrompts {
+        /// Template: {view}, {phase}, {quality}, {sex}, {age}, {ef}. Where a template has commas, the parts
+        /// whose value is unknown are omitted.
         prompt: String,
         /// Every word of the prompt becomes a random word of six letters, always the same (the paper's).
         random_tokens: bool,
+    }
 
+    /// How the networks are trained.
+    GeneratorTraining {
         prediction: Prediction,
         betas: Betas,
         /// Optimizer steps.
@@ -140,7 +164,7 @@ layered! {
         clip: f64,
         /// Decay of the averaged weights, which make the images; 0: no averaging.
         ema: f64,
-        /// Share of the images whose prompt (class, for an unconditional model that is told it) is left out in
+        /// Share of the images whose prompt (or class, for an unconditional model of all classes) is omitted in
         /// training, for guidance.
         prompt_dropout: f64,
         /// Min-SNR loss weighting (Hang et al. 2023, gamma 5); 0: none.
@@ -151,12 +175,17 @@ layered! {
         /// Steps between two validations, and between two grids of samples; 0: none.
         validate_every: usize,
         grid_every: usize,
-        /// Of training and of all images.
-        seed: u64,
+    }
 
+    own {
+        seed: u64,
+    }
+
+    /// How finished networks make images.
+    GeneratorSampling {
         scheduler: Sampler,
         sampling_steps: usize,
-        /// `dpmsolver++` knows all of them, `unipc` Karras's too, the others their timesteps alone.
+        /// `dpmsolver++` has all of them, `unipc` Karras's too, the others only their timesteps.
         noise_levels: NoiseLevels,
         /// Guidance scale; 1: none.
         guidance: f64,
@@ -170,8 +199,51 @@ layered! {
         /// Unconditional and text: masks by a segmentation network trained on the arm's real images.
         pseudo_masks: bool,
         sampling_batch: usize,
-    } tables {
-        augment: AugmentSpec => Augment,
+    }
+
+    own {
+        augment: AugmentSpec,
+    }
+}
+
+/// A generator of synthetic images. The sections are written as one table, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Generator {
+    pub preset: GeneratorPreset,
+    pub mode: Mode,
+    #[serde(flatten)]
+    pub source: GeneratorSource,
+    /// Pixels; training images are resized to a square of this side.
+    pub image_size: usize,
+    #[serde(flatten)]
+    pub networks: GeneratorNetworks,
+    #[serde(flatten)]
+    pub prompts: GeneratorPrompts,
+    #[serde(flatten)]
+    pub training: GeneratorTraining,
+    /// Of training and of all images.
+    pub seed: u64,
+    #[serde(flatten)]
+    pub sampling: GeneratorSampling,
+    /// Of training images, and of control masks where `vary_masks` asks for it.
+    pub augment: Augment,
+}
+
+impl GeneratorSpec {
+    /// The typed keys over `base`'s.
+    pub fn over(mut self, base: Generator) -> Generator {
+        Generator {
+            preset: self.preset.unwrap_or(base.preset),
+            mode: self.mode.unwrap_or(base.mode),
+            source: base.source.overlaid(&mut self),
+            image_size: self.image_size.unwrap_or(base.image_size),
+            networks: base.networks.overlaid(&mut self),
+            prompts: base.prompts.overlaid(&mut self),
+            training: base.training.overlaid(&mut self),
+            seed: self.seed.unwrap_or(base.seed),
+            sampling: base.sampling.overlaid(&mut self),
+            augment: self.augment.unwrap_or_default().over(base.augment),
+        }
     }
 }
 
@@ -191,70 +263,80 @@ impl Generator {
         Self {
             preset: GeneratorPreset::Cpu,
             mode,
-            base: String::new(),
-            pipeline: PathBuf::new(),
-            controlnet: PathBuf::new(),
-            folder: PathBuf::new(),
+            source: GeneratorSource {
+                base: String::new(),
+                pipeline: PathBuf::new(),
+                controlnet: PathBuf::new(),
+                folder: PathBuf::new(),
+            },
             image_size: 128,
-            image_space: ImageSpace::SpaceToDepth,
-            patch: 4,
-            per_class: false,
-            conditioning: MaskConditioning::Channels,
-            channels: vec![64, 96, 160],
-            layers_per_block: 1,
-            attention_levels: vec![2],
-            attention_head_dim: 32,
-            norm_num_groups: 16,
-            resnet_time_scale_shift: TimeScaleShift::ScaleShift,
-            text_width: 128,
-            text_layers: 2,
-            text_heads: 4,
-            text_tokens: 32,
-            autoencoder_channels: vec![24, 48, 64],
-            latent_channels: 4,
-            autoencoder_steps: 1000,
-            autoencoder_learning_rate: 1e-3,
-            prompt: "{view} apical view, {phase}, {quality} quality, {sex}, {age}, {ef}".into(),
-            random_tokens: false,
-            prediction: Prediction::VPrediction,
-            // Where no mask says where things are, half of the steps at much noise, where that is decided.
-            betas: match mode {
-                Mode::TextSegmentation => Betas::SquaredcosCapV2,
-                _ => Betas::Linear,
+            networks: GeneratorNetworks {
+                image_space: ImageSpace::SpaceToDepth,
+                patch: 4,
+                per_class: false,
+                conditioning: MaskConditioning::Channels,
+                channels: vec![64, 96, 160],
+                layers_per_block: 1,
+                attention_levels: vec![2],
+                attention_head_dim: 32,
+                norm_num_groups: 16,
+                resnet_time_scale_shift: TimeScaleShift::ScaleShift,
+                text_width: 128,
+                text_layers: 2,
+                text_heads: 4,
+                text_tokens: 32,
+                autoencoder_channels: vec![24, 48, 64],
+                latent_channels: 4,
+                autoencoder_steps: 1000,
+                autoencoder_learning_rate: 1e-3,
             },
-            steps: match mode {
-                Mode::Text => 6000,
-                Mode::TextSegmentation => 2000, // from the text model
-                _ => 3000,
+            prompts: GeneratorPrompts {
+                prompt: "{view} apical view, {phase}, {quality} quality, {sex}, {age}, {ef}".into(),
+                random_tokens: false,
             },
-            batch_size: 8,
-            accumulate: 1,
-            learning_rate: 1e-3,
-            schedule: GeneratorSchedule::Cosine,
-            warmup_steps: 200,
-            weight_decay: 0.01,
-            clip: 1.0,
-            ema: 0.999,
-            prompt_dropout: 0.1,
-            min_snr_gamma: 0.0,
-            precision: Precision::F32,
-            flip: false,
-            validate_every: 500,
-            grid_every: 2000,
+            training: GeneratorTraining {
+                prediction: Prediction::VPrediction,
+                // Without a mask, half of the steps train at much noise, where the layout of the image is decided.
+                betas: match mode {
+                    Mode::TextSegmentation => Betas::SquaredcosCapV2,
+                    _ => Betas::Linear,
+                },
+                steps: match mode {
+                    Mode::Text => 6000,
+                    Mode::TextSegmentation => 2000, // from the text model
+                    _ => 3000,
+                },
+                batch_size: 8,
+                accumulate: 1,
+                learning_rate: 1e-3,
+                schedule: GeneratorSchedule::Cosine,
+                warmup_steps: 200,
+                weight_decay: 0.01,
+                clip: 1.0,
+                ema: 0.999,
+                prompt_dropout: 0.1,
+                min_snr_gamma: 0.0,
+                precision: Precision::F32,
+                flip: false,
+                validate_every: 500,
+                grid_every: 2000,
+            },
             seed: 0,
-            // Speckle is made where little noise is left. Of one text model on CAMUS (16 images of 2CH ED) the finest
-            // octave had 0.62 of the real ones' power with DDIM in 50 steps that are even in time, 0.87 with
-            // these 25, and 0.82 with 40.
-            scheduler: Sampler::DpmSolver,
-            sampling_steps: 25,
-            noise_levels: NoiseLevels::LogSnr,
-            guidance: 1.0,
-            negative_prompt: String::new(),
-            per_class_images: 100,
-            per_mask: 1,
-            vary_masks: false,
-            pseudo_masks: false,
-            sampling_batch: 16,
+            sampling: GeneratorSampling {
+                // Speckle is made where little noise is left. Of one text model on CAMUS (16 images of 2CH ED) the
+                // finest octave had 0.62 of the real ones' power with DDIM in 50 steps that are even in time, 0.87
+                // with these 25, and 0.82 with 40.
+                scheduler: Sampler::DpmSolver,
+                sampling_steps: 25,
+                noise_levels: NoiseLevels::LogSnr,
+                guidance: 1.0,
+                negative_prompt: String::new(),
+                per_class_images: 100,
+                per_mask: 1,
+                vary_masks: false,
+                pseudo_masks: false,
+                sampling_batch: 16,
+            },
             augment: Augment {
                 enabled: true,
                 rotate: 7.0,
@@ -271,108 +353,135 @@ impl Generator {
 
     /// The numbers of the paper's scripts.
     fn diffecho(mode: Mode) -> Self {
+        let base = Self::cpu(mode);
         let base = Self {
             preset: GeneratorPreset::Diffecho,
-            noise_levels: NoiseLevels::Timesteps,
-            resnet_time_scale_shift: TimeScaleShift::Default,
-            prediction: Prediction::Epsilon,
-            precision: Precision::Bf16,
-            layers_per_block: 2,
-            per_class_images: 800,
-            accumulate: 1,
-            clip: 1.0,
-            warmup_steps: 0,
-            conditioning: MaskConditioning::Controlnet,
-            batch_size: 16,
-            prompt_dropout: 0.0,
-            validate_every: 500,
-            grid_every: 5000,
-            augment: Augment { enabled: false, ..Self::cpu(mode).augment },
-            ..Self::cpu(mode)
-        };
-        let latent = Self {
-            image_size: 512,
-            image_space: ImageSpace::Latent,
-            betas: Betas::ScaledLinear,
-            schedule: GeneratorSchedule::Constant,
-            channels: vec![320, 640, 1280, 1280],
-            attention_levels: vec![0, 1, 2],
-            attention_head_dim: 8,
-            norm_num_groups: 32,
-            scheduler: Sampler::UniPc,
-            guidance: 7.5,
-            batch_size: 1,
-            text_tokens: 77,
-            sampling_batch: 4,
-            ..base.clone()
+            networks: GeneratorNetworks {
+                conditioning: MaskConditioning::Controlnet,
+                layers_per_block: 2,
+                attention_head_dim: 8,
+                norm_num_groups: 32,
+                resnet_time_scale_shift: TimeScaleShift::Default,
+                ..base.networks
+            },
+            training: GeneratorTraining {
+                prediction: Prediction::Epsilon,
+                batch_size: 16,
+                warmup_steps: 0,
+                prompt_dropout: 0.0,
+                precision: Precision::Bf16,
+                grid_every: 5000,
+                ..base.training
+            },
+            sampling: GeneratorSampling {
+                noise_levels: NoiseLevels::Timesteps,
+                per_class_images: 800,
+                ..base.sampling
+            },
+            augment: Augment { enabled: false, ..base.augment },
+            ..base
         };
         match mode {
             // 400 epochs of 400 images in batches of 16; fp16 there.
             Mode::Unconditional | Mode::External => Self {
-                per_class: true,
-                image_space: ImageSpace::Pixel,
-                patch: 1,
-                betas: Betas::Linear,
-                channels: vec![64, 64, 128, 128, 256, 256],
-                attention_levels: vec![4],
-                attention_head_dim: 8,
-                norm_num_groups: 32,
-                steps: 10_000,
-                learning_rate: 1e-4,
-                warmup_steps: 500,
-                flip: true,
-                scheduler: Sampler::Ddpm,
-                sampling_steps: 1000,
+                networks: GeneratorNetworks {
+                    image_space: ImageSpace::Pixel,
+                    patch: 1,
+                    per_class: true,
+                    channels: vec![64, 64, 128, 128, 256, 256],
+                    attention_levels: vec![4],
+                    ..base.networks
+                },
+                training: GeneratorTraining {
+                    betas: Betas::Linear,
+                    steps: 10_000,
+                    learning_rate: 1e-4,
+                    warmup_steps: 500,
+                    flip: true,
+                    ..base.training
+                },
+                sampling: GeneratorSampling {
+                    scheduler: Sampler::Ddpm,
+                    sampling_steps: 1000,
+                    ..base.sampling
+                },
                 ..base
             },
-            Mode::Text => Self {
-                accumulate: 4,
-                learning_rate: 1e-5,
-                ema: 0.9999,
-                steps: 35_000,
-                sampling_steps: 40,
-                prompt: PAPER_PROMPT.into(),
-                random_tokens: true,
-                ..latent
+            Mode::Text => {
+                let base = base.as_stable_diffusion();
+                Self {
+                    prompts: GeneratorPrompts { prompt: PAPER_PROMPT.into(), random_tokens: true },
+                    training: GeneratorTraining {
+                        steps: 35_000,
+                        accumulate: 4,
+                        learning_rate: 1e-5,
+                        ema: 0.9999,
+                        ..base.training
+                    },
+                    sampling: GeneratorSampling { sampling_steps: 40, ..base.sampling },
+                    ..base
+                }
+            }
+            Mode::TextSegmentation => {
+                let base = base.as_stable_diffusion();
+                Self {
+                    prompts: GeneratorPrompts {
+                        prompt: "an ultrasound image of heart in {view} view".into(),
+                        ..base.prompts
+                    },
+                    training: GeneratorTraining {
+                        steps: 120_000,
+                        learning_rate: 5e-6,
+                        ema: 0.0,
+                        ..base.training
+                    },
+                    sampling: GeneratorSampling { sampling_steps: 50, per_mask: 5, ..base.sampling },
+                    augment: Augment { enabled: true, ..Augment::preset(super::Preset::Corrected) },
+                    ..base
+                }
+            }
+        }
+    }
+
+    /// With the networks and the noise of Stable Diffusion, which the paper's text models start from.
+    fn as_stable_diffusion(self) -> Self {
+        Self {
+            image_size: 512,
+            networks: GeneratorNetworks {
+                image_space: ImageSpace::Latent,
+                channels: vec![320, 640, 1280, 1280],
+                attention_levels: vec![0, 1, 2],
+                text_tokens: 77,
+                ..self.networks
             },
-            Mode::TextSegmentation => Self {
-                learning_rate: 5e-6,
-                ema: 0.0,
-                steps: 120_000,
-                sampling_steps: 50,
-                per_mask: 5,
-                prompt: "an ultrasound image of heart in {view} view".into(),
-                augment: Augment { enabled: true, ..Augment::preset(super::Preset::Corrected) },
-                ..latent
+            training: GeneratorTraining {
+                betas: Betas::ScaledLinear,
+                schedule: GeneratorSchedule::Constant,
+                batch_size: 1,
+                ..self.training
             },
+            sampling: GeneratorSampling {
+                scheduler: Sampler::UniPc,
+                guidance: 7.5,
+                sampling_batch: 4,
+                ..self.sampling
+            },
+            ..self
         }
     }
 
     /// Whether Synecho trains it.
     pub fn is_trained(&self) -> bool {
-        self.mode != Mode::External && self.pipeline.as_os_str().is_empty()
+        self.mode != Mode::External && self.source.pipeline.as_os_str().is_empty()
+    }
+
+    /// Whether each view and phase has a model of its own.
+    pub fn has_model_per_class(&self) -> bool {
+        self.mode == Mode::Unconditional && self.networks.per_class
     }
 
     /// Whether its images come with masks (external ones should).
     pub fn has_masks(&self) -> bool {
-        self.pseudo_masks || matches!(self.mode, Mode::TextSegmentation | Mode::External)
+        self.sampling.pseudo_masks || matches!(self.mode, Mode::TextSegmentation | Mode::External)
     }
-
-    /// Settings that only decide how finished networks are sampled.
-    pub const SAMPLING: [&'static str; 11] = [
-        "scheduler",
-        "noise_levels",
-        "sampling_steps",
-        "guidance",
-        "negative_prompt",
-        "per_class_images",
-        "per_mask",
-        "vary_masks",
-        "pseudo_masks",
-        "sampling_batch",
-        "controlnet",
-    ];
-
-    /// Settings that name or place something.
-    pub const PLACES: [&'static str; 5] = ["preset", "base", "pipeline", "folder", "controlnet"];
 }

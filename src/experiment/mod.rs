@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::vocabulary::Source;
 
 pub use generators::{
-    Betas, Generator, GeneratorPreset, GeneratorSchedule, GeneratorSpec, ImageSpace, MaskConditioning,
-    Prediction,
+    Generator, GeneratorNetworks, GeneratorPreset, GeneratorPrompts, GeneratorSampling, GeneratorSchedule,
+    GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace, MaskConditioning,
 };
 pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
 pub use read::{load, parse};

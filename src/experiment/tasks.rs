@@ -44,8 +44,8 @@ macro_rules! layered {
 pub(super) use layered;
 
 /// Declares a task's section as [`layered!`] does, in the order in which its keys are written. Those in `recipe` blocks
-/// belong to the [`TrainingRecipe`] that the resolved section holds as one field. `[absent if "f"]` leaves a key out
-/// where f is true: settings that were added later are not written where they are off, so that keys stay as they were.
+/// belong to the [`TrainingRecipe`] that the resolved section holds as one field. `[absent if "f"]` omits a key from
+/// the resolved spec where f is true.
 macro_rules! task_section {
     ($(#[$meta:meta])* $typed:ident => $resolved:ident { $(
         recipe { $( $shared:ident : $shared_ty:ty $([absent if $shared_off:literal])? ),* $(,)? }
@@ -260,6 +260,9 @@ impl Augment {
 }
 
 impl Segmentation {
+    /// Keys that training does not depend on, so that they are not in its stage's key.
+    pub const NOT_TRAINING: [&str; 2] = ["preset", "report_on"];
+
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
             recipe: TrainingRecipe {
@@ -304,6 +307,10 @@ impl Segmentation {
 }
 
 impl Classification {
+    /// Keys that training does not depend on, so that they are not in its stage's key: it has one of the models,
+    /// and knows weights by their digest.
+    pub const NOT_TRAINING: [&str; 4] = ["preset", "models", "weights", "report_on"];
+
     /// The file of this model's weights; None: from scratch.
     pub fn weights_of(&self, model: Backbone) -> Option<PathBuf> {
         let weights = &self.weights;

@@ -137,7 +137,7 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     let from_masks: Vec<_> =
         arms().filter_map(|arm| spec.generators.get(arm.synthetic.as_ref()?)).filter(masked).collect();
     if !from_masks.is_empty() {
-        let moved = if from_masks.iter().all(|g| g.vary_masks && g.augment.enabled) {
+        let moved = if from_masks.iter().all(|g| g.sampling.vary_masks && g.augment.enabled) {
             ", moved, turned and scaled"
         } else {
             ""

@@ -105,7 +105,7 @@ fn described(
     let mut generator = Generator {
         name: stages.cell.label(),
         mode: settings.mode.to_string(),
-        own_models: settings.mode == Mode::Unconditional && settings.per_class,
+        own_models: settings.has_model_per_class(),
         images: made.rows.len() as u64,
         sampling: sampling(settings),
         names_patients: names_patients(settings, made)?,
@@ -237,10 +237,11 @@ fn sampling(settings: &experiment::Generator) -> String {
     if settings.mode == Mode::External {
         return String::new();
     }
-    let mut words = format!("{}, {} steps", settings.scheduler.as_str(), settings.sampling_steps);
-    if settings.mode != Mode::Unconditional || settings.guidance > 1.0 {
-        words += &format!(", guidance {}", settings.guidance);
-        words += if settings.guidance == 1.0 { " (none)" } else { "" };
+    let sampling = &settings.sampling;
+    let mut words = format!("{}, {} steps", sampling.scheduler.as_str(), sampling.sampling_steps);
+    if settings.mode != Mode::Unconditional || sampling.guidance > 1.0 {
+        words += &format!(", guidance {}", sampling.guidance);
+        words += if sampling.guidance == 1.0 { " (none)" } else { "" };
     }
     words
 }
@@ -252,7 +253,7 @@ fn names_patients(settings: &experiment::Generator, made: &Manifest) -> Result<b
             made.rows.iter().all(|row| row.source_mask.as_deref().is_some_and(|m| patient_of(m).is_some()))
         }
         _ if settings.is_trained() => true,
-        _ => !training_patients::read(&settings.pipeline)?.is_empty(),
+        _ => !training_patients::read(&settings.source.pipeline)?.is_empty(),
     })
 }
 
@@ -265,7 +266,7 @@ fn made_from(settings: &experiment::Generator, made: &Manifest) -> String {
         Mode::Unconditional => "each from noise, for its view and phase".to_owned(),
         Mode::Text => "each from a text about a real training image".to_owned(),
         Mode::TextSegmentation => {
-            let moved = match settings.vary_masks {
+            let moved = match settings.sampling.vary_masks {
                 true => ", which is moved, turned and scaled a little each time",
                 false => "",
             };
@@ -284,11 +285,11 @@ fn lineage(settings: &experiment::Generator, made: &Manifest) -> String {
     let prompt = made.rows.iter().find_map(|row| row.prompt.clone()).unwrap_or_default();
     match settings.mode {
         Mode::External => "Made by another program".to_owned(),
-        Mode::Unconditional if settings.per_class => "A model of its own for each class".to_owned(),
+        Mode::Unconditional if settings.networks.per_class => "A model of its own for each class".to_owned(),
         Mode::Unconditional => "One model, told the class".to_owned(),
         Mode::Text => format!("Prompts in the words of real training images; the first: “{prompt}”"),
         Mode::TextSegmentation => {
-            let moved = if settings.vary_masks { ", moved a little" } else { "" };
+            let moved = if settings.sampling.vary_masks { ", moved a little" } else { "" };
             format!(
                 "The control mask is that of the real image in the same place on the left{moved}; first prompt: “{prompt}”"
             )

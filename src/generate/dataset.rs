@@ -13,7 +13,7 @@ use super::sample::write_png;
 use crate::{
     augment::{self, AugmentRange, HALF},
     error::{AtPath, Error, Result},
-    experiment::Generator,
+    experiment::{Generator, GeneratorSampling},
     manifest::{Manifest, Row},
     picture::Picture,
     pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise, space::mask_to_control},
@@ -63,7 +63,7 @@ pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
     let bar = making.progress.bar(items.len() as u64, making.label, "images");
     let made = |i: usize| work.join(format!("{i:06}.png"));
     // Always the same batches, so that an image is the same however often the work was taken up.
-    let batches: Vec<(usize, &[Item])> = batches(&items, settings.sampling_batch);
+    let batches: Vec<(usize, &[Item])> = batches(&items, settings.sampling.sampling_batch);
     let mut loaded: Option<(PathBuf, Pipeline)> = None;
     for (first, batch) in batches {
         if (first..first + batch.len()).all(|i| made(i).is_file()) {
@@ -122,7 +122,7 @@ fn sources<'a>(
                     "text+segmentation is made from masks: use mode = \"text\", or take such images out",
                 ));
             }
-            let (count, per_mask) = (settings.per_class_images, settings.per_mask);
+            let (count, per_mask) = (settings.sampling.per_class_images, settings.sampling.per_mask);
             let needed = count.div_ceil(per_mask);
             if needed > rows.len() {
                 return Err(Error::input(format!(
@@ -156,17 +156,18 @@ fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<
 
 fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
     let settings = making.settings;
+    let prompts = &settings.prompts;
     let mut items = Vec::new();
     for (class, rows) in sources(settings, making.real, making.patients)?.into_iter().enumerate() {
-        let per_source = if settings.mode == Mode::TextSegmentation { settings.per_mask } else { 1 };
-        for i in 0..settings.per_class_images {
+        let per_source = if settings.mode == Mode::TextSegmentation { settings.sampling.per_mask } else { 1 };
+        for i in 0..settings.sampling.per_class_images {
             // Text: every training image lends its words once before one does twice.
             let source = (settings.mode != Mode::Unconditional).then(|| rows[i / per_source % rows.len()]);
             let index = [class as u64, i as u64];
             items.push(Item {
                 class,
                 source,
-                prompt: source.map(|row| prompt::of_image(settings, row)),
+                prompt: source.map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row)),
                 mask: match (settings.mode, source) {
                     (Mode::TextSegmentation, Some(row)) => Some(control_mask(making, row, &index)?),
                     _ => None,
@@ -182,7 +183,7 @@ fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
 fn control_mask(making: &Making, row: &Row, index: &[u64]) -> Result<Picture> {
     let file = making.real.mask_path(row).ok_or_else(|| Error::failure("a source has no mask"))?;
     let mask = Picture::read_mask(&file)?;
-    let range = AugmentRange::of(&making.settings.augment).filter(|_| making.settings.vary_masks);
+    let range = AugmentRange::of(&making.settings.augment).filter(|_| making.settings.sampling.vary_masks);
     let Some(range) = range else { return Ok(mask) };
     let (width, height) = (mask.width, mask.height);
     let mut rng = random::rng(making.settings.seed, "vary mask", index);
@@ -199,8 +200,8 @@ fn load(making: &Making, folder: &Path) -> Result<Pipeline> {
     let pipeline = Pipeline::load(&PipelineSource {
         pipeline: folder,
         controlnet: making.controlnet,
-        scheduler: Some(settings.scheduler),
-        levels: Some(settings.noise_levels),
+        scheduler: Some(settings.sampling.scheduler),
+        levels: Some(settings.sampling.noise_levels),
         variant: None,
         kind: Kind::Float,
         device: making.device,
@@ -234,12 +235,12 @@ fn sample(settings: &Generator, pipeline: &Pipeline, batch: &[Item], told: bool)
     let side = settings.image_size as i64;
     let request = Request {
         prompts: batch.iter().filter_map(|item| item.prompt.as_deref()).collect(),
-        negative_prompt: texts.then_some(settings.negative_prompt.as_str()),
-        guidance: settings.guidance,
+        negative_prompt: texts.then_some(settings.sampling.negative_prompt.as_str()),
+        guidance: settings.sampling.guidance,
         control: control.as_ref(),
         class_labels,
         size: Some([side, side]),
-        steps: settings.sampling_steps,
+        steps: settings.sampling.sampling_steps,
         ..Request::default()
     };
     let mut prepared = pipeline.prepare(&request)?;
@@ -293,10 +294,14 @@ fn write(making: &Making, items: &[Item], made: &dyn Fn(usize) -> PathBuf, to: &
 /// # Errors
 /// As [`dataset`].
 pub fn grid(making: &Making, class: Option<usize>, file: &Path) -> Result<()> {
+    let sampling = &making.settings.sampling;
     let few = Generator {
-        per_class_images: if class.is_some() { 16 } else { 4 },
-        per_mask: making.settings.per_mask.max(4),
-        sampling_steps: making.settings.sampling_steps.min(25),
+        sampling: GeneratorSampling {
+            per_class_images: if class.is_some() { 16 } else { 4 },
+            per_mask: sampling.per_mask.max(4),
+            sampling_steps: sampling.sampling_steps.min(25),
+            ..sampling.clone()
+        },
         ..making.settings.clone()
     };
     let making = Making { settings: &few, ..*making };
@@ -304,7 +309,7 @@ pub fn grid(making: &Making, class: Option<usize>, file: &Path) -> Result<()> {
         items(&making)?.into_iter().filter(|item| class.is_none_or(|class| item.class == class)).collect();
     let pipeline = load(&making, making.pipeline)?;
     let mut images = Vec::new();
-    for (_, batch) in batches(&items, few.sampling_batch) {
+    for (_, batch) in batches(&items, few.sampling.sampling_batch) {
         images.extend(sample(&few, &pipeline, batch, class.is_none())?);
     }
     let rows: Vec<Tensor> = images.chunks(4).map(|row| Tensor::cat(row, 2)).collect();

@@ -305,14 +305,14 @@ impl Generators<'_> {
         }
         let data = (self.prepare)(b, settings.image_size);
         let (mut inputs, mut outside) = (vec![input("data", &data)], vec![]);
-        match self.spec.generators.get(&settings.base) {
+        match self.spec.generators.get(&settings.source.base) {
             // A base that only sampled would have seen other patients, so it is trained on the same.
             Some(base) if base.is_trained() => {
-                let key = self.trained(b, &settings.base, patients);
+                let key = self.trained(b, &settings.source.base, patients);
                 inputs.extend(key.map(|key| input("base", &key)));
             }
-            Some(base) => outside.extend(self.outside("base", &base.pipeline)),
-            None => outside.extend(self.outside("base", settings.base.as_ref())),
+            Some(base) => outside.extend(self.outside("base", &base.source.pipeline)),
+            None => outside.extend(self.outside("base", settings.source.base.as_ref())),
         }
         let work = Work::TrainGenerator { settings: Box::new(settings.clone()), patients };
         let label = format!("train {name}{}: {}", of(patients), budget(settings));
@@ -322,7 +322,7 @@ impl Generators<'_> {
     fn made(&mut self, b: &mut Builder, name: &str, patients: Option<Fraction>) -> Made {
         let settings = &self.spec.generators[name];
         if settings.mode == Mode::External {
-            let outside = self.outside("source", &settings.folder).into_iter().collect();
+            let outside = self.outside("source", &settings.source.folder).into_iter().collect();
             let images = b.add(format!("import images of {name}"), Work::ImportSynthetic {}, vec![], outside);
             return Made { train: None, masked: self.with_masks(b, name, patients, &images), images };
         }
@@ -331,12 +331,15 @@ impl Generators<'_> {
         let mut inputs = vec![input("data", &data)];
         inputs.extend(train.iter().map(|key| input("generator", key)));
         let mut outside: Vec<Outside> =
-            self.outside("controlnet", &settings.controlnet).into_iter().collect();
-        outside.extend(self.outside("pipeline", &settings.pipeline));
+            self.outside("controlnet", &settings.source.controlnet).into_iter().collect();
+        outside.extend(self.outside("pipeline", &settings.source.pipeline));
         let work = Work::Generate { settings: Box::new(settings.clone()), patients };
-        let count = 4 * settings.per_class_images;
-        let label =
-            format!("{count} images of {name}{}: {} steps each", of(patients), settings.sampling_steps);
+        let count = 4 * settings.sampling.per_class_images;
+        let label = format!(
+            "{count} images of {name}{}: {} steps each",
+            of(patients),
+            settings.sampling.sampling_steps
+        );
         let images = b.add(label, work, inputs, outside);
         Made { train, masked: self.with_masks(b, name, patients, &images), images }
     }
@@ -345,7 +348,7 @@ impl Generators<'_> {
     fn with_masks(&self, b: &mut Builder, name: &str, patients: Option<Fraction>, images: &str) -> String {
         let spec = self.spec;
         let (Some(task), Some(data), true) =
-            (&spec.tasks.segmentation, self.seg_data, spec.generators[name].pseudo_masks)
+            (&spec.tasks.segmentation, self.seg_data, spec.generators[name].sampling.pseudo_masks)
         else {
             return images.to_owned();
         };
@@ -367,9 +370,9 @@ impl Generators<'_> {
 
 /// What training costs, in words.
 fn budget(settings: &Generator) -> String {
-    let models = if settings.mode == Mode::Unconditional && settings.per_class { "4 x " } else { "" };
-    let batch = settings.batch_size * settings.accumulate;
-    format!("{models}{} steps of {batch} images, {} px", settings.steps, settings.image_size)
+    let models = if settings.has_model_per_class() { "4 x " } else { "" };
+    let batch = settings.training.batch_size * settings.training.accumulate;
+    format!("{models}{} steps of {batch} images, {} px", settings.training.steps, settings.image_size)
 }
 
 /// The end of a label: which patients, where they are not all.
@@ -452,7 +455,8 @@ fn distances(
     }
     if !b.plan.references.contains_key(&size) {
         let of_size = spec.generators.values().filter(|g| g.image_size == size);
-        let per_class = of_size.map(|g| g.per_class_images).max().unwrap_or(settings.per_class_images);
+        let per_class =
+            of_size.map(|g| g.sampling.per_class_images).max().unwrap_or(settings.sampling.per_class_images);
         let work = Work::MeasureReference { measure: measure.clone(), per_class };
         let label = format!("distances of real, blurred and noise images at {size} px");
         let key = b.add(label, work, inputs.clone(), outside.clone());

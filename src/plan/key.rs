@@ -1,11 +1,21 @@
 //! The hash that names a stage.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Input, Outside, Work};
-use crate::experiment::Generator;
+use super::{Fraction, Input, Mixture, Outside, Work};
+use crate::{
+    experiment::{
+        Augment, Classification, ExtractorSettings, Generator, GeneratorNetworks, GeneratorPrompts,
+        GeneratorSampling, GeneratorTraining, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation,
+        SplitSettings,
+    },
+    vocabulary::{
+        Backbone, Convention, Extractor, GeneratorMeasure, Label, Mode, SegmentationNetwork, Source,
+    },
+};
 
-/// 128 bits of BLAKE3 over the canonical JSON of what decides the output.
+/// 128 bits of BLAKE3 over the canonical JSON of what the output depends on.
 pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String {
     let mut inputs: Vec<_> = inputs.iter().map(|i| (&i.role, &i.key)).collect();
     inputs.sort();
@@ -21,36 +31,224 @@ pub(super) fn key(work: &Work, inputs: &[Input], outside: &[Outside]) -> String 
     blake3::hash(canonical(&identity).as_bytes()).to_hex()[..32].to_owned()
 }
 
-/// The parameters that decide the output. What a measure alone needs, or what only names or places
-/// something, is left out, so that it does not train anything again.
+/// The parameters that are in a stage's key, and in its record.
 pub fn params(work: &Work) -> Value {
-    let mut params = serde_json::to_value(work).unwrap_or(Value::Null);
-    if let Some(Value::Object(extractor)) = params.pointer_mut("/measure/extractor") {
-        // Weights are known by their digest, a network that is trained is an input.
-        extractor.retain(|name, _| ["name", "convention", "image_size"].contains(&name.as_str()));
-    }
-    let Some(Value::Object(settings)) = params.get_mut("settings") else { return params };
-    match work {
-        // Weights are known by their digest.
-        Work::TrainSegmentation { .. } | Work::TrainClassification { .. } => {
-            settings.retain(|name, _| !["preset", "report_on", "models", "weights"].contains(&name.as_str()));
-            // As before there was freezing, so that what was trained without stays known.
-            if settings.get("trainable_parameters") == Some(&json!(0)) {
-                settings.retain(|name, _| !["trainable_parameters", "freeze"].contains(&name.as_str()));
+    serde_json::to_value(KeyParameters::new(work)).unwrap_or(Value::Null)
+}
+
+/// What the output of a stage depends on, beside its inputs and outside files. A parameter that only names or
+/// places something, or that only a later stage needs, is omitted: changing it must not train anything again.
+#[derive(Serialize)]
+#[serde(tag = "work", rename_all = "kebab-case")]
+enum KeyParameters<'a> {
+    Phantom(&'a Phantom),
+    Import { format: Source },
+    Prepare { image_size: usize, split: &'a SplitSettings },
+    TrainGenerator { settings: GeneratorTrainingKey<'a>, patients: Option<Fraction> },
+    Generate { settings: GeneratorSamplingKey<'a>, patients: Option<Fraction> },
+    ImportSynthetic {},
+    PrepareSynthetic { image_size: usize },
+    TrainSegmentation { settings: Value, mixture: Mixture },
+    TrainClassification { settings: Value, model: Backbone, mixture: Mixture },
+    JudgeSegmentation { network: SegmentationNetworkKey<'a> },
+    JudgeClassification { network: ClassificationNetworkKey },
+    PseudoMasks { network: SegmentationNetworkKey<'a> },
+    MeasureTexture {},
+    MeasureGenerator { measure: MeasureKey<'a> },
+    MeasureReference { measure: MeasureKey<'a>, per_class: usize },
+    MeasureSegmentation { network: SegmentationNetworkKey<'a>, on: ReportOn },
+    MeasureClassification { network: ClassificationNetworkKey, on: ReportOn },
+    Report { spec: &'a ResolvedSpec },
+}
+
+impl<'a> KeyParameters<'a> {
+    fn new(work: &'a Work) -> Self {
+        match work {
+            Work::Phantom(phantom) => Self::Phantom(phantom),
+            Work::Import { format } => Self::Import { format: *format },
+            Work::Prepare { image_size, split } => Self::Prepare { image_size: *image_size, split },
+            Work::TrainGenerator { settings, patients } => {
+                Self::TrainGenerator { settings: GeneratorTrainingKey::new(settings), patients: *patients }
             }
+            Work::Generate { settings, patients } => {
+                Self::Generate { settings: GeneratorSamplingKey::new(settings), patients: *patients }
+            }
+            Work::ImportSynthetic {} => Self::ImportSynthetic {},
+            Work::PrepareSynthetic { image_size } => Self::PrepareSynthetic { image_size: *image_size },
+            Work::TrainSegmentation { settings, mixture } => Self::TrainSegmentation {
+                settings: without(settings, &Segmentation::NOT_TRAINING),
+                mixture: *mixture,
+            },
+            Work::TrainClassification { settings, model, mixture } => Self::TrainClassification {
+                settings: without(settings, &Classification::NOT_TRAINING),
+                model: *model,
+                mixture: *mixture,
+            },
+            Work::JudgeSegmentation { settings } => {
+                Self::JudgeSegmentation { network: SegmentationNetworkKey::new(settings) }
+            }
+            Work::JudgeClassification { settings, model } => {
+                Self::JudgeClassification { network: ClassificationNetworkKey::new(settings, *model) }
+            }
+            Work::PseudoMasks { settings } => {
+                Self::PseudoMasks { network: SegmentationNetworkKey::new(settings) }
+            }
+            Work::MeasureTexture {} => Self::MeasureTexture {},
+            Work::MeasureGenerator { measure } => {
+                Self::MeasureGenerator { measure: MeasureKey::new(measure) }
+            }
+            Work::MeasureReference { measure, per_class } => {
+                Self::MeasureReference { measure: MeasureKey::new(measure), per_class: *per_class }
+            }
+            Work::MeasureSegmentation { settings, on } => {
+                Self::MeasureSegmentation { network: SegmentationNetworkKey::new(settings), on: *on }
+            }
+            Work::MeasureClassification { settings, model, on } => Self::MeasureClassification {
+                network: ClassificationNetworkKey::new(settings, *model),
+                on: *on,
+            },
+            Work::Report { spec } => Self::Report { spec },
         }
-        // The base is an input. How images are sampled decides nothing of the training.
-        Work::TrainGenerator { .. } => settings.retain(|name, _| {
-            let name = name.as_str();
-            !Generator::PLACES.contains(&name) && !Generator::SAMPLING.contains(&name)
-        }),
-        Work::Generate { .. } => settings.retain(|name, _| !Generator::PLACES.contains(&name.as_str())),
-        // The rest was said in training.
-        _ => settings.retain(|name, _| {
-            ["model", "image_size", "channels", "label", "imagenet_normalise"].contains(&name.as_str())
-        }),
     }
-    params
+}
+
+/// The training of a generator. Its base is an input; how its images are sampled is the next stage's.
+#[derive(Serialize)]
+struct GeneratorTrainingKey<'a> {
+    mode: Mode,
+    image_size: usize,
+    networks: &'a GeneratorNetworks,
+    prompts: &'a GeneratorPrompts,
+    training: &'a GeneratorTraining,
+    seed: u64,
+    augment: &'a Augment,
+}
+
+impl<'a> GeneratorTrainingKey<'a> {
+    fn new(settings: &'a Generator) -> Self {
+        // Every field is named, so that a new one is put on one of the two sides.
+        let Generator {
+            mode,
+            image_size,
+            networks,
+            prompts,
+            training,
+            seed,
+            augment,
+            preset: _,
+            source: _,
+            sampling: _,
+        } = settings;
+        Self { mode: *mode, image_size: *image_size, networks, prompts, training, seed: *seed, augment }
+    }
+}
+
+/// The images of a generator, whose networks are an input or an outside folder.
+#[derive(Serialize)]
+struct GeneratorSamplingKey<'a> {
+    mode: Mode,
+    image_size: usize,
+    prompts: &'a GeneratorPrompts,
+    seed: u64,
+    sampling: &'a GeneratorSampling,
+    /// Where control masks are varied.
+    augment: Option<&'a Augment>,
+}
+
+impl<'a> GeneratorSamplingKey<'a> {
+    fn new(settings: &'a Generator) -> Self {
+        let Generator {
+            mode,
+            image_size,
+            prompts,
+            seed,
+            sampling,
+            augment,
+            preset: _,
+            source: _,
+            networks: _,
+            training: _,
+        } = settings;
+        let augment = sampling.vary_masks.then_some(augment);
+        Self { mode: *mode, image_size: *image_size, prompts, seed: *seed, sampling, augment }
+    }
+}
+
+/// A trained segmentation network, as far as running it needs settings.
+#[derive(Serialize)]
+struct SegmentationNetworkKey<'a> {
+    model: SegmentationNetwork,
+    image_size: usize,
+    channels: &'a [i64],
+}
+
+impl<'a> SegmentationNetworkKey<'a> {
+    fn new(settings: &'a Segmentation) -> Self {
+        Self { model: settings.model, image_size: settings.recipe.image_size, channels: &settings.channels }
+    }
+}
+
+/// A trained classifier, as far as running it needs settings.
+#[derive(Serialize)]
+struct ClassificationNetworkKey {
+    model: Backbone,
+    image_size: usize,
+    label: Label,
+    imagenet_normalise: bool,
+}
+
+impl ClassificationNetworkKey {
+    fn new(settings: &Classification, model: Backbone) -> Self {
+        let &Classification { label, imagenet_normalise, .. } = settings;
+        Self { model, image_size: settings.recipe.image_size, label, imagenet_normalise }
+    }
+}
+
+/// A comparison of images with images.
+#[derive(Serialize)]
+struct MeasureKey<'a> {
+    generators: &'a [GeneratorMeasure],
+    neighbours: usize,
+    kid_subsets: usize,
+    kid_subset_size: usize,
+    replicates: usize,
+    seed: u64,
+    extractor: ExtractorKey,
+}
+
+/// A feature extractor. Its weights are an outside file or an input.
+#[derive(Serialize)]
+struct ExtractorKey {
+    name: Extractor,
+    convention: Convention,
+    image_size: usize,
+}
+
+impl<'a> MeasureKey<'a> {
+    fn new(measure: &'a Measure) -> Self {
+        let Measure { generators, neighbours, kid_subsets, kid_subset_size, replicates, seed, extractor } =
+            measure;
+        let &ExtractorSettings { name, convention, image_size, weights: _, epochs: _, learning_rate: _ } =
+            extractor;
+        Self {
+            generators,
+            neighbours: *neighbours,
+            kid_subsets: *kid_subsets,
+            kid_subset_size: *kid_subset_size,
+            replicates: *replicates,
+            seed: *seed,
+            extractor: ExtractorKey { name, convention, image_size },
+        }
+    }
+}
+
+/// `settings` without the keys `names`.
+fn without(settings: &impl Serialize, names: &[&str]) -> Value {
+    let mut value = serde_json::to_value(settings).unwrap_or(Value::Null);
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|name, _| !names.contains(&name.as_str()));
+    }
+    value
 }
 
 /// JSON with sorted keys and no white space.
@@ -75,42 +273,154 @@ fn canonical(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-    use crate::experiment::{Classification, Freeze, Preset, ReportOn, Segmentation, TrainingRecipe};
-    use crate::plan::Mixture;
-    use crate::vocabulary::Backbone;
+    use crate::{
+        experiment::{Freeze, GeneratorPreset, HeldOut, Preset, SplitScheme, TrainingRecipe, parse, resolve},
+        plan::Mixture,
+    };
 
     fn train(settings: Segmentation) -> Work {
         Work::TrainSegmentation { settings, mixture: Mixture::real(1.0, 0) }
     }
 
-    #[test]
-    fn the_key_of_a_stage_does_not_drift() {
-        // A changed literal means that every user's store is trained again: raise a version instead of
-        // letting this happen by accident.
-        let work = Work::Phantom(crate::experiment::Phantom { patients: 10, size: 128, seed: 0 });
-        assert_eq!(key(&work, &[], &[]), "37c3477a053b5059c92950b052e488a7");
+    fn generator() -> Box<Generator> {
+        Box::new(Generator::preset(GeneratorPreset::Cpu, Mode::TextSegmentation))
+    }
+
+    fn segmentation() -> Segmentation {
+        Segmentation::preset(Preset::Corrected)
+    }
+
+    fn classification() -> Classification {
+        Classification::preset(Preset::Corrected)
+    }
+
+    fn spec() -> Box<ResolvedSpec> {
+        let text = "[data]\nsource = \"phantom\"\n[tasks.segmentation]\n";
+        Box::new(resolve(parse(text, "spec".as_ref(), &[]).unwrap()).unwrap())
+    }
+
+    /// One stage of each kind of work and its key; `covered` does not compile while a kind is missing here.
+    macro_rules! pinned {
+        ($( $kind:pat = $work:expr => $key:literal, )*) => {
+            fn pinned() -> Vec<(Work, &'static str)> {
+                vec![$( ($work, $key) ),*]
+            }
+
+            fn covered(work: &Work) {
+                match work {
+                    $( $kind => {} )*
+                }
+            }
+        };
+    }
+
+    pinned! {
+        Work::Phantom(_) = Work::Phantom(Phantom { patients: 10, size: 128, seed: 0 }) => "37c3477a053b5059c92950b052e488a7",
+        Work::Import { .. } = Work::Import { format: Source::Camus } => "3beaf3c5c98fe3d6d93d64f0424df978",
+        Work::Prepare { .. } = Work::Prepare {
+            image_size: 128,
+            split: SplitSettings {
+                scheme: SplitScheme::Official,
+                test_from: HeldOut::Test,
+                val_patients: None,
+                val_fraction: None,
+                test_fraction: None,
+                folds: None,
+                fold: None,
+                seed: 0,
+            },
+        } => "f869adcb29fa3163ff421f94bb86059e",
+        Work::TrainGenerator { .. } = Work::TrainGenerator {
+            settings: generator(),
+            patients: Some(Fraction { fraction: 0.5, seed: 1 }),
+        } => "bddc01bbb94d5515d4ab186241e8179c",
+        Work::Generate { .. } = Work::Generate { settings: generator(), patients: None } => "1ebeb0c3777f0b54d082623b0f182eac",
+        Work::ImportSynthetic {} = Work::ImportSynthetic {} => "c5e7721c8217672e249c89d5ee640cad",
+        Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 } => "bfd03c86d03120dedbcdb7f33b6c042e",
+        Work::TrainSegmentation { .. } = train(segmentation()) => "7c77b984740322a2698bef69a28a21a4",
+        Work::TrainClassification { .. } = Work::TrainClassification {
+            settings: classification(),
+            model: Backbone::Resnet18,
+            mixture: Mixture::real(1.0, 0),
+        } => "4c0650d64c54906d28f658260230b915",
+        Work::JudgeSegmentation { .. } = Work::JudgeSegmentation { settings: segmentation() } => "30bed1a0c1edf6b7a518a77adc4c457e",
+        Work::JudgeClassification { .. } = Work::JudgeClassification {
+            settings: classification(),
+            model: Backbone::Resnet18,
+        } => "1356e472c6dc5bd4d36b24fe378bcd86",
+        Work::PseudoMasks { .. } = Work::PseudoMasks { settings: segmentation() } => "2e5cc51ec647be2a31ec0260996d0e16",
+        Work::MeasureTexture {} = Work::MeasureTexture {} => "f6e2f4ed061732ff4ba0a9762cf2ac72",
+        Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() } => "7d45f78b89eb40d7508b52c0bf575893",
+        Work::MeasureReference { .. } = Work::MeasureReference {
+            measure: Measure::default(),
+            per_class: 100,
+        } => "f6ee4e15489f50cc5b5393064a0c4d8e",
+        Work::MeasureSegmentation { .. } = Work::MeasureSegmentation {
+            settings: segmentation(),
+            on: ReportOn::Test,
+        } => "a0cd51c0ba730f857da6d151306b8a49",
+        Work::MeasureClassification { .. } = Work::MeasureClassification {
+            settings: classification(),
+            model: Backbone::Resnet18,
+            on: ReportOn::Test,
+        } => "5350396208ca2d40e02480b10b505e90",
+        Work::Report { .. } = Work::Report { spec: spec() } => "5794be709ae886b9a5094cccda95bfce",
     }
 
     #[test]
-    fn freezing_is_in_the_key_where_something_is_frozen() {
-        let of = |trainable_parameters, freeze| {
-            let base = Classification::preset(Preset::Corrected);
-            let settings = Classification { trainable_parameters, freeze, ..base };
-            let model = Backbone::Resnet18;
-            let work = Work::TrainClassification { settings, model, mixture: Mixture::real(1.0, 0) };
-            (key(&work, &[], &[]), params(&work))
+    fn the_keys_of_stages_change_only_on_purpose() {
+        let mut wrong = Vec::new();
+        for (work, expected) in pinned() {
+            covered(&work);
+            let found = key(&work, &[], &[]);
+            if found != expected {
+                wrong.push(format!("{} \"{expected}\" is now \"{found}\"", params(&work)["work"]));
+            }
+        }
+        assert!(
+            wrong.is_empty(),
+            "keys have changed, so every store computes these stages again:\n{}\nIf the output of the stage has \
+             changed, raise its number in `Work::version`. If only the form of the key has changed, is that worth \
+             training everything again? Then update the literals here, and say so in CHANGELOG.md.",
+            wrong.join("\n")
+        );
+    }
+
+    #[test]
+    fn every_kind_of_work_has_a_key_of_its_own() {
+        let keys: HashSet<&str> = pinned().into_iter().map(|(_, key)| key).collect();
+        assert_eq!(keys.len(), pinned().len());
+    }
+
+    #[test]
+    fn what_does_not_train_is_a_key_of_the_task() {
+        let known = |settings: Value, names: &[&str]| {
+            for name in names {
+                assert!(settings.get(name).is_some(), "there is no key `{name}`");
+            }
         };
-        let (all, params) = of(0, Freeze::Reference);
-        assert!(params.pointer("/settings/freeze").is_none(), "{params}");
-        assert_eq!(of(0, Freeze::Exact).0, all);
-        let keys = [all, of(9, Freeze::Reference).0, of(9, Freeze::Exact).0, of(8, Freeze::Exact).0];
-        assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+        known(json!(segmentation()), &Segmentation::NOT_TRAINING);
+        known(json!(classification()), &Classification::NOT_TRAINING);
+    }
+
+    #[test]
+    fn freezing_is_in_the_key() {
+        let of = |trainable_parameters, freeze| {
+            let settings = Classification { trainable_parameters, freeze, ..classification() };
+            let model = Backbone::Resnet18;
+            key(&Work::TrainClassification { settings, model, mixture: Mixture::real(1.0, 0) }, &[], &[])
+        };
+        let keys =
+            [of(0, Freeze::Reference), of(9, Freeze::Reference), of(9, Freeze::Exact), of(8, Freeze::Exact)];
+        assert_eq!(keys.iter().collect::<HashSet<_>>().len(), 4);
     }
 
     #[test]
     fn only_what_decides_the_output_is_in_the_key() {
-        let base = Segmentation::preset(Preset::Corrected);
+        let base = segmentation();
         let input = |key: &str| vec![Input { role: "data".into(), key: key.into() }];
         let reference = key(&train(base.clone()), &input("a"), &[]);
         let with = |recipe: TrainingRecipe| Segmentation { recipe, ..base.clone() };
@@ -127,5 +437,37 @@ mod tests {
         assert_ne!(key(&train(base.clone()), &input("a"), std::slice::from_ref(&outside)), reference);
         let moved = Outside { path: "y".into(), ..outside.clone() };
         assert_eq!(key(&train(base.clone()), &[], &[outside]), key(&train(base), &[], &[moved]));
+    }
+
+    #[test]
+    fn a_generator_is_trained_and_sampled_by_its_own_sections() {
+        let keys = |change: &dyn Fn(&mut Generator)| {
+            let mut settings = generator();
+            change(&mut settings);
+            [
+                key(&Work::TrainGenerator { settings: settings.clone(), patients: None }, &[], &[]),
+                key(&Work::Generate { settings, patients: None }, &[], &[]),
+            ]
+        };
+        let base = keys(&|_| {});
+        let changed = |change: &dyn Fn(&mut Generator)| {
+            let now = keys(change);
+            [now[0] != base[0], now[1] != base[1]]
+        };
+        assert_eq!(changed(&|g| g.preset = GeneratorPreset::Diffecho), [false, false]);
+        assert_eq!(changed(&|g| g.source.base = "other".into()), [false, false]);
+        assert_eq!(changed(&|g| g.networks.patch = 2), [true, false]);
+        assert_eq!(changed(&|g| g.training.steps = 7), [true, false]);
+        assert_eq!(changed(&|g| g.sampling.guidance = 3.0), [false, true]);
+        assert_eq!(changed(&|g| g.prompts.random_tokens = true), [true, true]);
+        assert_eq!(changed(&|g| g.seed = 7), [true, true]);
+        assert_eq!(changed(&|g| g.augment.rotate = 1.0), [true, false]);
+        let varied = |rotate: f64| {
+            keys(&|g| {
+                g.sampling.vary_masks = true;
+                g.augment.rotate = rotate;
+            })
+        };
+        assert_ne!(varied(1.0)[1], varied(2.0)[1]);
     }
 }

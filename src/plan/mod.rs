@@ -23,7 +23,7 @@ use crate::{
         Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, SplitSettings,
         TrainingRecipe,
     },
-    vocabulary::{Backbone, Mode, Source, Task},
+    vocabulary::{Backbone, Source, Task},
 };
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
@@ -60,9 +60,8 @@ impl StageKind {
     }
 }
 
-/// What a stage does, with every parameter that decides its output.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "work", rename_all = "kebab-case")]
+/// What a stage does, with its settings; which of them its output depends on, [`params`] says.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Work {
     /// Draws the phantom in CAMUS's own layout.
     Phantom(Phantom),
@@ -78,13 +77,11 @@ pub enum Work {
     /// Trains a generator on the arm's training patients.
     TrainGenerator {
         settings: Box<Generator>,
-        #[serde(skip_serializing_if = "Option::is_none")]
         patients: Option<Fraction>,
     },
     /// Makes its images.
     Generate {
         settings: Box<Generator>,
-        #[serde(skip_serializing_if = "Option::is_none")]
         patients: Option<Fraction>,
     },
     /// Takes over images that another program made.
@@ -95,13 +92,11 @@ pub enum Work {
     },
     TrainSegmentation {
         settings: Segmentation,
-        #[serde(flatten)]
         mixture: Mixture,
     },
     TrainClassification {
         settings: Classification,
         model: Backbone,
-        #[serde(flatten)]
         mixture: Mixture,
     },
     /// Synthetic images, seen by a network that was trained on real ones: do they show what their masks
@@ -169,8 +164,7 @@ impl Work {
             Self::Phantom(_) => 1,
             Self::Import { .. } => 1,
             Self::Prepare { .. } => 1,
-            Self::TrainGenerator { settings, .. } if settings.mode == Mode::Unconditional => 4,
-            Self::TrainGenerator { .. } => 3,
+            Self::TrainGenerator { .. } => 4,
             Self::Generate { .. } => 1,
             Self::ImportSynthetic {} => 1,
             Self::PrepareSynthetic { .. } => 1,
@@ -196,12 +190,12 @@ impl Work {
             Self::Prepare { image_size, .. } => (format!("prepare {image_size}"), 1.0),
             Self::TrainGenerator { settings: s, .. } => (
                 format!("generator {}", network_of(s)),
-                (s.steps * s.accumulate * s.batch_size) as f64
-                    * if s.mode == Mode::Unconditional && s.per_class { 4.0 } else { 1.0 },
+                (s.training.steps * s.training.accumulate * s.training.batch_size) as f64
+                    * if s.has_model_per_class() { 4.0 } else { 1.0 },
             ),
             Self::Generate { settings: s, .. } => (
-                format!("generate {} {:?}", network_of(s), s.guidance > 1.0),
-                (4 * s.per_class_images * s.sampling_steps) as f64,
+                format!("generate {} {:?}", network_of(s), s.sampling.guidance > 1.0),
+                (4 * s.sampling.per_class_images * s.sampling.sampling_steps) as f64,
             ),
             Self::ImportSynthetic {} => ("import synthetic".into(), 1.0),
             Self::PrepareSynthetic { image_size } => (format!("prepare synthetic {image_size}"), 1.0),
@@ -247,7 +241,12 @@ fn training_cost(network: String, recipe: &TrainingRecipe, mixture: &Mixture) ->
 fn network_of(s: &Generator) -> String {
     format!(
         "{:?} {} {:?} {:?} {:?} {:?}",
-        s.mode, s.image_size, s.image_space, s.channels, s.conditioning, s.precision
+        s.mode,
+        s.image_size,
+        s.networks.image_space,
+        s.networks.channels,
+        s.networks.conditioning,
+        s.training.precision
     )
 }
 
@@ -257,9 +256,7 @@ pub struct Mixture {
     /// Fraction of the training patients.
     pub real_fraction: f64,
     /// Further images per real one; None: there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    #[serde(skip_serializing_if = "Further::is_synthetic")]
     pub further: Further,
     pub seed: u64,
 }
@@ -292,12 +289,6 @@ pub enum Further {
     SyntheticOnly,
     /// The real ones once more.
     DuplicateReal,
-}
-
-impl Further {
-    fn is_synthetic(&self) -> bool {
-        *self == Self::Synthetic
-    }
 }
 
 /// An earlier stage's artifact, and what it is for.

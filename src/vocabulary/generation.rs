@@ -14,6 +14,39 @@ words! {
 }
 
 words! {
+    /// What the network predicts.
+    Prediction {
+        /// The noise.
+        Epsilon = "epsilon",
+        /// sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) image.
+        VPrediction = "v-prediction",
+    }
+}
+
+words! {
+    /// Variance added at each of the 1000 timesteps of training; diffusers' names.
+    Betas {
+        /// 1e-4 to 0.02.
+        Linear = "linear",
+        /// Square roots from 0.00085 to 0.012: Stable Diffusion's.
+        ScaledLinear = "scaled-linear",
+        SquaredcosCapV2 = "squaredcos-cap-v2",
+    }
+}
+
+words! {
+    /// What a prompt's template can ask for.
+    PromptField {
+        View = "view",
+        Phase = "phase",
+        Quality = "quality",
+        Sex = "sex",
+        Age = "age",
+        EjectionFraction = "ef",
+    }
+}
+
+words! {
     /// The scheduler whose steps lead from noise to an image.
     Sampler {
         Ddpm = "ddpm",

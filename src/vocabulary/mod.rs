@@ -15,7 +15,7 @@ mod task;
 pub use anatomy::{Phase, Structure, View};
 pub use data::{Label, MaskDecoding, Pairing, Quality, Sex, Source, Split};
 pub use features::{Convention, Extractor, GeneratorMeasure};
-pub use generation::{Mode, NoiseLevels, Precision, Sampler, TimeScaleShift};
+pub use generation::{Betas, Mode, NoiseLevels, Precision, Prediction, PromptField, Sampler, TimeScaleShift};
 pub use metric::{Direction, Level, Metric, Statistic, Undefined};
 pub use networks::{Backbone, SegmentationNetwork};
 pub use task::Task;

@@ -63,18 +63,20 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
         found.published = Some(file_digest(&spec.report.published, digests)?);
     }
     for generator in spec.generators.values() {
-        let base = PathBuf::from(&generator.base);
+        let base = PathBuf::from(&generator.source.base);
         // A generator's name comes before a folder's.
-        let base_is_folder = !spec.generators.contains_key(&generator.base);
-        for path in [&generator.pipeline, &generator.controlnet]
+        let base_is_folder = !spec.generators.contains_key(&generator.source.base);
+        for path in [&generator.source.pipeline, &generator.source.controlnet]
             .into_iter()
             .chain(base_is_folder.then_some(&base))
             .filter(|path| !path.as_os_str().is_empty())
         {
             found.folders.insert(path.clone(), pipeline_digest(path, digests)?);
         }
-        if !generator.folder.as_os_str().is_empty() {
-            found.folders.insert(generator.folder.clone(), manifest_digest(&generator.folder, digests)?);
+        if !generator.source.folder.as_os_str().is_empty() {
+            found
+                .folders
+                .insert(generator.source.folder.clone(), manifest_digest(&generator.source.folder, digests)?);
         }
     }
     digests.save();

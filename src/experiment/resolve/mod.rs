@@ -75,7 +75,9 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             "train for at least two",
         ));
     }
-    if let Some((name, _)) = generators.iter().find(|(_, g)| g.pseudo_masks && tasks.segmentation.is_none()) {
+    if let Some((name, _)) =
+        generators.iter().find(|(_, g)| g.sampling.pseudo_masks && tasks.segmentation.is_none())
+    {
         return Err(check.fault(
             &format!("generators.{name}.pseudo_masks"),
             "there is no segmentation network to make them",

@@ -45,6 +45,41 @@ fn a_resolved_spec_is_a_spec_that_resolves_to_itself() {
 }
 
 #[test]
+fn a_resolved_generator_resolves_to_itself_key_by_key_in_one_order() {
+    let mut orders = BTreeSet::new();
+    for preset in ["cpu", "diffecho"] {
+        for mode in [
+            "unconditional",
+            "text",
+            "text+segmentation\"\nconditioning = \"channels",
+            "external\"\nfolder = \".",
+        ] {
+            let text = format!(
+                "[data]\nsource = \"phantom\"\n\n[generators.a]\npreset = \"{preset}\"\nmode = \"{mode}\"\n"
+            );
+            let spec = resolve(parse(&text, Path::new("s"), &[]).unwrap()).unwrap();
+            let written = spec.to_toml();
+            let again = resolve(parse(&written, Path::new("s"), &[]).unwrap()).unwrap();
+            assert_eq!((&again, again.to_toml()), (&spec, written.clone()));
+            let table = written.split("[generators.a]\n").nth(1).unwrap().split("\n\n[[").next().unwrap();
+            let keys = table.lines().map(|line| line.split(" = ").next().unwrap());
+            orders.insert(keys.collect::<Vec<_>>().join(" "));
+        }
+    }
+    // Reports are compared byte for byte, and they hold the resolved spec.
+    let order = "preset mode base pipeline controlnet folder image_size image_space patch per_class conditioning \
+                 channels layers_per_block attention_levels attention_head_dim norm_num_groups \
+                 resnet_time_scale_shift text_width text_layers text_heads text_tokens autoencoder_channels \
+                 latent_channels autoencoder_steps autoencoder_learning_rate prompt random_tokens prediction betas \
+                 steps batch_size accumulate learning_rate schedule warmup_steps weight_decay clip ema \
+                 prompt_dropout min_snr_gamma precision flip validate_every grid_every seed scheduler \
+                 sampling_steps noise_levels guidance negative_prompt per_class_images per_mask vary_masks \
+                 pseudo_masks sampling_batch  [generators.a.augment] enabled rotate translate translate_unit scale \
+                 shear brightness contrast nearest_images";
+    assert_eq!(orders.into_iter().collect::<Vec<_>>(), [order]);
+}
+
+#[test]
 fn with_a_budget_arms_of_any_size_have_the_same_rate_at_the_same_step() {
     let schedule = |task: &str| {
         let text = format!("[data]\nsource = \"phantom\"\n\n[tasks.segmentation]\n{task}\n");

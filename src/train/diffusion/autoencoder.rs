@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor, nn::VarStore};
 
 use super::{
-    batches::{Batch, Batches},
+    batches::{Batch, Batches, laid_out},
     fit::{LoopContext, Objective, Recipe, fit},
-    networks::laid_out,
-    remove_folder,
+    folder::remove_folder,
+    objective::NoiseTimes,
 };
 use crate::{
     augment::AugmentRange,
@@ -65,9 +65,9 @@ pub(super) fn train(
     let config = AutoencoderKLConfig {
         in_channels: 1,
         out_channels: 1,
-        block_out_channels: settings.autoencoder_channels.clone(),
-        latent_channels: settings.latent_channels,
-        norm_num_groups: settings.norm_num_groups.min(8),
+        block_out_channels: settings.networks.autoencoder_channels.clone(),
+        latent_channels: settings.networks.latent_channels,
+        norm_num_groups: settings.networks.norm_num_groups.min(8),
         sample_size: Some([settings.image_size as i64; 2]),
         mid_block_add_attention: false,
         ..AutoencoderKLConfig::default()
@@ -78,27 +78,27 @@ pub(super) fn train(
     let side = settings.image_size as i64 / config.size_factor();
     let train = Batches {
         samples: &data.train,
-        batch_size: settings.batch_size.min(8),
+        batch_size: settings.training.batch_size.min(8),
         range: AugmentRange::of(&settings.augment),
         prompt_dropout: 0.0,
-        timesteps: 1,
+        times: NoiseTimes::NONE,
         labels: &[],
         offset: 0,
-        noise: [settings.latent_channels, side, side],
+        noise: [settings.networks.latent_channels, side, side],
         posterior: false,
         seed: random::seed(seed, "autoencoder batches", &[]),
         device: context.device,
     };
     let recipe = Recipe {
-        steps: settings.autoencoder_steps as u64,
+        steps: settings.networks.autoencoder_steps as u64,
         accumulate: 1,
-        learning_rate: settings.autoencoder_learning_rate,
+        learning_rate: settings.networks.autoencoder_learning_rate,
         schedule: GeneratorSchedule::Cosine,
-        warmup_steps: 100.min(settings.autoencoder_steps as u64 / 10),
+        warmup_steps: 100.min(settings.networks.autoencoder_steps as u64 / 10),
         weight_decay: 0.0,
         clip: 1.0,
         ema: 0.0,
-        precision: settings.precision,
+        precision: settings.training.precision,
         validate_every: 0,
         grid_every: 0,
     };
@@ -112,7 +112,7 @@ pub(super) fn train(
         before: 0,
         name: "autoencoder",
     };
-    let mut parameters = Parameters::new(vs.variables(), settings.precision)?;
+    let mut parameters = Parameters::new(vs.variables(), settings.training.precision)?;
     let objective = Reconstruction { vae: &vae };
     let (weights, curves) =
         fit(&objective, &mut parameters, &recipe, &train, None, &mut |_, _| Ok(()), &of_loop)?;

@@ -1,18 +1,16 @@
-//! What training starts from: a folder's networks, space and scheduler, or new ones by the settings.
+//! What training starts from: a folder's networks and space, or new ones by the settings.
 
 use std::path::Path;
 
-use serde_json::json;
 use tch::{Kind, nn::VarStore};
 
-use super::{networks::Making, texts::Texts};
+use super::{inputs::NetworkInputs, texts::Texts};
 use crate::{
     error::{Error, Result},
-    experiment::{Betas, Generator, ImageSpace, Prediction},
+    experiment::{Generator, GeneratorNetworks, ImageSpace},
     nn::{
         autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig},
         clip_text::{ClipTextConfig, ClipTextModel},
-        config::Config,
         diffusion::config::{BlockType, TimeEmbedding},
         schedulers::SchedulerConfig,
         tokenizer::ClipTokenizer,
@@ -37,18 +35,18 @@ pub(super) struct TextBase {
 }
 
 impl TextBase {
-    pub fn open(dir: &Path, m: &Making) -> Result<Self> {
+    pub fn open(dir: &Path, inputs: &NetworkInputs) -> Result<Self> {
         let folder = open_base(dir, &["StableDiffusionPipeline"], "a text model (Stable Diffusion)")?;
         let unet = UNet2DConditionConfig::read(&folder.part("unet")?.config()?)?;
         check_trainable(unet.dropout, unet.time_embedding_type)?;
         let part = folder.part("text_encoder")?;
-        let mut vs = VarStore::new(m.device);
+        let mut vs = VarStore::new(inputs.device);
         let encoder = ClipTextModel::new(&vs.root(), &ClipTextConfig::read(&part.config()?)?)?;
         part.load_weights(&vs, None)?;
-        freeze(&mut vs, m.kind);
+        freeze(&mut vs, inputs.kind);
         let tokenizer = ClipTokenizer::read(folder.part("tokenizer")?.dir())?;
-        let texts = Texts::new(&encoder, &tokenizer, m)?;
-        let (extras, space) = base_space(&folder, true, m)?;
+        let texts = Texts::new(&encoder, &tokenizer, inputs)?;
+        let (extras, space) = base_space(&folder, true, inputs)?;
         if extras.mask_channels {
             return Err(Error::input("the base takes masks already: it is no text model")
                 .at(dir)
@@ -69,7 +67,11 @@ pub(super) fn open_base(dir: &Path, classes: &[&str], what: &str) -> Result<Pipe
     }
 }
 
-pub(super) fn base_space(folder: &PipelineFolder, text: bool, m: &Making) -> Result<(Extras, Space)> {
+pub(super) fn base_space(
+    folder: &PipelineFolder,
+    text: bool,
+    inputs: &NetworkInputs,
+) -> Result<(Extras, Space)> {
     let extras = Extras::read(folder.dir())?;
     if !extras.latent(text) {
         let space = extras.space();
@@ -79,11 +81,11 @@ pub(super) fn base_space(folder: &PipelineFolder, text: bool, m: &Making) -> Res
         true => folder.part("vae")?.clone(),
         false => PipelinePart::open(&folder.dir().join("vae"))?,
     };
-    Ok((extras, load_autoencoder(&part, m)?))
+    Ok((extras, load_autoencoder(&part, inputs)?))
 }
 
-fn load_autoencoder(part: &PipelinePart, m: &Making) -> Result<Space> {
-    let mut vs = VarStore::new(m.device);
+fn load_autoencoder(part: &PipelinePart, inputs: &NetworkInputs) -> Result<Space> {
+    let mut vs = VarStore::new(inputs.device);
     let vae = AutoencoderKL::new(&vs.root(), &AutoencoderKLConfig::read(&part.config()?)?)?;
     part.load_weights(&vs, None)?;
     freeze(&mut vs, Kind::Float);
@@ -91,24 +93,26 @@ fn load_autoencoder(part: &PipelinePart, m: &Making) -> Result<Space> {
 }
 
 /// The space of a model from scratch.
-pub(super) fn new_space(m: &Making) -> Result<(Extras, Space)> {
-    let patch = match m.settings.image_space {
+pub(super) fn new_space(inputs: &NetworkInputs) -> Result<(Extras, Space)> {
+    let patch = match inputs.settings.networks.image_space {
         ImageSpace::Pixel => 1,
-        ImageSpace::SpaceToDepth => m.settings.patch as i64,
+        ImageSpace::SpaceToDepth => inputs.settings.networks.patch as i64,
         ImageSpace::Latent => {
-            let dir = m.autoencoder.ok_or_else(|| Error::failure("the autoencoder is missing"))?;
-            let extras =
-                Extras { unconditional_latent: m.settings.mode == Mode::Unconditional, ..Extras::default() };
-            return Ok((extras, load_autoencoder(&PipelinePart::open(dir)?, m)?));
+            let dir = inputs.autoencoder.ok_or_else(|| Error::failure("the autoencoder is missing"))?;
+            let extras = Extras {
+                unconditional_latent: inputs.settings.mode == Mode::Unconditional,
+                ..Extras::default()
+            };
+            return Ok((extras, load_autoencoder(&PipelinePart::open(dir)?, inputs)?));
         }
     };
     Ok((Extras { space_to_depth: Some(patch), ..Extras::default() }, Space::Pixels { patch }))
 }
 
 /// Channels and side of what a model from scratch denoises: the images are grey.
-pub(super) fn new_latent(m: &Making, space: &Space) -> (i64, i64) {
+pub(super) fn new_latent(inputs: &NetworkInputs, space: &Space) -> (i64, i64) {
     let fold = space.factor();
-    (space.latent_channels().unwrap_or(fold * fold), m.settings.image_size as i64 / fold)
+    (space.latent_channels().unwrap_or(fold * fold), inputs.settings.image_size as i64 / fold)
 }
 
 pub(super) fn latent_of(channels: i64, settings: &Generator, space: &Space) -> [i64; 3] {
@@ -116,64 +120,44 @@ pub(super) fn latent_of(channels: i64, settings: &Generator, space: &Space) -> [
     [channels, side, side]
 }
 
-pub(super) fn blocks(settings: &Generator, attending: BlockType, up: bool) -> Vec<BlockType> {
-    let of = |level: usize| match settings.attention_levels.contains(&level) {
+/// The blocks of a U-Net from scratch, from top to bottom, or for its way up from bottom to top.
+pub(super) fn blocks(networks: &GeneratorNetworks, attending: BlockType, up: bool) -> Vec<BlockType> {
+    let of = |level: usize| match networks.attention_levels.contains(&level) {
         true => attending,
         false => BlockType::Plain,
     };
-    let levels = settings.channels.len();
+    let levels = networks.channels.len();
     (0..levels).map(|i| of(if up { levels - 1 - i } else { i })).collect()
 }
 
-pub(super) fn text_unet(m: &Making, space: &Space, inputs: i64, outputs: i64) -> UNet2DConditionConfig {
-    let (settings, levels) = (m.settings, m.settings.channels.len());
+/// The U-Net of a text model from scratch, with these numbers of channels in and out.
+pub(super) fn text_unet(
+    settings: &Generator,
+    space: &Space,
+    [channels_in, channels_out]: [i64; 2],
+) -> UNet2DConditionConfig {
+    let networks = &settings.networks;
+    let levels = networks.channels.len();
     let side = settings.image_size as i64 / space.factor();
-    let heads = |channels: &i64| (channels / settings.attention_head_dim).max(1);
+    let heads = |channels: &i64| (channels / networks.attention_head_dim).max(1);
     UNet2DConditionConfig {
         sample_size: Some([side, side]),
-        in_channels: inputs,
-        out_channels: outputs,
-        down_block_types: blocks(settings, BlockType::CrossAttention, false),
-        up_block_types: blocks(settings, BlockType::CrossAttention, true),
-        block_out_channels: settings.channels.clone(),
-        layers_per_block: vec![settings.layers_per_block; levels],
-        norm_num_groups: settings.norm_num_groups,
-        resnet_time_scale_shift: settings.resnet_time_scale_shift,
-        cross_attention_dim: vec![settings.text_width; levels],
+        in_channels: channels_in,
+        out_channels: channels_out,
+        down_block_types: blocks(networks, BlockType::CrossAttention, false),
+        up_block_types: blocks(networks, BlockType::CrossAttention, true),
+        block_out_channels: networks.channels.clone(),
+        layers_per_block: vec![networks.layers_per_block; levels],
+        norm_num_groups: networks.norm_num_groups,
+        resnet_time_scale_shift: networks.resnet_time_scale_shift,
+        cross_attention_dim: vec![networks.text_width; levels],
         transformer_layers_per_block: vec![1; levels],
-        attention_heads: settings.channels.iter().map(heads).collect(),
-        // Attention at the lowest levels alone takes long to find the words of a small network's prompts:
-        // the whole text is told to every block as well.
-        text_embed_heads: Some(settings.text_heads),
+        attention_heads: networks.channels.iter().map(heads).collect(),
+        // With attention only at the lowest levels, a small network takes long to find the words of its prompts:
+        // every block also gets the whole text.
+        text_embed_heads: Some(networks.text_heads),
         ..UNet2DConditionConfig::default()
     }
-}
-
-/// The noise of a model from scratch, as DDIM's configuration: sampling may choose another scheduler.
-pub(super) fn new_scheduler(settings: &Generator) -> Result<SchedulerConfig> {
-    let (betas, start, end) = match settings.betas {
-        Betas::Linear => ("linear", 1e-4, 0.02),
-        Betas::ScaledLinear => ("scaled_linear", 0.00085, 0.012),
-        Betas::SquaredcosCapV2 => ("squaredcos_cap_v2", 1e-4, 0.02),
-    };
-    let pixels = settings.image_space != ImageSpace::Latent;
-    let value = json!({
-        "_class_name": "DDIMScheduler",
-        "num_train_timesteps": 1000,
-        "beta_schedule": betas,
-        "beta_start": start,
-        "beta_end": end,
-        "prediction_type": match settings.prediction {
-            Prediction::Epsilon => "epsilon",
-            Prediction::VPrediction => "v_prediction",
-        },
-        // Pixels have a range, latents have none; and diffusers' text pipeline turns clipping off.
-        "clip_sample": pixels && settings.mode == Mode::Unconditional,
-        "set_alpha_to_one": true,
-        "steps_offset": i64::from(settings.mode != Mode::Unconditional),
-        "timestep_spacing": "trailing",
-    });
-    SchedulerConfig::read(&Config::parse(&value.to_string(), Path::new("scheduler"))?)
 }
 
 /// What can be read but is not trained with.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::{
+    denoiser::{Denoiser, TEXT_PARTS},
     fit::Named,
-    networks::{Making, Networks, TEXT_PARTS},
+    inputs::NetworkInputs,
 };
 use crate::{
     error::{AtPath, Result},
@@ -15,12 +16,12 @@ use crate::{
     vocabulary::Mode,
 };
 
-impl Networks {
+impl Denoiser {
     /// Writes the folder `dir`, with `weights` (by part and name) for what is trained; the other parts
-    /// are `making`'s base's.
-    pub fn write(&self, making: &Making, weights: &Named, dir: &Path) -> Result<()> {
+    /// are those of `inputs`' base.
+    pub fn write(&self, inputs: &NetworkInputs, weights: &Named, dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).at_path(dir, "cannot make the folder")?;
-        let text = making.settings.mode != Mode::Unconditional;
+        let text = inputs.settings.mode != Mode::Unconditional;
         for (part, config) in &self.configs {
             let start = format!("{part}/");
             let of_part: Named = weights
@@ -32,15 +33,15 @@ impl Networks {
         write_scheduler(&dir.join("scheduler"), &self.scheduler.to_json())?;
         // What is not trained comes from where it was.
         let mut from: Vec<(&str, std::path::PathBuf)> = Vec::new();
-        match making.base {
+        match inputs.base {
             Some(base) if text => {
                 from.extend(TEXT_PARTS.map(|part| (part, base.join(part))));
                 from.push(("unet", base.join("unet")));
             }
             Some(base) => from.push(("vae", base.join("vae"))),
             None => {
-                from.push(("tokenizer", making.work.join("tokenizer")));
-                from.extend(making.autoencoder.map(|vae| ("vae", vae.to_owned())));
+                from.push(("tokenizer", inputs.work.join("tokenizer")));
+                from.extend(inputs.autoencoder.map(|vae| ("vae", vae.to_owned())));
             }
         }
         for (part, place) in from {
@@ -49,7 +50,7 @@ impl Networks {
             }
         }
         if !self.extras.stock {
-            let prompt = text.then(|| making.settings.prompt.clone());
+            let prompt = text.then(|| inputs.settings.prompts.prompt.clone());
             Extras { prompt, ..self.extras.clone() }.write(dir)?;
         }
         if !text {
@@ -78,6 +79,14 @@ impl Networks {
         }
         write_model_index(dir, class, &parts)
     }
+}
+
+/// Removes the folder where there is one.
+pub(super) fn remove_folder(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).at_path(dir, "cannot remove the folder")?;
+    }
+    Ok(())
 }
 
 /// Copies a part's files.

@@ -1,26 +1,28 @@
 //! Training a generator, in each of the three conditioning modes: the loop ([`fit`]), its batches
-//! ([`batches`]) and the networks ([`networks`]). What comes out is a folder that diffusers loads.
+//! ([`batches`]), the networks ([`denoiser`]) and what they learn ([`objective`]). What comes out is a folder that diffusers loads.
 
 mod autoencoder;
 mod bases;
 mod batches;
+mod denoiser;
+mod denoising;
 mod fit;
 mod folder;
-mod networks;
+mod inputs;
+mod objective;
 mod texts;
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, hash_map::Entry},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use self::{
-    batches::{Batch, Batches},
-    fit::{LoopContext, Named, Objective, Recipe, fit},
-    networks::{Making, Networks},
+    batches::Batches,
+    denoiser::Denoiser,
+    denoising::Denoising,
+    fit::{LoopContext, Named, Recipe, fit},
+    folder::remove_folder,
+    inputs::NetworkInputs,
 };
 use super::{CURVES, SUMMARY, TaskData, TrainingContext, parameters::Parameters, write};
 use crate::{
@@ -28,11 +30,7 @@ use crate::{
     error::{AtPath, Error, Result},
     experiment::{Generator, ImageSpace},
     manifest::{Manifest, Row},
-    nn::{
-        autoencoder_kl::{AutoencoderKL, Posterior},
-        schedulers::{PredictionType, Scheduler},
-    },
-    pipeline::space::{self, Space},
+    pipeline::space::Space,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
@@ -60,7 +58,7 @@ pub fn diffusion(
     grid: &Grid,
     context: &TrainingContext,
 ) -> Result<()> {
-    if settings.precision == Precision::F16 && context.device == Device::Cpu {
+    if settings.training.precision == Precision::F16 && context.device == Device::Cpu {
         return Err(Error::input("a generator is trained in f16 on CUDA alone")
             .help("set precision = \"f32\" (or \"bf16\"), or run with --device cuda"));
     }
@@ -76,8 +74,8 @@ pub fn diffusion(
     }
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
     let mut run = Run { settings, grid, context, curves: Vec::new(), summary: GeneratorSummary::default() };
-    if settings.mode == Mode::Unconditional && settings.per_class {
-        let total = settings.steps as u64 * all.len() as u64;
+    if settings.has_model_per_class() {
+        let total = settings.training.steps as u64 * all.len() as u64;
         for (class, name) in all.iter().enumerate() {
             let of_class =
                 |samples: &Samples| samples.filtered(|row| class_of(row, Label::ViewPhase) == class);
@@ -91,8 +89,14 @@ pub fn diffusion(
         }
     } else {
         let base = base.map(Path::to_owned);
-        let part =
-            Part { name: "", folder: "", class: None, base, seed_index: 0, total: settings.steps as u64 };
+        let part = Part {
+            name: "",
+            folder: "",
+            class: None,
+            base,
+            seed_index: 0,
+            total: settings.training.steps as u64,
+        };
         run.part(data, &part)?;
     }
     let progress = context.checkpoints.join("progress");
@@ -113,10 +117,10 @@ pub fn diffusion(
 /// How many images are behind each point of the validation curve; where each class has its own model, of
 /// all together. `manifest` is what the generator was trained on.
 pub fn validation_images(settings: &Generator, manifest: &Manifest) -> u64 {
-    if settings.validate_every == 0 {
+    if settings.training.validate_every == 0 {
         return 0;
     }
-    let own = settings.mode == Mode::Unconditional && settings.per_class;
+    let own = settings.has_model_per_class();
     let mut counts = [0; 4];
     for row in manifest.of(Split::Val) {
         counts[if own { class_of(row, Label::ViewPhase) } else { 0 }] += 1;
@@ -152,22 +156,23 @@ impl Run<'_> {
         let checkpoints =
             context.checkpoints.join(if part.folder.is_empty() { "model" } else { part.folder });
         std::fs::create_dir_all(&checkpoints).at_path(&checkpoints, "cannot make the folder")?;
-        let autoencoder = match settings.image_space == ImageSpace::Latent && part.base.is_none() {
+        let autoencoder = match settings.networks.image_space == ImageSpace::Latent && part.base.is_none() {
             true => Some(autoencoder::train(settings, data, seed, &checkpoints, context)?),
             false => None,
         };
         let told = settings.mode == Mode::Unconditional && part.class.is_none();
+        let prompts = &settings.prompts;
         let texts: Vec<String> = match settings.mode {
             Mode::Text | Mode::TextSegmentation => data
                 .train
                 .rows
                 .iter()
                 .chain(&data.val.rows)
-                .map(|row| prompt::of_image(settings, row))
+                .map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row))
                 .collect(),
             _ => Vec::new(),
         };
-        let making = Making {
+        let inputs = NetworkInputs {
             settings,
             base: part.base.as_deref(),
             prompts: &texts,
@@ -175,31 +180,31 @@ impl Run<'_> {
             autoencoder: autoencoder.as_deref(),
             classes: if told { Label::ViewPhase.classes() } else { &[] },
             work: &checkpoints,
-            kind: super::parameters::kind(settings.precision),
+            kind: super::parameters::kind(settings.training.precision),
             device: context.device,
             seed,
         };
-        let networks = Networks::new(&making)?;
-        let mut parameters = Parameters::new(networks.variables(), settings.precision)?;
-        let objective = Denoising::new(settings, &networks)?;
+        let denoiser = Denoiser::new(&inputs)?;
+        let mut parameters = Parameters::new(denoiser.variables(), settings.training.precision)?;
+        let objective = Denoising::new(&denoiser, settings.training.min_snr_gamma)?;
         let labels = |samples: &Samples| -> Vec<i64> {
             let classes = samples.labels(Label::ViewPhase);
             if told { classes.into_iter().map(|c| c as i64).collect() } else { Vec::new() }
         };
         let (train_labels, val_labels) = (labels(&data.train), labels(&data.val));
-        let range =
-            AugmentRange::of(&settings.augment).or_else(|| settings.flip.then_some(AugmentRange::NONE));
-        let range = range.map(|r| AugmentRange { flip: if settings.flip { 0.5 } else { 0.0 }, ..r });
+        let range = AugmentRange::of(&settings.augment)
+            .or_else(|| settings.training.flip.then_some(AugmentRange::NONE));
+        let range = range.map(|r| AugmentRange { flip: if settings.training.flip { 0.5 } else { 0.0 }, ..r });
         let train = Batches {
             samples: &data.train,
-            batch_size: settings.batch_size,
+            batch_size: settings.training.batch_size,
             range,
-            prompt_dropout: settings.prompt_dropout,
-            timesteps: objective.timesteps(),
+            prompt_dropout: settings.training.prompt_dropout,
+            times: objective.times(),
             labels: &train_labels,
             offset: 0,
-            noise: networks.latent,
-            posterior: matches!(networks.space, Space::Latent(_)),
+            noise: denoiser.latent,
+            posterior: matches!(denoiser.space, Space::Latent(_)),
             seed,
             device: context.device,
         };
@@ -224,7 +229,7 @@ impl Run<'_> {
         let mut grid = |weights: Named, step: u64| -> Result<()> {
             let folder = checkpoints.join("grid");
             remove_folder(&folder)?;
-            networks.write(&making, &weights, &folder)?;
+            denoiser.write(&inputs, &weights, &folder)?;
             std::fs::create_dir_all(&pictures).at_path(&pictures, "cannot make the folder")?;
             let dash = if part.folder.is_empty() { "" } else { "-" };
             let file = pictures.join(format!("{}{dash}step-{step:07}.png", part.folder));
@@ -235,19 +240,19 @@ impl Run<'_> {
         let (weights, curves) = fit(&objective, &mut parameters, &recipe, &train, val, &mut grid, &of_loop)?;
         let to = context.out.join(PIPELINE);
         let to = if part.folder.is_empty() { to } else { to.join(part.folder) };
-        networks.write(&making, &weights, &to)?;
+        denoiser.write(&inputs, &weights, &to)?;
         self.curves.extend(curves);
         let trained = parameters.count() as u64;
         self.summary = GeneratorSummary {
             mode: crate::results::word(&settings.mode),
-            parameters: networks.parameters(),
+            parameters: denoiser.parameters(),
             trainable: trained,
             train_images: self.summary.train_images + data.train.len() as u64,
             train_patients: self.summary.train_patients.max(data.train.patients() as u64),
             steps: self.summary.steps + recipe.steps,
-            batch: (settings.batch_size * settings.accumulate) as u64,
+            batch: (settings.training.batch_size * settings.training.accumulate) as u64,
             image_size: settings.image_size as u64,
-            precision: settings.precision.as_str().into(),
+            precision: settings.training.precision.as_str().into(),
         };
         Ok(())
     }
@@ -255,122 +260,16 @@ impl Run<'_> {
 
 fn recipe(settings: &Generator) -> Recipe {
     Recipe {
-        steps: settings.steps as u64,
-        accumulate: settings.accumulate as u64,
-        learning_rate: settings.learning_rate,
-        schedule: settings.schedule,
-        warmup_steps: settings.warmup_steps as u64,
-        weight_decay: settings.weight_decay,
-        clip: settings.clip,
-        ema: settings.ema,
-        precision: settings.precision,
-        validate_every: settings.validate_every as u64,
-        grid_every: settings.grid_every as u64,
-    }
-}
-
-fn remove_folder(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).at_path(dir, "cannot remove the folder")?;
-    }
-    Ok(())
-}
-
-/// Finding the noise (or v) in noisy samples: the mean square error of Ho et al. 2020, eq. 14.
-struct Denoising<'a> {
-    networks: &'a Networks,
-    scheduler: Scheduler,
-    velocity: bool,
-    /// Weight of the loss at each timestep; none: 1.
-    weights: Option<Vec<f32>>,
-    /// Of images that come back as they are: what the autoencoder says of them, by their place among all prompts. At
-    /// 512 px and four channels 128 KiB an image, on the device.
-    encoded: RefCell<HashMap<usize, Posterior>>,
-}
-
-impl<'a> Denoising<'a> {
-    fn new(settings: &Generator, networks: &'a Networks) -> Result<Self> {
-        let scheduler = Scheduler::new(&networks.scheduler)?;
-        let velocity = match networks.scheduler.prediction_type() {
-            PredictionType::Epsilon => false,
-            PredictionType::VPrediction => true,
-            PredictionType::Sample => {
-                return Err(Error::input("the base predicts the sample itself, which is not trained here")
-                    .help("start from a model that predicts epsilon or v"));
-            }
-        };
-        let gamma = settings.min_snr_gamma;
-        let weights = match gamma > 0.0 {
-            false => None,
-            true => Some(min_snr(scheduler.alphas_cumprod(), gamma, velocity)?),
-        };
-        Ok(Self { networks, scheduler, velocity, weights, encoded: RefCell::default() })
-    }
-
-    /// What noise is added to, f32: nothing is learned on the way.
-    fn clean(&self, batch: &Batch) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
-        let images = match self.networks.image_channels {
-            1 => batch.images.shallow_clone(),
-            channels => batch.images.f_expand([-1, channels, -1, -1], false)?.contiguous(),
-        };
-        let (space, noise) = (&self.networks.space, batch.posterior_noise.as_ref());
-        match space {
-            Space::Latent(vae) if batch.unchanged => {
-                space::latents(vae, &self.encoded(vae, &images, batch)?, noise)
-            }
-            _ => space.encode(&images, noise),
-        }
-    }
-
-    /// Each image is encoded once, and by itself: so its latents depend neither on the batch nor on where training
-    /// was taken up.
-    fn encoded(&self, vae: &AutoencoderKL, images: &Tensor, batch: &Batch) -> Result<Posterior> {
-        let mut encoded = self.encoded.borrow_mut();
-        let (mut means, mut logvars) = (Vec::new(), Vec::new());
-        for (i, &sample) in batch.chosen.iter().enumerate() {
-            let posterior = match encoded.entry(batch.offset + sample) {
-                Entry::Occupied(kept) => kept.into_mut(),
-                Entry::Vacant(place) => {
-                    let posterior = vae.encode(&images.f_narrow(0, i as i64, 1)?)?;
-                    // A copy: the mean is a view that would keep all of the encoder's output.
-                    place.insert(Posterior { mean: posterior.mean.copy(), ..posterior })
-                }
-            };
-            means.push(posterior.mean.shallow_clone());
-            logvars.push(posterior.logvar.shallow_clone());
-        }
-        Ok(Posterior { mean: Tensor::f_cat(&means, 0)?, logvar: Tensor::f_cat(&logvars, 0)? })
-    }
-
-    fn timesteps(&self) -> i64 {
-        self.scheduler.num_train_timesteps()
-    }
-}
-
-/// Min-SNR weights (Hang et al. 2023): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
-fn min_snr(alphas_cumprod: &Tensor, gamma: f64, velocity: bool) -> Result<Vec<f32>> {
-    let alphas = alphas_cumprod.to_kind(Kind::Double);
-    let snr: Tensor = &alphas / (1.0 - &alphas);
-    let capped = snr.clamp_max(gamma);
-    let weights = if velocity { capped / (snr + 1.0) } else { capped / snr };
-    Ok(weights.to_kind(Kind::Float).try_into()?)
-}
-
-impl Objective for Denoising<'_> {
-    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
-        let sample = self.clean(batch)?;
-        let noisy = self.scheduler.add_noise(&sample, &batch.noise, &batch.timesteps)?;
-        let predicted = self.networks.predict(&noisy, batch, kind)?;
-        let target = match self.velocity {
-            true => self.scheduler.velocity(&sample, &batch.noise, &batch.timesteps)?,
-            false => batch.noise.shallow_clone(),
-        };
-        let Some(weights) = &self.weights else {
-            return Ok(predicted.f_mse_loss(&target, tch::Reduction::Mean)?);
-        };
-        let of: Vec<f32> = batch.timesteps.iter().map(|&t| weights[t as usize]).collect();
-        let errors = (predicted - target).square().f_mean_dim(&[1i64, 2, 3][..], false, Kind::Float)?;
-        Ok((errors * Tensor::from_slice(&of).to_device(batch.noise.device())).mean(Kind::Float))
+        steps: settings.training.steps as u64,
+        accumulate: settings.training.accumulate as u64,
+        learning_rate: settings.training.learning_rate,
+        schedule: settings.training.schedule,
+        warmup_steps: settings.training.warmup_steps as u64,
+        weight_decay: settings.training.weight_decay,
+        clip: settings.training.clip,
+        ema: settings.training.ema,
+        precision: settings.training.precision,
+        validate_every: settings.training.validate_every as u64,
+        grid_every: settings.training.grid_every as u64,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rand::seq::index;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{batches::Batch, networks::Making};
+use super::{batches::Batch, inputs::NetworkInputs};
 use crate::{
     error::{AtPath, Error, Result},
     nn::{
@@ -38,8 +38,8 @@ pub(super) struct Texts {
 impl Texts {
     /// # Errors
     /// A prompt has too many tokens.
-    pub fn new(encoder: &ClipTextModel, tokenizer: &ClipTokenizer, m: &Making) -> Result<Self> {
-        Self::encode(encoder, Prompts::new(tokenizer, m)?)
+    pub fn new(encoder: &ClipTextModel, tokenizer: &ClipTokenizer, inputs: &NetworkInputs) -> Result<Self> {
+        Self::encode(encoder, Prompts::new(tokenizer, inputs)?)
     }
 
     /// With a text encoder from scratch, its vocabulary that of the prompts: its weights and configuration.
@@ -49,31 +49,31 @@ impl Texts {
     /// # Errors
     /// A prompt has too many tokens, or the vocabulary cannot be written.
     pub fn from_scratch(
-        m: &Making,
+        inputs: &NetworkInputs,
         unet: &UNet2DConditionModel,
         unet_vs: &VarStore,
     ) -> Result<(Self, VarStore, serde_json::Value)> {
-        let settings = m.settings;
-        let dir = m.work.join("tokenizer");
+        let settings = inputs.settings;
+        let dir = inputs.work.join("tokenizer");
         std::fs::create_dir_all(&dir).at_path(&dir, "cannot make the folder")?;
-        tokenizer::learn(m.prompts, settings.text_tokens, &dir)?;
+        tokenizer::learn(inputs.prompts, settings.networks.text_tokens, &dir)?;
         let tokenizer = ClipTokenizer::read(&dir)?;
         let config = ClipTextConfig {
             vocab_size: tokenizer.vocab_size() as i64,
-            hidden_size: settings.text_width,
-            intermediate_size: 4 * settings.text_width,
-            num_hidden_layers: settings.text_layers,
-            num_attention_heads: settings.text_heads,
-            max_position_embeddings: settings.text_tokens,
+            hidden_size: settings.networks.text_width,
+            intermediate_size: 4 * settings.networks.text_width,
+            num_hidden_layers: settings.networks.text_layers,
+            num_attention_heads: settings.networks.text_heads,
+            max_position_embeddings: settings.networks.text_tokens,
             hidden_act: ClipActivation::QuickGelu,
             layer_norm_eps: 1e-5,
             eos_token_id: Some(tokenizer.eos().into()),
         };
-        let mut vs = VarStore::new(m.device);
+        let mut vs = VarStore::new(inputs.device);
         let encoder = ClipTextModel::new(&vs.root(), &config)?;
-        init::fill(&vs, random::seed(m.seed, "text encoder", &[]), None);
-        let prompts = Prompts::new(&tokenizer, m)?;
-        tell_apart(&prompts, &encoder, unet, [&vs, unet_vs], random::seed(m.seed, "texts", &[]))?;
+        init::fill(&vs, random::seed(inputs.seed, "text encoder", &[]), None);
+        let prompts = Prompts::new(&tokenizer, inputs)?;
+        tell_apart(&prompts, &encoder, unet, [&vs, unet_vs], random::seed(inputs.seed, "texts", &[]))?;
         vs.freeze();
         freeze_pooling(unet_vs);
         Ok((Self::encode(&encoder, prompts)?, vs, config.to_json()))
@@ -121,10 +121,10 @@ struct Prompts {
 }
 
 impl Prompts {
-    fn new(tokenizer: &ClipTokenizer, m: &Making) -> Result<Self> {
+    fn new(tokenizer: &ClipTokenizer, inputs: &NetworkInputs) -> Result<Self> {
         let mut known: HashMap<&str, i64> = HashMap::new();
         let (mut ids, mut of, mut learned) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, prompt) in m.prompts.iter().enumerate() {
+        for (i, prompt) in inputs.prompts.iter().enumerate() {
             let next = known.len() as i64;
             let at = *known.entry(prompt).or_insert(next);
             if at == next {
@@ -136,14 +136,14 @@ impl Prompts {
                     .help("shorten `prompt`, or raise `text_tokens` of a text encoder from scratch"));
                 }
                 ids.extend(encoded.ids);
-                if i < m.train_prompts {
+                if i < inputs.train_prompts {
                     learned.push(prompt.clone());
                 }
             }
             of.push(at);
         }
         ids.extend(tokenizer.encode("")?.ids);
-        let ids = Tensor::from_slice(&ids).f_view([known.len() as i64 + 1, -1])?.to_device(m.device);
+        let ids = Tensor::from_slice(&ids).f_view([known.len() as i64 + 1, -1])?.to_device(inputs.device);
         Ok(Self { learned, ids, of })
     }
 }
@@ -217,7 +217,7 @@ fn alikeness(prompts: &[String]) -> Option<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::{
-        experiment::{Generator, GeneratorPreset},
+        experiment::{Generator, GeneratorNetworks, GeneratorPreset},
         nn::{diffusion::config::BlockType, unet2d_condition::UNet2DConditionConfig},
         vocabulary::Mode,
     };
@@ -248,17 +248,21 @@ mod tests {
             .flat_map(|view| ["ed", "es"].map(|phase| format!("{view}, {phase}, good quality")))
             .chain(views.iter().map(|view| format!("{view}, ed, poor quality")))
             .collect();
+        let preset = Generator::preset(GeneratorPreset::Cpu, Mode::Text);
         let settings = Generator {
-            text_width: 32,
-            text_layers: 1,
-            text_heads: 2,
-            text_tokens: 20,
-            ..Generator::preset(GeneratorPreset::Cpu, Mode::Text)
+            networks: GeneratorNetworks {
+                text_width: 32,
+                text_layers: 1,
+                text_heads: 2,
+                text_tokens: 20,
+                ..preset.networks
+            },
+            ..preset
         };
         let work = tempfile::tempdir().unwrap();
         // The last one is a validation sample's.
         let train_prompts = prompts.len() - 1;
-        let making = Making {
+        let inputs = NetworkInputs {
             settings: &settings,
             base: None,
             prompts: &prompts,
@@ -286,7 +290,7 @@ mod tests {
             let vs = VarStore::new(tch::Device::Cpu);
             let unet = UNet2DConditionModel::new(&vs.root(), &config).unwrap();
             init::fill(&vs, 3, None);
-            let (texts, text_vs, _) = Texts::from_scratch(&making, &unet, &vs).unwrap();
+            let (texts, text_vs, _) = Texts::from_scratch(&inputs, &unet, &vs).unwrap();
             let states = texts.encoded.narrow(0, 0, train_prompts as i64);
             let pooled = unet.embed_texts(&states).unwrap().unwrap();
             for (name, variable) in vs.variables() {

@@ -1,0 +1,130 @@
+//! What a generator learns: how noise is mixed into its images, what it predicts from the mixture, and how much each
+//! error counts. Another objective, such as flow matching, is another answer to these questions; batches, networks and
+//! the training loop only pass on the times drawn here.
+
+use std::path::Path;
+
+use rand::Rng;
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+use crate::{
+    error::{Error, Result},
+    experiment::{Generator, ImageSpace},
+    nn::{
+        config::Config,
+        schedulers::{PredictionType, Scheduler, SchedulerConfig},
+    },
+    vocabulary::{Betas, Mode, Prediction},
+};
+
+/// The times of a batch's images, which say how much noise each gets: whole timesteps, drawn evenly.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NoiseTimes {
+    timesteps: i64,
+}
+
+impl NoiseTimes {
+    /// For trainings that add no noise.
+    pub const NONE: Self = Self { timesteps: 1 };
+
+    pub fn draw(self, rng: &mut impl Rng) -> f64 {
+        rng.random_range(0..self.timesteps) as f64
+    }
+}
+
+/// Finding the noise (or v) in noisy samples: the mean square error of Ho et al. 2020, eq. 14.
+pub(super) struct NoiseObjective {
+    scheduler: Scheduler,
+    prediction: Prediction,
+    /// Weight of the loss at each timestep; none: 1.
+    weights: Option<Vec<f32>>,
+}
+
+impl NoiseObjective {
+    /// # Errors
+    /// The scheduler's configuration cannot work, or its networks predict the sample itself.
+    pub fn new(config: &SchedulerConfig, min_snr_gamma: f64) -> Result<Self> {
+        let scheduler = Scheduler::new(config)?;
+        let prediction = match config.prediction_type() {
+            PredictionType::Epsilon => Prediction::Epsilon,
+            PredictionType::VPrediction => Prediction::VPrediction,
+            PredictionType::Sample => {
+                return Err(Error::input("the base predicts the sample itself, which is not trained here")
+                    .help("start from a model that predicts epsilon or v"));
+            }
+        };
+        let weights = match min_snr_gamma > 0.0 {
+            false => None,
+            true => Some(min_snr(scheduler.alphas_cumprod(), min_snr_gamma, prediction)?),
+        };
+        Ok(Self { scheduler, prediction, weights })
+    }
+
+    pub fn times(&self) -> NoiseTimes {
+        NoiseTimes { timesteps: self.scheduler.num_train_timesteps() }
+    }
+
+    /// `clean` samples mixed with noise.
+    pub fn mix(&self, clean: &Tensor, noise: &Tensor, times: &[f64]) -> Result<Tensor> {
+        self.scheduler.add_noise(clean, noise, &timesteps(times))
+    }
+
+    /// The loss of what a network predicts for such a mixture.
+    pub fn loss(&self, predicted: &Tensor, clean: &Tensor, noise: &Tensor, times: &[f64]) -> Result<Tensor> {
+        let timesteps = timesteps(times);
+        let target = match self.prediction {
+            Prediction::Epsilon => noise.shallow_clone(),
+            Prediction::VPrediction => self.scheduler.velocity(clean, noise, &timesteps)?,
+        };
+        let Some(weights) = &self.weights else {
+            return Ok(predicted.f_mse_loss(&target, tch::Reduction::Mean)?);
+        };
+        let of_batch: Vec<f32> = timesteps.iter().map(|&t| weights[t as usize]).collect();
+        let errors = (predicted - target).square().f_mean_dim(&[1i64, 2, 3][..], false, Kind::Float)?;
+        Ok((errors * Tensor::from_slice(&of_batch).to_device(noise.device())).mean(Kind::Float))
+    }
+}
+
+fn timesteps(times: &[f64]) -> Vec<i64> {
+    times.iter().map(|&time| time as i64).collect()
+}
+
+/// Min-SNR weights (Hang et al. 2023): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
+fn min_snr(alphas_cumprod: &Tensor, gamma: f64, prediction: Prediction) -> Result<Vec<f32>> {
+    let alphas = alphas_cumprod.to_kind(Kind::Double);
+    let snr: Tensor = &alphas / (1.0 - &alphas);
+    let capped = snr.clamp_max(gamma);
+    let weights = match prediction {
+        Prediction::Epsilon => capped / snr,
+        Prediction::VPrediction => capped / (snr + 1.0),
+    };
+    Ok(weights.to_kind(Kind::Float).try_into()?)
+}
+
+/// The noise of a model from scratch, as DDIM's configuration: sampling may choose another scheduler.
+pub(super) fn new_scheduler(settings: &Generator) -> Result<SchedulerConfig> {
+    let (betas, start, end) = match settings.training.betas {
+        Betas::Linear => ("linear", 1e-4, 0.02),
+        Betas::ScaledLinear => ("scaled_linear", 0.00085, 0.012),
+        Betas::SquaredcosCapV2 => ("squaredcos_cap_v2", 1e-4, 0.02),
+    };
+    let pixels = settings.networks.image_space != ImageSpace::Latent;
+    let value = json!({
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_schedule": betas,
+        "beta_start": start,
+        "beta_end": end,
+        "prediction_type": match settings.training.prediction {
+            Prediction::Epsilon => "epsilon",
+            Prediction::VPrediction => "v_prediction",
+        },
+        // Pixels have a range, latents have none; and diffusers' text pipeline turns clipping off.
+        "clip_sample": pixels && settings.mode == Mode::Unconditional,
+        "set_alpha_to_one": true,
+        "steps_offset": i64::from(settings.mode != Mode::Unconditional),
+        "timestep_spacing": "trailing",
+    });
+    SchedulerConfig::read(&Config::parse(&value.to_string(), Path::new("scheduler"))?)
+}
