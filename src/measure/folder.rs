@@ -8,21 +8,24 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::{Summary, dice, summary, surface_distance::surface_distance};
+use super::{
+    Summary,
+    mask_scores::{MaskPair, MaskScore, mask_scores},
+    summary,
+};
 use crate::{
     error::{AtPath, Error, Result},
     manifest::{self, Manifest},
     picture::Picture,
-    vocabulary::Structure,
+    vocabulary::{Metric, Structure, Task},
 };
 
 /// One metric of one structure over all pairs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
-    #[serde(serialize_with = "as_text")]
     pub structure: Structure,
-    /// `dice`, `hd`, `hd95` or `assd`.
-    pub metric: &'static str,
+    #[serde(serialize_with = "as_word")]
+    pub metric: Metric,
     /// Mean over the pairs where it is defined; NaN (`null` in JSON) where there is none.
     pub value: f64,
     /// Sample standard deviation over them.
@@ -32,7 +35,7 @@ pub struct Entry {
     /// Pairs where only one of truth and prediction has the structure. For distances they are left
     /// out of the mean; for Dice they count as 0 where the prediction lacks the structure.
     pub failures: usize,
-    /// `mm` or `px`; empty for Dice.
+    /// `mm` or `px` of a distance; else empty.
     pub unit: &'static str,
 }
 
@@ -40,7 +43,8 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FolderReport {
     /// `dice`: the figure in `value`.
-    pub metric: &'static str,
+    #[serde(serialize_with = "as_word")]
+    pub metric: Metric,
     /// Mean over pairs of each pair's mean Dice of endocardium, myocardium and atrium (as MONAI's
     /// reduction `mean`: absent structures left out).
     pub value: f64,
@@ -55,11 +59,9 @@ pub struct FolderReport {
     pub structures: Vec<Entry>,
 }
 
-fn as_text<S: Serializer>(structure: &Structure, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(structure.as_str())
+fn as_word<T: fmt::Display, S: Serializer>(word: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(word)
 }
-
-const DISTANCES: [&str; 3] = ["hd", "hd95", "assd"];
 
 /// Two masks of the same acquisition.
 struct Pair {
@@ -82,9 +84,7 @@ pub fn compare(truth: &Path, prediction: &Path) -> Result<FolderReport> {
     let known = pairs.iter().all(|pair| pair.spacing.is_some());
     let unit = if known { "mm" } else { "px" };
 
-    // values[structure][dice, hd, hd95, assd], a value a pair.
-    let mut values: [[Vec<f64>; 4]; 4] = Default::default();
-    let mut failures = [0usize; 4];
+    let mut values: BTreeMap<(Metric, Structure), Vec<f64>> = BTreeMap::new();
     let mut means = Vec::with_capacity(pairs.len());
     for pair in &pairs {
         let t = Picture::read_mask(&pair.truth)?;
@@ -101,32 +101,30 @@ pub fn compare(truth: &Path, prediction: &Path) -> Result<FolderReport> {
             .at(&pair.prediction)
             .help("predict at the truth's size, or resize the prediction by nearest neighbour"));
         }
-        let dices = dice::per_structure(&t.pixels, &p.pixels)?;
-        means.push(dice::mean(&dices));
         let spacing = pair.spacing.filter(|_| known).unwrap_or((1.0, 1.0));
-        for (i, structure) in Structure::ALL.into_iter().enumerate() {
-            values[i][0].push(dices[i]);
-            match surface_distance(&t.pixels, &p.pixels, t.width, structure, spacing)? {
-                Ok(d) => {
-                    for (to, value) in values[i][1..].iter_mut().zip([d.hd, d.hd95, d.assd]) {
-                        to.push(value);
-                    }
-                }
-                Err(missing) => failures[i] += usize::from(missing.is_failure()),
-            }
+        let masks = MaskPair { truth: &t.pixels, prediction: &p.pixels, width: t.width, spacing };
+        let scores = mask_scores(&masks)?;
+        let dice = scores.iter().filter(|score| score.metric == Metric::Dice);
+        let of_classes = dice.filter(|score| Structure::CLASSES.contains(&score.structure));
+        means.push(summary(of_classes.map(|score| score.value)).mean);
+        for MaskScore { structure, metric, value } in scores {
+            values.entry((metric, structure)).or_default().push(value);
         }
     }
 
     let mut structures = Vec::new();
-    for (metric, column) in std::iter::once("dice").chain(DISTANCES).zip(0..) {
-        for (i, structure) in Structure::ALL.into_iter().enumerate() {
-            let Summary { n, mean, sd } = summary(values[i][column].iter().copied());
-            let unit = if column == 0 { "" } else { unit };
-            structures.push(Entry { structure, metric, value: mean, sd, n, failures: failures[i], unit });
+    for metric in Metric::of_images(Task::Segmentation) {
+        for structure in Structure::ALL {
+            let of = |metric| values.get(&(metric, structure)).map(Vec::as_slice).unwrap_or_default();
+            let Summary { n, mean, sd } = summary(of(metric).iter().copied());
+            let unit = if metric.is_distance() { unit } else { "" };
+            // Whatever the metric, the failures are those pairs of which only one has the structure.
+            let failures = of(Metric::Hd).iter().filter(|value| value.is_nan()).count();
+            structures.push(Entry { structure, metric, value: mean, sd, n, failures, unit });
         }
     }
     let Summary { n, mean, sd } = summary(means);
-    Ok(FolderReport { metric: "dice", value: mean, sd, n, pairs: pairs.len(), unit, structures })
+    Ok(FolderReport { metric: Metric::Dice, value: mean, sd, n, pairs: pairs.len(), unit, structures })
 }
 
 /// The masks of a folder by the name that pairs them.
@@ -203,34 +201,26 @@ impl fmt::Display for FolderReport {
             format!("{:.digits$}{sd}", entry.value)
         };
         let unit = self.unit;
-        let row = |f: &mut fmt::Formatter<'_>, cells: [&str; 7]| {
-            let [structure, dice, hd, hd95, assd, n, failures] = cells;
-            let line = format!(
-                "{structure:<9}  {dice:>15}  {hd:>15}  {hd95:>15}  {assd:>15}  {n:>5}  {failures:>8}"
-            );
+        let metrics = || Metric::of_images(Task::Segmentation);
+        let row = |f: &mut fmt::Formatter<'_>, structure: &str, values: Vec<String>, ends: [&str; 2]| {
+            let values: String = values.iter().map(|value| format!("  {value:>15}")).collect();
+            let line = format!("{structure:<9}{values}  {:>5}  {:>8}", ends[0], ends[1]);
             writeln!(f, "{}", line.trim_end())
         };
-        let heads = ["HD", "HD95", "ASSD"].map(|name| format!("{name} ({unit})"));
-        row(f, ["structure", "Dice", &heads[0], &heads[1], &heads[2], "n", "failures"])?;
+        let head = |metric: Metric| match metric.is_distance() {
+            true => format!("{} ({unit})", metric.label()),
+            false => metric.label().to_owned(),
+        };
+        row(f, "structure", metrics().map(head).collect(), ["n", "failures"])?;
         for structure in Structure::ALL {
-            let of = |metric: &str, digits: usize| {
-                let entry = self.structures.iter().find(|e| e.structure == structure && e.metric == metric);
-                entry.map_or_else(|| "-".to_owned(), |e| cell(e, digits))
-            };
-            let entry = self.structures.iter().find(|e| e.structure == structure && e.metric == "dice");
-            let (n, failures) = entry.map_or((0, 0), |e| (e.n, e.failures));
-            row(
-                f,
-                [
-                    structure.as_str(),
-                    &of("dice", 4),
-                    &of("hd", 2),
-                    &of("hd95", 2),
-                    &of("assd", 2),
-                    &n.to_string(),
-                    &failures.to_string(),
-                ],
-            )?;
+            let entry =
+                |metric| self.structures.iter().find(|e| e.structure == structure && e.metric == metric);
+            // One more than a report shows: here nothing else tells two close values apart.
+            let digits = |metric: Metric| if metric.is_distance() { 2 } else { metric.decimals() + 1 };
+            let value = |metric| entry(metric).map_or_else(|| "-".to_owned(), |e| cell(e, digits(metric)));
+            let (n, failures) = entry(Metric::Dice).map_or((0, 0), |e| (e.n, e.failures));
+            let ends = [n.to_string(), failures.to_string()];
+            row(f, structure.as_str(), metrics().map(value).collect(), [&ends[0], &ends[1]])?;
         }
         write!(f, "mean Dice of endo, myo, la: {:.4} over {} of {} pairs", self.value, self.n, self.pairs)
     }
@@ -274,12 +264,12 @@ mod tests {
         let entry = |structure, metric| {
             report.structures.iter().find(|e| e.structure == structure && e.metric == metric).unwrap()
         };
-        let la = entry(Structure::La, "dice");
+        let la = entry(Structure::La, Metric::Dice);
         assert_eq!((la.value, la.n, la.failures), (0.5, 2, 1), "1 and 0; the third has no atrium");
-        let la = entry(Structure::La, "hd");
+        let la = entry(Structure::La, Metric::Hd);
         assert_eq!((la.value, la.n, la.failures, la.unit), (0.0, 1, 1, "px"));
         // Every wall pixel moved by one: its outline is one away.
-        assert!((entry(Structure::Myo, "assd").value - 1.0 / 3.0).abs() < 1e-12);
+        assert!((entry(Structure::Myo, Metric::Assd).value - 1.0 / 3.0).abs() < 1e-12);
         assert_eq!((report.n, report.pairs), (3, 3));
         assert!((report.value - (1.0 + 0.0 + 1.0) / 3.0).abs() < 1e-12);
 
@@ -305,7 +295,7 @@ mod tests {
         std::fs::write(p.join("manifest.csv"), format!("{head}\np1,2CH,ED,i.png,other.png\n")).unwrap();
         let report = compare(&t, &p).unwrap();
         assert_eq!(report.unit, "mm");
-        let hd = report.structures.iter().find(|e| e.metric == "hd").unwrap();
+        let hd = report.structures.iter().find(|e| e.metric == Metric::Hd).unwrap();
         assert_eq!((hd.value, hd.unit), (0.5, "mm"));
         assert!(hd.sd.is_nan());
         assert!(serde_json::to_string(&report).unwrap().contains("\"sd\":null"));

@@ -6,7 +6,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{classification, dice, surface_distance::surface_distance};
+use super::{
+    classification,
+    mask_scores::{MaskPair, MaskScore, mask_scores},
+};
 use crate::{
     error::{AtPath, Error, Result},
     experiment::{Classification, Segmentation},
@@ -16,7 +19,7 @@ use crate::{
     progress::Bar,
     results::{self, MEASUREMENTS, Measurement, PREDICTIONS, prediction_name},
     samples::Samples,
-    vocabulary::{Backbone, Label, Structure},
+    vocabulary::{Backbone, Label, Metric, Statistic},
 };
 
 /// Images at a time. It decides speed and memory, not results.
@@ -115,31 +118,16 @@ fn predict<T: Send>(
 }
 
 fn image_rows(row: &Row, truth: &[u8], prediction: &[u8], size: usize) -> Result<Vec<Measurement>> {
-    let dice = dice::per_structure(truth, prediction)?;
     let (spacing, unit) = row.spacing().map_or(((1.0, 1.0), "px"), |spacing| (spacing, "mm"));
-    let mut rows = Vec::new();
-    for (structure, dice) in Structure::ALL.into_iter().zip(dice) {
-        let mut add = |metric: &str, value: f64, unit: &str| {
-            rows.push(Measurement {
-                structure: structure.as_str().into(),
-                metric: metric.into(),
-                value,
-                unit: unit.into(),
-                ..row_of(row)
-            });
-        };
-        add("dice", dice, "");
-        // Neither has it: there is nothing to measure, and no failure to count.
-        let distances = match surface_distance(truth, prediction, size, structure, spacing)? {
-            Ok(d) => [d.hd, d.hd95, d.assd],
-            Err(missing) if missing.is_failure() => [f64::NAN; 3],
-            Err(_) => continue,
-        };
-        for (metric, value) in ["hd", "hd95", "assd"].into_iter().zip(distances) {
-            add(metric, value, unit);
-        }
-    }
-    Ok(rows)
+    let scores = mask_scores(&MaskPair { truth, prediction, width: size, spacing })?;
+    let rows = scores.into_iter().map(|MaskScore { structure, metric, value }| Measurement {
+        structure: structure.into(),
+        metric: metric.into(),
+        value,
+        unit: if metric.is_distance() { unit.into() } else { String::new() },
+        ..row_of(row)
+    });
+    Ok(rows.collect())
 }
 
 /// Classifies every sample; writes the probability of each class and whether it was right per image,
@@ -177,18 +165,18 @@ pub fn classification(
             .enumerate()
             .fold((0, f64::NEG_INFINITY), |best, (i, &p)| if p > best.1 { (i, p) } else { best });
         let value = f64::from(best == class);
-        rows.push(Measurement { metric: "correct".into(), value, ..row_of(row) });
+        rows.push(Measurement { metric: Metric::Correct.into(), value, ..row_of(row) });
         for (name, &value) in classes.iter().zip(p) {
-            let (structure, metric) = ((*name).into(), "probability".into());
+            let (structure, metric) = ((*name).into(), Metric::Probability.into());
             rows.push(Measurement { structure, metric, value, ..row_of(row) });
         }
     }
     let split = rows.first().map(|row| row.split.clone()).unwrap_or_default();
     let n = Some(scores.n as u64);
-    let over_all = |metric: &str, structure: String, value: f64, unit: &str| Measurement {
+    let over_all = |metric: String, structure: String, value: f64, unit: &str| Measurement {
         split: split.clone(),
         structure,
-        metric: metric.into(),
+        metric,
         value,
         unit: unit.into(),
         n,
@@ -196,19 +184,24 @@ pub fn classification(
     };
     let (low, high) = classification::wilson(scores.correct(), scores.n as u64);
     for (metric, value) in [
-        ("accuracy", scores.accuracy),
-        ("accuracy_ci95_low", low),
-        ("accuracy_ci95_high", high),
-        ("precision", scores.precision),
-        ("recall", scores.recall),
-        ("f1", scores.f1),
-        ("auc", scores.auc),
+        (Metric::Accuracy.into(), scores.accuracy),
+        (Metric::Accuracy.with(Statistic::Ci95Low), low),
+        (Metric::Accuracy.with(Statistic::Ci95High), high),
+        (Metric::Precision.into(), scores.precision),
+        (Metric::Recall.into(), scores.recall),
+        (Metric::F1.into(), scores.f1),
+        (Metric::Auc.into(), scores.auc),
     ] {
         rows.push(over_all(metric, String::new(), value, ""));
     }
     for (truth, counts) in classes.iter().zip(&scores.confusion) {
         for (predicted, &count) in classes.iter().zip(counts) {
-            rows.push(over_all("confusion", format!("{truth} as {predicted}"), count as f64, "images"));
+            rows.push(over_all(
+                Metric::Confusion.into(),
+                format!("{truth} as {predicted}"),
+                count as f64,
+                "images",
+            ));
         }
     }
     write(&rows, out)

@@ -13,6 +13,7 @@ pub mod generators;
 pub mod held_out;
 pub mod kid;
 pub mod mann_whitney;
+pub mod mask_scores;
 pub mod memorisation;
 pub mod npz;
 pub mod numpy_random;

@@ -22,6 +22,7 @@ use crate::{
     observer::Observer,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
+    vocabulary::{Metric, Split},
 };
 use checkpoint::{BestCheckpoint, Checkpoint, TrainingState};
 pub use classification::{channels, classification};
@@ -88,7 +89,7 @@ impl TrainingLength {
 }
 
 /// (structure, metric, value).
-type ValidationScore = (String, String, f64);
+type ValidationScore = (&'static str, Metric, f64);
 
 /// A task's network, its loss and its figures.
 trait TrainingTask {
@@ -163,7 +164,7 @@ fn fit(
             ))
             .help("lower the learning_rate, or look for damaged images with `synecho data check`"));
         }
-        let mut note = |split: &str, structure: &str, metric: &str, value: f64| {
+        let mut note = |split: Split, structure: &str, metric: Metric, value: f64| {
             let point = CurvePoint {
                 split: split.into(),
                 step: state.step,
@@ -176,15 +177,15 @@ fn fit(
             context.observer.curve_point(&point);
             curves.push(point);
         };
-        note("train", "", "loss", train_loss);
-        note("train", "", "learning_rate", rate.at(state.step as usize - 1));
+        note(Split::Train, "", Metric::Loss, train_loss);
+        note(Split::Train, "", Metric::LearningRate, rate.at(state.step as usize - 1));
         let last = state.step == length.steps;
         if state.round.is_multiple_of(length.validate_every) || last {
             let (loss, scores) = validate(task, val, parameters.kind())?;
             let faulty = (loss * val.steps() as f64 + train_loss * steps) / val.steps() as f64;
-            note("val", "", "loss", if recipe.val_loss_starts_from_train { faulty } else { loss });
+            note(Split::Val, "", Metric::Loss, if recipe.val_loss_starts_from_train { faulty } else { loss });
             for (structure, metric, value) in &scores {
-                note("val", structure, metric, *value);
+                note(Split::Val, structure, *metric, *value);
             }
             if let Some((structure, metric, value)) = scores.first() {
                 select_metric = format!("{structure} {metric}").trim().to_owned();

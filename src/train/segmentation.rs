@@ -12,7 +12,7 @@ use crate::{
     nn::segmenter::Segmenter,
     random,
     samples::Samples,
-    vocabulary::Structure,
+    vocabulary::{Metric, Structure},
 };
 
 struct SegmentationTask<'a> {
@@ -58,9 +58,9 @@ impl TrainingTask for SegmentationTask<'_> {
             }
         }
         let means = sums.map(|(sum, n)| sum / f64::from(n));
-        let mut scores = vec![("mean".to_owned(), "dice".to_owned(), self.mean(&means))];
+        let mut scores = vec![(Structure::MEAN, Metric::Dice, self.mean(&means))];
         for (structure, value) in Structure::ALL.iter().zip(means) {
-            scores.push((structure.as_str().into(), "dice".into(), value));
+            scores.push((structure.as_str(), Metric::Dice, value));
         }
         Ok(scores)
     }

@@ -18,7 +18,7 @@ use crate::{
         init,
     },
     random,
-    vocabulary::{Backbone, Label},
+    vocabulary::{Backbone, Label, Metric},
 };
 
 struct ClassificationTask<'a> {
@@ -61,7 +61,7 @@ impl TrainingTask for ClassificationTask<'_> {
         let predicted: Vec<i64> = Tensor::cat(&logits, 0).argmax(1, false).try_into()?;
         let right = predicted.iter().zip(self.val_labels).filter(|(p, l)| **p == **l as i64).count();
         let accuracy = right as f64 / self.val_labels.len() as f64;
-        Ok(vec![(String::new(), "accuracy".into(), accuracy)])
+        Ok(vec![("", Metric::Accuracy, accuracy)])
     }
 }
 

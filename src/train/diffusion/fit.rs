@@ -17,7 +17,7 @@ use crate::{
         optimizer::{Optimizer, UpdateRule},
         parameters::{Parameters, Snapshot},
     },
-    vocabulary::Precision,
+    vocabulary::{Metric, Precision, Split},
 };
 
 /// What is trained.
@@ -172,7 +172,7 @@ pub(super) fn fit(
         state.loss_sum += loss;
         state.loss_count += 1;
         let (step, last) = (state.step, state.step == recipe.steps);
-        let mut note = |split: &str, metric: &str, value: f64| {
+        let mut note = |split: Split, metric: Metric, value: f64| {
             let point = CurvePoint {
                 split: split.into(),
                 step,
@@ -187,13 +187,13 @@ pub(super) fn fit(
         };
         if step.is_multiple_of(NOTE_EVERY) || last {
             let mean = state.loss_sum / state.loss_count as f64;
-            note("train", "loss", mean);
+            note(Split::Train, Metric::Loss, mean);
             (state.loss_sum, state.loss_count) = (0.0, 0);
         }
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if !validation.is_empty() && due(recipe.validate_every) {
             let loss = with(parameters, ema.as_ref(), |p| validate(objective, &validation, p.kind()))?;
-            note("val", "loss", loss);
+            note(Split::Val, Metric::Loss, loss);
             let line = format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps);
             context.observer.note(&line);
         }
