@@ -1,5 +1,5 @@
-//! A data set of synthetic images: exactly as many as asked of each view and phase, with the mask,
-//! prompt, source and seed of each in the manifest. What a killed run made is kept.
+//! A data set of synthetic images: exactly as many of each view and phase as the settings ask for, with the mask,
+//! prompt, source and seed of each in the manifest. Images of a killed run are kept.
 
 use std::{
     fs,
@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// What a data set is made from.
-pub struct Making<'a> {
+pub struct DatasetInputs<'a> {
     pub settings: &'a Generator,
-    /// What the manifest calls the generator.
+    /// The generator's name in the manifest.
     pub generator: &'a str,
     /// A pipeline's folder, or one that holds a pipeline for each class (`2ch_ed`, …).
     pub pipeline: &'a Path,
@@ -40,8 +40,8 @@ pub struct Making<'a> {
     pub label: &'a str,
 }
 
-/// One image to be made.
-struct Item<'a> {
+/// An image that has still to be made.
+struct PlannedImage<'a> {
     class: usize,
     /// Where prompt and mask come from.
     source: Option<&'a Row>,
@@ -56,14 +56,14 @@ struct Item<'a> {
 /// # Errors
 /// A class without images, more masks asked than there are, a pipeline that does not fit the mode, or
 /// what cannot be written.
-pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
-    let settings = making.settings;
-    let items = items(making)?;
+pub fn dataset(inputs: &DatasetInputs, work: &Path, to: &Path) -> Result<Manifest> {
+    let settings = inputs.settings;
+    let items = items(inputs)?;
     fs::create_dir_all(work).at_path(work, "cannot make the folder")?;
-    let bar = making.progress.bar(items.len() as u64, making.label, "images");
+    let bar = inputs.progress.bar(items.len() as u64, inputs.label, "images");
     let made = |i: usize| work.join(format!("{i:06}.png"));
     // Always the same batches, so that an image is the same however often the work was taken up.
-    let batches: Vec<(usize, &[Item])> = batches(&items, settings.sampling.sampling_batch);
+    let batches: Vec<(usize, &[PlannedImage])> = batches(&items, settings.sampling.sampling_batch);
     let mut loaded: Option<(PathBuf, Pipeline)> = None;
     for (first, batch) in batches {
         if (first..first + batch.len()).all(|i| made(i).is_file()) {
@@ -71,13 +71,14 @@ pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
             continue;
         }
         let class = batch[0].class;
-        let own = making.pipeline.join(class_folder(class));
-        let (folder, told) = if own.is_dir() { (own, false) } else { (making.pipeline.to_owned(), true) };
+        let own = inputs.pipeline.join(class_folder(class));
+        let per_class = own.is_dir();
+        let folder = if per_class { own } else { inputs.pipeline.to_owned() };
         if loaded.as_ref().is_none_or(|(at, _)| *at != folder) {
-            loaded = Some((folder.clone(), load(making, &folder)?));
+            loaded = Some((folder.clone(), load(inputs, &folder)?));
         }
         let Some((_, pipeline)) = &loaded else { continue };
-        let images = sample(settings, pipeline, batch, told)?;
+        let images = sample(settings, pipeline, batch, !per_class)?;
         for (i, image) in images.iter().enumerate() {
             let place = made(first + i);
             let partial = place.with_extension("partial");
@@ -86,7 +87,7 @@ pub fn dataset(making: &Making, work: &Path, to: &Path) -> Result<Manifest> {
         }
         bar.set((first + batch.len()) as u64);
     }
-    write(making, &items, &made, to)
+    write(inputs, &items, &made, to)
 }
 
 /// Whether there is a class, and a mask where one is needed, for every image that is asked for: to be known
@@ -142,7 +143,7 @@ fn sources<'a>(
 }
 
 /// Runs of at most `size` images; a class of its own model never shares a batch with another.
-fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<'a>])> {
+fn batches<'a, 'b>(items: &'b [PlannedImage<'a>], size: usize) -> Vec<(usize, &'b [PlannedImage<'a>])> {
     let mut first = 0;
     let mut batches = Vec::new();
     for of_class in items.chunk_by(|a, b| a.class == b.class) {
@@ -154,22 +155,22 @@ fn batches<'a, 'b>(items: &'b [Item<'a>], size: usize) -> Vec<(usize, &'b [Item<
     batches
 }
 
-fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
-    let settings = making.settings;
+fn items<'a>(inputs: &'a DatasetInputs) -> Result<Vec<PlannedImage<'a>>> {
+    let settings = inputs.settings;
     let prompts = &settings.prompts;
     let mut items = Vec::new();
-    for (class, rows) in sources(settings, making.real, making.patients)?.into_iter().enumerate() {
+    for (class, rows) in sources(settings, inputs.real, inputs.patients)?.into_iter().enumerate() {
         let per_source = if settings.mode == Mode::TextSegmentation { settings.sampling.per_mask } else { 1 };
         for i in 0..settings.sampling.per_class_images {
             // Text: every training image lends its words once before one does twice.
             let source = (settings.mode != Mode::Unconditional).then(|| rows[i / per_source % rows.len()]);
             let index = [class as u64, i as u64];
-            items.push(Item {
+            items.push(PlannedImage {
                 class,
                 source,
                 prompt: source.map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row)),
                 mask: match (settings.mode, source) {
-                    (Mode::TextSegmentation, Some(row)) => Some(control_mask(making, row, &index)?),
+                    (Mode::TextSegmentation, Some(row)) => Some(control_mask(inputs, row, &index)?),
                     _ => None,
                 },
                 seed: random::seed(settings.seed, "image", &index),
@@ -180,13 +181,13 @@ fn items<'a>(making: &'a Making) -> Result<Vec<Item<'a>>> {
 }
 
 /// The source's mask, moved a little where the settings ask for it.
-fn control_mask(making: &Making, row: &Row, index: &[u64]) -> Result<Picture> {
-    let file = making.real.mask_path(row).ok_or_else(|| Error::failure("a source has no mask"))?;
+fn control_mask(inputs: &DatasetInputs, row: &Row, index: &[u64]) -> Result<Picture> {
+    let file = inputs.real.mask_path(row).ok_or_else(|| Error::failure("a source has no mask"))?;
     let mask = Picture::read_mask(&file)?;
-    let range = AugmentRange::of(&making.settings.augment).filter(|_| making.settings.sampling.vary_masks);
+    let range = AugmentRange::of(&inputs.settings.augment).filter(|_| inputs.settings.sampling.vary_masks);
     let Some(range) = range else { return Ok(mask) };
     let (width, height) = (mask.width, mask.height);
-    let mut rng = random::rng(making.settings.seed, "vary mask", index);
+    let mut rng = random::rng(inputs.settings.seed, "vary mask", index);
     let params = augment::draw(&range, &mut rng, width, height);
     let mut moved = Picture::new(width, height);
     let mut unused = vec![0f32; mask.pixels.len()];
@@ -195,16 +196,16 @@ fn control_mask(making: &Making, row: &Row, index: &[u64]) -> Result<Picture> {
     Ok(moved)
 }
 
-fn load(making: &Making, folder: &Path) -> Result<Pipeline> {
-    let settings = making.settings;
+fn load(inputs: &DatasetInputs, folder: &Path) -> Result<Pipeline> {
+    let settings = inputs.settings;
     let pipeline = Pipeline::load(&PipelineSource {
         pipeline: folder,
-        controlnet: making.controlnet,
+        controlnet: inputs.controlnet,
         scheduler: Some(settings.sampling.scheduler),
         levels: Some(settings.sampling.noise_levels),
         variant: None,
         kind: Kind::Float,
-        device: making.device,
+        device: inputs.device,
     })?;
     let (found, wanted) = (pipeline.mode(), settings.mode);
     if found != wanted {
@@ -215,8 +216,13 @@ fn load(making: &Making, folder: &Path) -> Result<Pipeline> {
     Ok(pipeline)
 }
 
-/// Images (1, height, width) in 0..1.
-fn sample(settings: &Generator, pipeline: &Pipeline, batch: &[Item], told: bool) -> Result<Vec<Tensor>> {
+/// Images (1, height, width) in 0..1; `all_classes`: by one model, which gets the class as an input.
+fn sample(
+    settings: &Generator,
+    pipeline: &Pipeline,
+    batch: &[PlannedImage],
+    all_classes: bool,
+) -> Result<Vec<Tensor>> {
     let masks: Vec<&Picture> = batch.iter().filter_map(|item| item.mask.as_ref()).collect();
     let control = match masks.first() {
         None => None,
@@ -227,7 +233,7 @@ fn sample(settings: &Generator, pipeline: &Pipeline, batch: &[Item], told: bool)
         }
     };
     let classes = pipeline.classes();
-    let class_labels = match settings.mode == Mode::Unconditional && told && classes > 0 {
+    let class_labels = match settings.mode == Mode::Unconditional && all_classes && classes > 0 {
         true => batch.iter().map(|item| item.class as i64).collect(),
         false => Vec::new(),
     };
@@ -251,17 +257,22 @@ fn sample(settings: &Generator, pipeline: &Pipeline, batch: &[Item], told: bool)
     Ok((0..batch.len() as i64).map(|i| grey.get(i)).collect())
 }
 
-fn write(making: &Making, items: &[Item], made: &dyn Fn(usize) -> PathBuf, to: &Path) -> Result<Manifest> {
+fn write(
+    inputs: &DatasetInputs,
+    items: &[PlannedImage],
+    made: &dyn Fn(usize) -> PathBuf,
+    to: &Path,
+) -> Result<Manifest> {
     let masked = items.iter().any(|item| item.mask.is_some());
     for part in ["images", "masks"].into_iter().filter(|part| masked || *part == "images") {
         fs::create_dir_all(to.join(part)).at_path(to.join(part), "cannot make the folder")?;
     }
     let mut rows = Vec::new();
     for (i, item) in items.iter().enumerate() {
-        let mode = crate::results::word(&making.settings.mode);
+        let mode = crate::results::word(&inputs.settings.mode);
         let mut row = Row {
             split: Some(Split::Train),
-            generator: Some(format!("{mode} {}", making.generator)),
+            generator: Some(format!("{mode} {}", inputs.generator)),
             prompt: item.prompt.clone(),
             seed: Some(item.seed),
             ..Row::new(
@@ -293,8 +304,8 @@ fn write(making: &Making, items: &[Item], made: &dyn Fn(usize) -> PathBuf, to: &
 ///
 /// # Errors
 /// As [`dataset`].
-pub fn grid(making: &Making, class: Option<usize>, file: &Path) -> Result<()> {
-    let sampling = &making.settings.sampling;
+pub fn grid(inputs: &DatasetInputs, class: Option<usize>, file: &Path) -> Result<()> {
+    let sampling = &inputs.settings.sampling;
     let few = Generator {
         sampling: GeneratorSampling {
             per_class_images: if class.is_some() { 16 } else { 4 },
@@ -302,12 +313,12 @@ pub fn grid(making: &Making, class: Option<usize>, file: &Path) -> Result<()> {
             sampling_steps: sampling.sampling_steps.min(25),
             ..sampling.clone()
         },
-        ..making.settings.clone()
+        ..inputs.settings.clone()
     };
-    let making = Making { settings: &few, ..*making };
-    let items: Vec<Item> =
-        items(&making)?.into_iter().filter(|item| class.is_none_or(|class| item.class == class)).collect();
-    let pipeline = load(&making, making.pipeline)?;
+    let inputs = DatasetInputs { settings: &few, ..*inputs };
+    let items: Vec<PlannedImage> =
+        items(&inputs)?.into_iter().filter(|item| class.is_none_or(|class| item.class == class)).collect();
+    let pipeline = load(&inputs, inputs.pipeline)?;
     let mut images = Vec::new();
     for (_, batch) in batches(&items, few.sampling.sampling_batch) {
         images.extend(sample(&few, &pipeline, batch, class.is_none())?);

@@ -223,8 +223,8 @@ fn train_generator(
     }
     generate::dataset::check(settings, &manifest, chosen.as_deref())?;
     let grid = |pipeline: &Path, class: Option<usize>, file: &Path| {
-        let making = making(place, settings, pipeline, &manifest, chosen.as_deref());
-        generate::dataset::grid(&making, class, file)
+        let inputs = dataset_inputs(place, settings, pipeline, &manifest, chosen.as_deref());
+        generate::dataset::grid(&inputs, class, file)
     };
     train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &training(place, &observer(place)))?;
     let patients = data.train.rows.iter().map(|row| row.patient.as_str());
@@ -250,19 +250,19 @@ fn generate_images(
     }
     let to = place.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
-    let making = making(place, settings, &pipeline, &manifest, chosen.as_deref());
-    let made = generate::dataset::dataset(&making, &place.checkpoints.join("images"), &to)?;
+    let inputs = dataset_inputs(place, settings, &pipeline, &manifest, chosen.as_deref());
+    let made = generate::dataset::dataset(&inputs, &place.checkpoints.join("images"), &to)?;
     data::phantom::carry_marker(&manifest.root, &made.root)
 }
 
-fn making<'a>(
+fn dataset_inputs<'a>(
     place: &'a Place,
     settings: &'a experiment::Generator,
     pipeline: &'a Path,
     real: &'a Manifest,
     patients: Option<&'a [String]>,
-) -> generate::dataset::Making<'a> {
-    generate::dataset::Making {
+) -> generate::dataset::DatasetInputs<'a> {
+    generate::dataset::DatasetInputs {
         settings,
         generator: &place.stage.key[..8.min(place.stage.key.len())],
         pipeline,
