@@ -10,10 +10,10 @@ use clap::Parser;
 use serde_json::json;
 use synecho::{
     Error, Result,
-    measure::extractor::{BATCH, FeatureExtractor, How, images_of},
+    measure::extractor::{BATCH, DomainImages, ExtractorSource, FeatureExtractor, FeatureOptions, images_of},
     nn::{inception, init, tensor_file},
     progress::Progress,
-    vocabulary::Convention,
+    vocabulary::{Convention, Extractor},
 };
 use tch::{Device, nn::VarStore};
 
@@ -56,15 +56,21 @@ fn main() -> Result<()> {
     let start = Instant::now();
     let mut images = images_of(&arguments.images, None)?;
     images.truncate(arguments.limit.unwrap_or(usize::MAX));
-    let extractor = FeatureExtractor::inception_fid(Some(&weights), arguments.convention, Device::Cpu)?;
+    let extractor = FeatureExtractor::open(&ExtractorSource {
+        extractor: Extractor::InceptionFid,
+        weights: Some(&weights),
+        convention: arguments.convention,
+        domain: DomainImages::default(),
+        device: Device::Cpu,
+    })?;
     let progress = Progress::new(true);
-    let how = How {
+    let options = FeatureOptions {
         batch: arguments.batch,
         skip_unreadable: false,
         cache: arguments.cache.as_deref(),
         progress: &progress,
     };
-    let found = extractor.features(&images, &how)?;
+    let found = extractor.features(&images, &options)?;
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{}",

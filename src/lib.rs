@@ -9,6 +9,7 @@
 
 pub mod aggregate;
 pub mod augment;
+pub mod cell;
 pub mod cli;
 pub mod data;
 pub mod determinism;
@@ -16,6 +17,7 @@ pub mod doctor;
 pub mod error;
 pub mod execute;
 pub mod experiment;
+pub mod gather;
 pub mod generate;
 pub mod manifest;
 pub mod measure;

@@ -13,6 +13,9 @@ use crate::{
     vocabulary::{Phase, Quality, Sex, Split, View},
 };
 
+/// The manifest folder in the artifact of a stage that makes a data set.
+pub const DATA: &str = "data";
+
 /// Name of the table in a data folder.
 pub const FILE: &str = "manifest.csv";
 

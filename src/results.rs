@@ -1,6 +1,7 @@
 //! Tidy results: a row a value. What measuring writes, and what aggregating and reporting read.
 
 use std::{
+    ffi::OsStr,
     io::{Read, Write},
     path::Path,
 };
@@ -8,7 +9,25 @@ use std::{
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    manifest::Row,
+};
+
+/// Files of an artifact that later stages and reports read.
+///
+/// Of a training: its curves and its summary.
+pub const CURVES: &str = "curves.csv";
+pub const SUMMARY: &str = "summary.json";
+/// Of a measuring stage: its rows; the folder of predicted masks; the nearest pairs of synthetic and training images.
+pub const MEASUREMENTS: &str = "measurements.csv";
+pub const PREDICTIONS: &str = "predictions";
+pub const NEAREST: &str = "nearest.csv";
+
+/// A predicted mask is named as its (prepared) image, whose name is safe and unique.
+pub fn prediction_name(row: &Row) -> &OsStr {
+    row.image.file_name().unwrap_or_default()
+}
 
 /// One value. A column that does not apply is empty; `patient` empty means over all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

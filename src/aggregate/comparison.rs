@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     paired::{SignedRank, cohens_dz, holm, wilcoxon},
-    rows::{MEAN_OF, is_image},
+    rows::is_image,
     stats::{self, PatientValue},
 };
-use crate::results::Measurement;
+use crate::{
+    results::Measurement,
+    vocabulary::{Metric, Structure, Task},
+};
 
 /// A comparison is called significant where its adjusted p is below this.
 pub const LEVEL: f64 = 0.05;
@@ -81,24 +84,35 @@ pub fn pairs(arms: &[ArmInfo]) -> Vec<(String, String)> {
 /// A score that arms are compared by, of one value per image (and structure).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
-    pub task: &'static str,
-    pub metric: &'static str,
+    pub task: Task,
+    pub metric: Metric,
     /// An image's value is the mean of these; empty: whatever structure a row has.
-    pub structures: &'static [&'static str],
+    pub structures: &'static [Structure],
 }
 
 impl Score {
-    pub const fn segmentation(metric: &'static str) -> Self {
-        Self { task: "segmentation", metric, structures: &MEAN_OF }
+    pub const fn segmentation(metric: Metric) -> Self {
+        Self { task: Task::Segmentation, metric, structures: &Structure::CLASSES }
     }
 
-    pub const ACCURACY: Self = Self { task: "classification", metric: "correct", structures: &[] };
+    pub const ACCURACY: Self = Self { task: Task::Classification, metric: Metric::Correct, structures: &[] };
+
+    /// The score that says most of a task.
+    pub fn main(task: Task) -> Self {
+        if task == Task::Segmentation { Self::segmentation(Metric::Dice) } else { Self::ACCURACY }
+    }
+
+    /// The scores that arms are compared by, the most telling of each task first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Metric::of_images(Task::Segmentation).map(Self::segmentation).chain([Self::ACCURACY])
+    }
 
     fn has(&self, row: &Measurement) -> bool {
         row.task == self.task
             && row.metric == self.metric
             && is_image(row)
-            && (self.structures.is_empty() || self.structures.contains(&row.structure.as_str()))
+            && (self.structures.is_empty()
+                || self.structures.iter().any(|structure| row.structure == *structure))
     }
 }
 
@@ -358,7 +372,7 @@ mod tests {
         ];
         let found = comparisons(
             &rows,
-            &Score::segmentation("dice"),
+            &Score::segmentation(Metric::Dice),
             "test",
             &[pair("more", "real"), pair("x", "real")],
         );
@@ -390,7 +404,7 @@ mod tests {
     #[test]
     fn verdicts_in_words_and_none_with_one_seed() {
         let against_real = ["good", "bad", "same"].map(|arm| pair(arm, "real"));
-        let score = Score::segmentation("dice");
+        let score = Score::segmentation(Metric::Dice);
         let found = comparisons(&experiment(2), &score, "test", &against_real);
         let p = found[0].test.unwrap().p;
         assert!((found[0].holm.unwrap() - 3.0 * p).abs() < 1e-12 && p < 0.01);
@@ -419,7 +433,7 @@ mod tests {
         }
         let found = comparisons(
             &rows,
-            &Score::segmentation("dice"),
+            &Score::segmentation(Metric::Dice),
             "test",
             &[pair("good", "real"), pair("bad", "real")],
         );
@@ -440,7 +454,7 @@ mod tests {
                 rows.push(row("more", seed, patient, "ED", "endo", correct(a)));
             }
         }
-        let found = comparisons(&rows, &Score::segmentation("dice"), "test", &[pair("more", "real")]);
+        let found = comparisons(&rows, &Score::segmentation(Metric::Dice), "test", &[pair("more", "real")]);
         let differences = found[0].test.unwrap();
         assert_eq!((differences.positive, differences.p), (6.0, 0.25));
         assert!(found[0].dz.is_nan(), "all differences are the same: {}", found[0].dz);

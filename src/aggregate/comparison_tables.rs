@@ -4,19 +4,19 @@ use super::{
     ArmInfo, Comparison, Score, Verdict,
     comparison::{LEVEL, p_words},
     convergence::{Convergence, OverSeeds, SHARE, Speed},
-    metric_label,
-    table::{Cell, Table, number},
+    table::{Table, TableCell, number},
     tables::plural,
 };
+use crate::vocabulary::{Metric, Task};
 
 impl Score {
     /// `Dice`, `HD95`, `Accuracy`.
     pub fn label(&self) -> &'static str {
-        if self.metric == "correct" { "Accuracy" } else { metric_label(self.metric) }
+        self.metric.label()
     }
 
     pub fn higher_is_better(&self) -> bool {
-        !["hd", "hd95", "assd"].contains(&self.metric)
+        self.metric.higher_is_better()
     }
 
     /// `mean Dice`, `accuracy`.
@@ -29,13 +29,13 @@ impl Score {
 
     /// Decimals of a difference.
     fn decimals(&self) -> usize {
-        if self.higher_is_better() { 3 } else { 2 }
+        self.metric.decimals()
     }
 
     /// Begins the names of its tables and figures: `segmentation_WHAT_dice`, `classification_WHAT`.
     pub fn file(&self, what: &str) -> String {
         match self.metric {
-            "correct" => format!("{}_{what}", self.task),
+            Metric::Correct => format!("{}_{what}", self.task),
             metric => format!("{}_{what}_{metric}", self.task),
         }
     }
@@ -48,10 +48,6 @@ impl Score {
             _ => format!("mean {}{unit} of endocardium, myocardium and atrium", self.label()),
         }
     }
-}
-
-fn title(task: &str) -> &'static str {
-    if task == "segmentation" { "Segmentation" } else { "Classification" }
 }
 
 /// An arm's name, with the model only where there are several.
@@ -222,23 +218,26 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
         .iter()
         .map(|c| {
             let seeds: Vec<String> = c.per_seed.iter().map(|d| number(*d, decimals + 1)).collect();
-            let p = |p: Option<f64>| p.map_or(Cell::Empty, Cell::P);
+            let p = |p: Option<f64>| p.map_or(TableCell::Empty, TableCell::P);
             vec![
                 named(&c.arm, &c.model, several).into(),
                 c.against.as_str().into(),
-                Cell::Estimate {
+                TableCell::Estimate {
                     mean: c.difference,
                     sd: c.seed_sd,
                     interval: c.interval,
                     undefined: c.undefined,
                 },
-                Cell::Text(seeds.join("; ")),
-                Cell::Count(c.patients),
-                Cell::Count(c.per_seed.len() as u64),
+                TableCell::Text(seeds.join("; ")),
+                TableCell::Count(c.patients),
+                TableCell::Count(c.per_seed.len() as u64),
                 p(c.test.map(|t| t.p)),
                 p(c.holm),
-                c.test.map_or(Cell::Empty, |t| Cell::Number { value: t.rank_biserial(), decimals: 2 }),
-                Cell::Number { value: c.dz, decimals: 2 },
+                c.test.map_or(TableCell::Empty, |t| TableCell::Number {
+                    value: t.rank_biserial(),
+                    decimals: 2,
+                }),
+                TableCell::Number { value: c.dz, decimals: 2 },
                 c.words().into(),
             ]
         })
@@ -266,7 +265,7 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
     let better = if score.higher_is_better() { "higher" } else { "lower" };
     Some(Table {
         name: score.file("comparisons"),
-        title: format!("{}: differences in {}", title(score.task), score.words(unit)),
+        title: format!("{}: differences in {}", score.task.title(), score.words(unit)),
         caption: format!(
             "On the {split} patients, the same for both arms. The {better} score is the better one."
         ),
@@ -292,16 +291,16 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
 }
 
 /// Steps and epochs to 95 % of the arm's own and of its baseline's final score. None without curves.
-pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
+pub fn convergence_table(found: &[Convergence], task: Task) -> Option<Table> {
     let first = found.first()?;
     let several = found.iter().any(|c| c.model != first.model);
     let percent = SHARE * 100.0;
     let over = |of: OverSeeds, speed: &Speed, decimals: usize| match speed.reached == speed.seeds {
         true if decimals == 0 => {
-            Cell::Estimate { mean: of.mean, sd: of.sd, interval: of.interval, undefined: 0 }
+            TableCell::Estimate { mean: of.mean, sd: of.sd, interval: of.interval, undefined: 0 }
         }
-        true => Cell::Number { value: of.mean, decimals },
-        false => Cell::Text(format!("> {}", number(of.mean, decimals))),
+        true => TableCell::Number { value: of.mean, decimals },
+        false => TableCell::Text(format!("> {}", number(of.mean, decimals))),
     };
     let cells = |speed: &Speed| {
         [
@@ -314,14 +313,14 @@ pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
         .iter()
         .map(|c| {
             let mut row = vec![named(&c.arm, &c.model, several).into()];
-            row.push(Cell::Number { value: c.last.mean, decimals: 3 });
+            row.push(TableCell::Number { value: c.last.mean, decimals: 3 });
             row.extend(cells(&c.own));
             row.push(format!("{} ({})", number(c.common.1.target, 3), c.common.0).into());
             row.extend(cells(&c.common.1));
             row
         })
         .collect();
-    let score = if task == "segmentation" { "mean Dice" } else { "accuracy" };
+    let score = Score::main(task).short();
     let mut notes = vec![
         format!(
             "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm with a poor final score gets there early. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; compare arms by this one. Steps count the work: an epoch of an arm with more images has more of them."
@@ -348,7 +347,7 @@ pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
     }
     Some(Table {
         name: format!("{task}_convergence"),
-        title: format!("{}: convergence", title(task)),
+        title: format!("{}: convergence", task.title()),
         caption: format!(
             "Training until {percent:.0} % of a final score, {score} on the validation patients."
         ),
@@ -374,6 +373,7 @@ pub fn convergence_table(found: &[Convergence], task: &str) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary::Structure;
     use crate::{
         aggregate::{comparison, convergence},
         report::fake,
@@ -382,7 +382,7 @@ mod tests {
 
     fn compared(seeds: u64) -> (Table, Vec<Comparison>) {
         let input = fake::input(&fake::Shape { arms: 10, seeds, ..Default::default() });
-        let score = Score::segmentation("dice");
+        let score = Score::segmentation(Metric::Dice);
         let pairs = comparison::pairs(&input.meta.arms);
         let found = comparison::comparisons(&input.measurements, &score, "test", &pairs);
         (comparison_table(&found, &score, "test", "").unwrap(), found)
@@ -397,7 +397,7 @@ mod tests {
         assert!(found.iter().filter(|c| c.against == "duplicate-real 100 %").count() == 3, "{found:?}");
         assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
         assert!(table.notes[0].starts_with("Significant at 0.05 after Holm's correction over "));
-        let lines = findings(&found, &Score::segmentation("dice"), "test", "").unwrap();
+        let lines = findings(&found, &Score::segmentation(Metric::Dice), "test", "").unwrap();
         assert_eq!(lines.len(), 1 + found.len());
         assert!(lines[0].ends_with("test patients, mean of 3 seeds; higher is better"), "{}", lines[0]);
         assert!(lines[1].contains(" against real: ") && lines[1].contains("], "), "{}", lines[1]);
@@ -411,7 +411,7 @@ mod tests {
     fn the_answer_counts_verdicts_and_knows_controls() {
         let arms = fake::input(&fake::Shape { arms: 10, ..Default::default() }).meta.arms;
         let (_, mut found) = compared(3);
-        let score = Score::segmentation("dice");
+        let score = Score::segmentation(Metric::Dice);
         let text = answer(&found, &arms, &score, true).unwrap().join(" ");
         assert!(
             text.starts_with("By mean Dice at the same number of optimizer steps, some arms with synthetic images are better than real images alone."),
@@ -426,7 +426,7 @@ mod tests {
             "{line}"
         );
         // Of a distance the same differences are for the worse.
-        let line = also(&found, &arms, &Score::segmentation("hd95")).unwrap();
+        let line = also(&found, &arms, &Score::segmentation(Metric::Hd95)).unwrap();
         assert!(line.contains("(lower is better)") && line.contains(" worse in"), "{line}");
         assert!(line.contains("; against as many copies of them "), "{line}");
         found.iter_mut().for_each(|c| c.holm = Some(0.5));
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn distances_have_their_unit_and_say_what_is_left_out() {
         let input = fake::input(&fake::Shape { arms: 4, ..Default::default() });
-        let score = Score::segmentation("hd95");
+        let score = Score::segmentation(Metric::Hd95);
         let pairs = comparison::pairs(&input.meta.arms);
         let found = comparison::comparisons(&input.measurements, &score, "test", &pairs);
         let table = comparison_table(&found, &score, "test", "mm").unwrap();
@@ -493,16 +493,16 @@ mod tests {
     #[test]
     fn convergence_counts_who_does_not_get_there() {
         let input = fake::input(&fake::Shape { arms: 3, ..Default::default() });
-        let mean_dice = |p: &&CurvePoint| p.metric == "dice" && p.structure == "mean";
+        let mean_dice = |p: &&CurvePoint| p.metric == Metric::Dice && p.structure == Structure::MEAN;
         let points = || input.curves.iter().filter(mean_dice);
         let found = convergence::convergence(points(), |_| None);
-        let table = convergence_table(&found, "segmentation").unwrap();
+        let table = convergence_table(&found, Task::Segmentation).unwrap();
         assert_eq!((table.rows.len(), table.name.as_str()), (3, "segmentation_convergence"));
         assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
         let mut found = convergence::convergence(points().filter(|p| p.arm == "real"), |_| None);
         found[0].common.1.reached = 2;
-        let text = convergence_table(&found, "segmentation").unwrap().to_markdown();
+        let text = convergence_table(&found, Task::Segmentation).unwrap().to_markdown();
         assert!(text.contains("| &gt; ") && text.contains("| 2 of 3 |"), "{text}");
-        assert!(convergence_table(&[], "segmentation").is_none());
+        assert!(convergence_table(&[], Task::Segmentation).is_none());
     }
 }

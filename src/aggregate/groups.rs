@@ -5,6 +5,7 @@ use polars::prelude::*;
 use crate::{
     error::{Error, Result},
     results::Measurement,
+    vocabulary::Task,
 };
 
 /// The rows of each combination of values in `keys` (names of [`Measurement`]'s columns), as indices;
@@ -49,7 +50,7 @@ fn column(rows: &[&Measurement], key: &str) -> Result<Column> {
 }
 
 /// (arm, model) pairs of a task, in order of first appearance.
-pub fn arms<'a>(rows: impl IntoIterator<Item = &'a Measurement>, task: &str) -> Vec<(String, String)> {
+pub fn arms<'a>(rows: impl IntoIterator<Item = &'a Measurement>, task: Task) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for row in rows.into_iter().filter(|row| row.task == task) {
         if !found.iter().any(|(arm, model)| *arm == row.arm && *model == row.model) {

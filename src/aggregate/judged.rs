@@ -2,7 +2,11 @@
 //! class and one over all.
 
 use super::{group, is_image, rows::mean_of_structures, stats};
-use crate::{error::Result, results::Measurement};
+use crate::{
+    error::Result,
+    results::Measurement,
+    vocabulary::{Metric, Statistic, View},
+};
 
 /// Sums up what a judging stage measured. A synthetic image is of nobody, so `patient` is empty everywhere:
 ///
@@ -15,44 +19,46 @@ pub fn judged(measured: &[Measurement]) -> Result<Vec<Measurement>> {
         .iter()
         .filter(|r| r.patient.is_empty())
         .filter(|r| {
-            ["accuracy", "accuracy_ci95_low", "accuracy_ci95_high", "confusion"].contains(&r.metric.as_str())
+            use Statistic::{Ci95High, Ci95Low, Mean};
+            r.metric == Metric::Confusion
+                || [Mean, Ci95Low, Ci95High].iter().any(|s| r.metric == Metric::Accuracy.with(*s))
         })
         .cloned()
         .collect();
     rows.extend(view_accuracy(&rows));
-    let of = |metric: &'static str| measured.iter().filter(move |r| is_image(r) && r.metric == metric);
-    let means = mean_of_structures(measured, "dice")?;
-    let dice: Vec<&Measurement> = of("dice").chain(&means).collect();
-    let means = mean_of_structures(measured, "hd95")?;
-    let hd95: Vec<&Measurement> = of("hd95").chain(&means).collect();
-    let correct: Vec<&Measurement> = of("correct").collect();
+    let of = |metric: Metric| measured.iter().filter(move |r| is_image(r) && r.metric == metric);
+    let means = mean_of_structures(measured, Metric::Dice)?;
+    let dice: Vec<&Measurement> = of(Metric::Dice).chain(&means).collect();
+    let means = mean_of_structures(measured, Metric::Hd95)?;
+    let hd95: Vec<&Measurement> = of(Metric::Hd95).chain(&means).collect();
+    let correct: Vec<&Measurement> = of(Metric::Correct).collect();
     for (images, metric, keys, sd) in [
-        (&dice, "dice", &["structure"][..], true),
-        (&dice, "dice", &["structure", "view", "phase"][..], false),
-        (&hd95, "hd95", &["structure"][..], true),
-        (&correct, "accuracy", &["view", "phase"][..], false),
+        (&dice, Metric::Dice, &["structure"][..], true),
+        (&dice, Metric::Dice, &["structure", "view", "phase"][..], false),
+        (&hd95, Metric::Hd95, &["structure"][..], true),
+        (&correct, Metric::Accuracy, &["view", "phase"][..], false),
     ] {
         for of_group in group(images, keys)? {
             let first = images[of_group[0]];
             let summary = stats::summary(&of_group.iter().map(|&i| images[i].value).collect::<Vec<_>>());
             let keep =
                 |key: &str, value: &str| if keys.contains(&key) { value.to_owned() } else { String::new() };
-            let row = |metric: String, value: f64| Measurement {
+            let row = |statistic: Statistic, value: f64| Measurement {
                 patient: String::new(),
                 view: keep("view", &first.view),
                 phase: keep("phase", &first.phase),
-                metric,
+                metric: metric.with(statistic),
                 value,
                 n: Some(summary.n),
                 ..first.clone()
             };
-            rows.push(row(metric.to_owned(), summary.mean));
+            rows.push(row(Statistic::Mean, summary.mean));
             if sd {
-                rows.push(row(format!("{metric}_sd"), summary.sd));
+                rows.push(row(Statistic::Sd, summary.sd));
             }
-            if metric == "hd95" {
+            if metric.counts_failures() {
                 let unit = "images".to_owned();
-                let failures = row(format!("{metric}_failures"), summary.undefined as f64);
+                let failures = row(Statistic::Failures, summary.undefined as f64);
                 rows.push(Measurement { unit, n: Some(of_group.len() as u64), ..failures });
             }
         }
@@ -62,19 +68,18 @@ pub fn judged(measured: &[Measurement]) -> Result<Vec<Measurement>> {
 
 /// Whether the predicted class (`2CH ED as 4CH ES`) is of the right view, whatever the phase.
 fn view_accuracy(rows: &[Measurement]) -> Option<Measurement> {
-    let view =
-        |class: &str| class.split(' ').next().filter(|word| ["2CH", "4CH"].contains(word)).map(str::to_owned);
+    let view = |class: &str| class.split(' ').next().and_then(|word| word.parse::<View>().ok());
     let (mut right, mut all) = (0.0, 0.0);
-    for row in rows.iter().filter(|r| r.metric == "confusion") {
+    for row in rows.iter().filter(|r| r.metric == Metric::Confusion) {
         let (truth, predicted) = row.structure.split_once(" as ")?;
         let (truth, predicted) = (view(truth)?, view(predicted)?);
         all += row.value;
         right += if truth == predicted { row.value } else { 0.0 };
     }
-    let first = rows.iter().find(|r| r.metric == "confusion")?;
+    let first = rows.iter().find(|r| r.metric == Metric::Confusion)?;
     Some(Measurement {
         structure: String::new(),
-        metric: "view_accuracy".to_owned(),
+        metric: Metric::ViewAccuracy.into(),
         value: right / all,
         unit: String::new(),
         n: Some(all as u64),

@@ -26,82 +26,47 @@ pub use judged::judged;
 pub(crate) use rows::is_image;
 pub use rows::{Estimate, Means, estimate, measurements_table, overall_mean, reported_split, sorted_curves};
 pub use stats::{BoxStats, RESAMPLES, box_stats};
-pub use table::{Cell, Table, number};
+pub use table::{Table, TableCell, number};
 pub(crate) use tables::plural;
 pub use tables::{
     classification_tables, failures_table, segmentation_tables, training_images, training_table,
 };
 
-use serde::{Deserialize, Serialize};
+use crate::{
+    cell::NetworkCell,
+    results::TrainSummary,
+    vocabulary::{Metric, Structure, Task},
+};
 
-/// One trained network, as the tables tell of it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TrainedModel {
-    /// `segmentation` or `classification`.
-    pub task: String,
-    pub arm: String,
-    pub model: String,
-    pub seed: u64,
-    /// Optimizer steps and epochs done when the chosen checkpoint was written.
-    pub best_step: u64,
-    pub best_epoch: f64,
-    /// The chosen checkpoint's value of `select_metric` on the validation patients.
-    pub best_value: f64,
-    /// What the checkpoint was chosen by, in words (`mean Dice`, `accuracy`).
-    pub select_metric: String,
-    /// All parameters, and those that were trained.
-    pub parameters: u64,
-    pub trainable: u64,
-    pub train_images: u64,
-    /// How many of them are synthetic.
-    #[serde(default)]
-    pub synthetic_images: u64,
-    pub train_patients: u64,
-    pub val_images: u64,
-    pub val_patients: u64,
+/// The column `model` of rows that compare sets of images whose likeness is known, not a generator's.
+pub const REFERENCE: &str = "reference";
+
+/// One trained network, with what is known of its training and its test.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainedNetwork {
+    pub cell: NetworkCell,
+    pub summary: TrainSummary,
     pub test_images: u64,
     pub test_patients: u64,
-    /// Trained for, in all.
-    pub epochs: f64,
-    pub steps: u64,
-    /// `f32` or `bf16`.
-    pub precision: String,
     /// `corrected` or `paper-code`.
     pub preset: String,
 }
 
-/// The order in which structures are told of; what is not listed comes after, by name.
-pub const STRUCTURES: [&str; 5] = ["endo", "myo", "epi", "la", "mean"];
-
-/// A structure's name for a reader.
-pub fn structure_label(structure: &str) -> &str {
-    match structure {
-        "endo" => "LV endocardium",
-        "myo" => "LV myocardium",
-        "epi" => "LV epicardium",
-        "la" => "Left atrium",
-        "mean" => "Mean",
-        other => other,
+impl TrainedNetwork {
+    /// The score that the checkpoint was chosen by, for a reader: `mean Dice`, `accuracy`.
+    pub fn selection_label(&self) -> String {
+        self.summary.select_metric.replace(Metric::Dice.as_str(), Metric::Dice.label())
     }
 }
 
-/// A metric's name for a reader.
-pub fn metric_label(metric: &str) -> &str {
-    match metric {
-        "dice" => "Dice",
-        "hd" => "HD",
-        "hd95" => "HD95",
-        "assd" => "ASSD",
-        "accuracy" => "Accuracy",
-        "precision" => "Precision",
-        "recall" => "Recall",
-        "f1" => "F1",
-        "auc" => "AUC",
-        "loss" => "Loss",
-        other => other,
-    }
+/// A metric's name for a reader, by its word in a task's rows; another word is its own name.
+pub fn metric_label<'a>(task: &str, metric: &'a str) -> &'a str {
+    let known = task.parse().ok().and_then(|task: Task| Metric::parse(task, metric));
+    known.filter(|(known, _)| known.as_str() == metric).map_or(metric, |(known, _)| known.label())
 }
 
+/// The order in which structures are shown; what is not a structure comes after, by name.
 pub(crate) fn structure_rank(structure: &str) -> (usize, &str) {
-    (STRUCTURES.iter().position(|s| *s == structure).unwrap_or(STRUCTURES.len()), structure)
+    let known = Structure::COLUMNS;
+    (known.iter().position(|s| *s == structure).unwrap_or(known.len()), structure)
 }

@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 
-use super::{Cell, Means, Table, arms, metric_label, reported_split, structure_label};
+use super::{Means, REFERENCE, Table, TableCell, arms, reported_split};
 use crate::{
     error::{AtPath, Error, Result},
     results::Measurement,
+    vocabulary::{Metric, Structure, Task},
 };
 
 /// What stands where nobody has looked a figure up.
@@ -63,18 +64,17 @@ pub fn read(file: &Path) -> Result<Vec<Published>> {
                 "say where it can be read, or leave the entry out: the table then says \"not verified\"";
             return wrong(format!("{} is no number with a source", entry.metric), help);
         }
-        let of_task = match entry.task.as_str() {
-            "segmentation" => entry.metric == "dice" && STRUCTURES.contains(&entry.structure.as_str()),
-            "classification" => entry.metric == "accuracy" && entry.structure.is_empty(),
-            "generation" => entry.metric == "fid" && entry.structure.is_empty(),
-            _ => false,
-        };
+        let is_column = Structure::COLUMNS.contains(&entry.structure.as_str());
+        let of_task = PUBLISHED.iter().any(|(task, metric)| {
+            let structure = if *task == Task::Segmentation { is_column } else { entry.structure.is_empty() };
+            entry.task == *task && entry.metric == *metric && structure
+        });
         if !of_task {
             let what = format!("{:?}, {:?}, {:?}", entry.task, entry.metric, entry.structure);
             let help = "segmentation has the metric dice of endo, myo, epi, la or mean; classification accuracy, generation fid, of no structure";
             return wrong(format!("no table has such a figure ({what})"), help);
         }
-        if entry.metric != "fid" && !(0.0..=1.0).contains(&entry.value) {
+        if !(entry.metric == Metric::Fid) && !(0.0..=1.0).contains(&entry.value) {
             return wrong(
                 format!("{} = {} is not from 0 to 1", entry.metric, entry.value),
                 "write 0.875 for 87.5 %",
@@ -87,47 +87,54 @@ pub fn read(file: &Path) -> Result<Vec<Published>> {
     Ok(found.published)
 }
 
-/// Of which there are published figures.
-const STRUCTURES: [&str; 5] = ["endo", "myo", "epi", "la", "mean"];
+/// The figures that papers publish of a task.
+const PUBLISHED: [(Task, Metric); 3] = [
+    (Task::Segmentation, Metric::Dice),
+    (Task::Classification, Metric::Accuracy),
+    (Task::Generation, Metric::Fid),
+];
 
-/// Our scores beside published ones, a row a score. `rows` are a report's, `published` what [`read`] gave.
+/// Our scores beside published ones, one row per score. `rows` are a report's, `published` what [`read`] gave.
 pub fn published_table(rows: &[Measurement], published: &[Published]) -> Option<Table> {
     let means = Means::new(rows);
     let mut body = Vec::new();
-    let mut add = |task: &str, arm: &str, model: &str, structure: &str, metric: &str, ours: Cell| {
+    let mut add = |task: Task, arm: &str, model: &str, structure: &str, metric: Metric, ours: TableCell| {
         let theirs = published.iter().find(|p| {
             (p.task.as_str(), p.arm.as_str(), p.structure.as_str(), p.metric.as_str())
-                == (task, arm, structure, metric)
+                == (task.as_str(), arm, structure, metric.as_str())
                 && (p.model.is_empty() || p.model == model)
         });
         let (value, source) = match theirs {
-            Some(p) => (Cell::Number { value: p.value, decimals: 3 }, p.source.as_str().into()),
-            None => (NOT_VERIFIED.into(), Cell::Empty),
+            Some(p) => (TableCell::Number { value: p.value, decimals: 3 }, p.source.as_str().into()),
+            None => (NOT_VERIFIED.into(), TableCell::Empty),
         };
-        let label = if metric == "fid" { "FID" } else { metric_label(metric) };
+        let label = metric.label();
         let score = match structure {
             "" => label.to_owned(),
-            structure => format!("{} {label}", structure_label(structure)),
+            structure => format!("{} {label}", Structure::label_of(structure)),
         };
-        body.push(vec![task.into(), arm.into(), model.into(), score.into(), ours, value, source]);
+        body.push(vec![task.as_str().into(), arm.into(), model.into(), score.into(), ours, value, source]);
     };
-    let scores: [(&str, &str, &str, &[&str]); 2] =
-        [("segmentation", "dice", "dice", &STRUCTURES), ("classification", "correct", "accuracy", &[""])];
+    let scores: [(Task, Metric, Metric, &[&str]); 2] = [
+        (Task::Segmentation, Metric::Dice, Metric::Dice, &Structure::COLUMNS),
+        (Task::Classification, Metric::Correct, Metric::Accuracy, &[""]),
+    ];
     for (task, measured, metric, structures) in scores {
         let Some(split) = reported_split(rows, task) else { continue };
         for (arm, model) in arms(rows, task) {
             for structure in structures {
-                if let Some(estimate) = means.estimate([task, &arm, &model, &split, structure, measured]) {
+                let key = [task.as_str(), &arm, &model, &split, structure, measured.as_str()];
+                if let Some(estimate) = means.estimate(key) {
                     add(task, &arm, &model, structure, metric, estimate.into());
                 }
             }
         }
     }
-    let over_all = |r: &&Measurement| {
-        r.task == "generation" && r.metric == "fid" && r.view.is_empty() && r.model != "reference"
-    };
+    let (task, metric) = (Task::Generation, Metric::Fid);
+    let over_all =
+        |r: &&Measurement| r.task == task && r.metric == metric && r.view.is_empty() && r.model != REFERENCE;
     for row in rows.iter().filter(over_all) {
-        add("generation", &row.arm, &row.model, "", "fid", Cell::Number { value: row.value, decimals: 3 });
+        add(task, &row.arm, &row.model, "", metric, TableCell::Number { value: row.value, decimals: 3 });
     }
     (!body.is_empty()).then(|| Table {
         name: "published".to_owned(),

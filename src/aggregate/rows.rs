@@ -10,22 +10,21 @@ use super::{
 use crate::{
     error::Result,
     results::{CurvePoint, Measurement},
+    vocabulary::{Metric, Split, Statistic, Structure, Task, Undefined},
 };
-
-/// Metrics that have one value per image and are averaged.
-const IMAGE_METRICS: [&str; 5] = ["dice", "hd", "hd95", "assd", "correct"];
-/// Of these, the distances: undefined where a structure is missing, which is a failure.
-const DISTANCES: [&str; 3] = ["hd", "hd95", "assd"];
-/// Structures whose Dice the mean is made of (`epi` overlaps them).
-pub(super) const MEAN_OF: [&str; 3] = ["endo", "myo", "la"];
 
 /// A row of one image, not of a patient or over all.
 pub(crate) fn is_image(row: &Measurement) -> bool {
     !(row.patient.is_empty() || row.view.is_empty() && row.phase.is_empty())
 }
 
+/// The metric of a row, where it has one value for each image.
+fn image_metric(row: &Measurement) -> Option<Metric> {
+    Metric::ALL.into_iter().find(|metric| metric.is_averaged() && row.metric == *metric)
+}
+
 fn averaged(row: &Measurement) -> bool {
-    is_image(row) && IMAGE_METRICS.contains(&row.metric.as_str())
+    is_image(row) && image_metric(row).is_some()
 }
 
 /// An arm's value of one metric over its seeds.
@@ -121,14 +120,15 @@ pub fn overall_mean(rows: &[&Measurement]) -> (f64, Option<f64>, u64) {
 }
 
 /// The split that results are reported on: `test` where there is one, else `val`, else what there is.
-pub fn reported_split(rows: &[Measurement], task: &str) -> Option<String> {
+pub fn reported_split(rows: &[Measurement], task: Task) -> Option<String> {
     let splits: BTreeSet<&str> = rows.iter().filter(|r| r.task == task).map(|r| r.split.as_str()).collect();
-    ["test", "val"].into_iter().find(|s| splits.contains(s)).or(splits.first().copied()).map(str::to_owned)
+    let preferred = [Split::Test, Split::Val].map(Split::as_str).into_iter().find(|s| splits.contains(s));
+    preferred.or(splits.first().copied()).map(str::to_owned)
 }
 
-/// The tidy table behind a report. To the measured rows it adds, for Dice, HD, HD95, ASSD and `correct`:
+/// The tidy table behind a report. To the measured rows it adds, for every metric of images:
 ///
-/// * the mean Dice of each image's defined structures (endo, myo, la), as structure `mean`;
+/// * of overlaps such as Dice, the mean over each image's defined structures (endo, myo, la), as structure `mean`;
 /// * each patient's mean over its images (`view` and `phase` empty, `n` images);
 /// * per seed, over all (`patient` empty): the mean over images (`n` images with a value), `…_sd` over
 ///   images, `…_ci95_low` and `…_ci95_high` (bootstrap over `n` patients), and `…_failures` for distances;
@@ -149,8 +149,9 @@ pub fn measurements_table(measured: &[Measurement]) -> Result<Vec<Measurement>> 
         }
     };
 
-    for row in mean_of_structures(measured, "dice")? {
-        add(&mut table, row);
+    let overlaps = Metric::ALL.into_iter().filter(|metric| metric.undefined() == Undefined::TruthLacksIt);
+    for metric in overlaps {
+        mean_of_structures(measured, metric)?.into_iter().for_each(|row| add(&mut table, row));
     }
     let images: Vec<Measurement> = table.iter().filter(|r| averaged(r)).cloned().collect();
     let images: Vec<&Measurement> = images.iter().collect();
@@ -167,48 +168,52 @@ pub fn measurements_table(measured: &[Measurement]) -> Result<Vec<Measurement>> 
         for rows in group(&images, &keys)? {
             let rows = pick(&rows);
             let estimate = estimate(&rows);
-            let of = |suffix: &str, value: f64, n: u64| Measurement {
+            let of = |statistic: Statistic, value: f64, n: u64| Measurement {
                 seed: if over_seeds { None } else { rows[0].seed },
                 patient: String::new(),
                 view: String::new(),
                 phase: String::new(),
-                metric: format!("{}{suffix}", rows[0].metric),
+                metric: format!("{}{}", rows[0].metric, statistic.suffix()),
                 value,
                 n: Some(n),
                 ..rows[0].clone()
             };
-            add(&mut table, of("", estimate.mean, estimate.defined));
+            add(&mut table, of(Statistic::Mean, estimate.mean, estimate.defined));
             if over_seeds {
-                add(&mut table, of("_seed_sd", estimate.sd.unwrap_or(f64::NAN), estimate.seeds));
+                add(&mut table, of(Statistic::SeedSd, estimate.sd.unwrap_or(f64::NAN), estimate.seeds));
             } else {
                 let values: Vec<f64> = rows.iter().map(|r| r.value).collect();
-                add(&mut table, of("_sd", stats::summary(&values).sd, estimate.defined));
-                if DISTANCES.contains(&rows[0].metric.as_str()) {
-                    let failures = of("_failures", estimate.undefined as f64, rows.len() as u64);
+                add(&mut table, of(Statistic::Sd, stats::summary(&values).sd, estimate.defined));
+                if image_metric(rows[0]).is_some_and(Metric::counts_failures) {
+                    let failures = of(Statistic::Failures, estimate.undefined as f64, rows.len() as u64);
                     add(&mut table, Measurement { unit: "images".into(), ..failures });
                 }
             }
             let (low, high) = estimate.interval.unwrap_or((f64::NAN, f64::NAN));
-            add(&mut table, of("_ci95_low", low, estimate.patients));
-            add(&mut table, of("_ci95_high", high, estimate.patients));
+            add(&mut table, of(Statistic::Ci95Low, low, estimate.patients));
+            add(&mut table, of(Statistic::Ci95High, high, estimate.patients));
         }
     }
     sort(&mut table);
     Ok(table)
 }
 
-/// The mean of each image's structures, of Dice or a distance.
-pub(super) fn mean_of_structures(measured: &[Measurement], metric: &str) -> Result<Vec<Measurement>> {
+/// The mean over each image's structures.
+pub(super) fn mean_of_structures(measured: &[Measurement], metric: Metric) -> Result<Vec<Measurement>> {
     let parts: Vec<&Measurement> = measured
         .iter()
-        .filter(|r| is_image(r) && r.metric == metric && MEAN_OF.contains(&r.structure.as_str()))
+        .filter(|r| is_image(r) && r.metric == metric && Structure::is_class(&r.structure))
         .collect();
     let groups = group(&parts, &["task", "arm", "model", "seed", "split", "patient", "view", "phase"])?;
     Ok(groups
         .iter()
         .map(|rows| {
             let values: Vec<f64> = rows.iter().map(|&i| parts[i].value).collect();
-            Measurement { structure: "mean".into(), value: stats::mean(&values), ..parts[rows[0]].clone() }
+            Measurement {
+                structure: Structure::MEAN.into(),
+                value: stats::mean(&values),
+                ..parts[rows[0]].clone()
+            }
         })
         .collect())
 }

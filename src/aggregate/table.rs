@@ -8,7 +8,7 @@ const WIDE: usize = 8;
 
 /// One cell, kept as numbers so that each format can show it its own way.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cell {
+pub enum TableCell {
     Text(String),
     Count(u64),
     Number {
@@ -28,25 +28,25 @@ pub enum Cell {
     Empty,
 }
 
-impl From<&str> for Cell {
+impl From<&str> for TableCell {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-impl From<String> for Cell {
+impl From<String> for TableCell {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<Estimate> for Cell {
+impl From<Estimate> for TableCell {
     fn from(e: Estimate) -> Self {
         Self::Estimate { mean: e.mean, sd: e.sd, interval: e.interval, undefined: e.undefined }
     }
 }
 
-impl Cell {
+impl TableCell {
     /// The estimate and its interval as text: (`0.912 ± 0.004`, `[0.901, 0.922]`); the second is empty
     /// where there is none. Other cells are all in the first.
     pub fn parts(&self, decimals: usize) -> (String, String) {
@@ -95,7 +95,7 @@ pub struct Table {
     pub title: String,
     pub caption: String,
     pub columns: Vec<String>,
-    pub rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<TableCell>>,
     pub notes: Vec<String>,
     /// Decimals of the estimates.
     pub decimals: usize,
@@ -104,7 +104,7 @@ pub struct Table {
 impl Table {
     /// True where every cell of the column that says anything is a number (or there is none).
     pub fn is_numeric(&self, column: usize) -> bool {
-        self.rows.iter().filter_map(|row| row.get(column)).all(Cell::is_numeric)
+        self.rows.iter().filter_map(|row| row.get(column)).all(TableCell::is_numeric)
     }
 
     pub fn to_markdown(&self) -> String {
@@ -125,7 +125,7 @@ impl Table {
         text
     }
 
-    fn joined(&self, cell: &Cell) -> String {
+    fn joined(&self, cell: &TableCell) -> String {
         let (first, second) = cell.parts(self.decimals);
         if second.is_empty() { first } else { format!("{first} {second}") }
     }
@@ -134,7 +134,7 @@ impl Table {
     pub fn to_csv(&self) -> Result<String> {
         let fail = |e: csv::Error| Error::failure(format!("cannot write the table {}: {e}", self.name));
         let wide: Vec<bool> = (0..self.columns.len())
-            .map(|i| self.rows.iter().any(|row| matches!(row.get(i), Some(Cell::Estimate { .. }))))
+            .map(|i| self.rows.iter().any(|row| matches!(row.get(i), Some(TableCell::Estimate { .. }))))
             .collect();
         let mut writer = csv::Writer::from_writer(Vec::new());
         let mut heads = Vec::new();
@@ -152,7 +152,7 @@ impl Table {
             let mut cells = Vec::new();
             for (cell, wide) in row.iter().zip(&wide) {
                 match cell {
-                    Cell::Estimate { mean, sd, interval, undefined } => cells.extend([
+                    TableCell::Estimate { mean, sd, interval, undefined } => cells.extend([
                         show(Some(*mean)),
                         show(*sd),
                         show(interval.map(|i| i.0)),
@@ -161,14 +161,14 @@ impl Table {
                     ]),
                     other => {
                         cells.push(match other {
-                            Cell::Number { value, decimals } => {
+                            TableCell::Number { value, decimals } => {
                                 if value.is_finite() {
                                     round_trip(*value, decimals + 3)
                                 } else {
                                     String::new()
                                 }
                             }
-                            Cell::P(p) => format!("{p:.4e}"),
+                            TableCell::P(p) => format!("{p:.4e}"),
                             other => other.parts(self.decimals).0,
                         });
                         cells.extend(std::iter::repeat_n(String::new(), if *wide { 4 } else { 0 }));
@@ -209,9 +209,9 @@ impl Table {
         text + "\\end{table*}\n"
     }
 
-    fn latex_cell(&self, cell: &Cell) -> String {
+    fn latex_cell(&self, cell: &TableCell) -> String {
         let (first, second) = cell.parts(self.decimals);
-        if !matches!(cell, Cell::Estimate { .. }) {
+        if !matches!(cell, TableCell::Estimate { .. }) {
             return escape_latex(&first);
         }
         if second.is_empty() {
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let estimate = |mean, sd, interval, undefined| Cell::Estimate { mean, sd, interval, undefined };
+        let estimate = |mean, sd, interval, undefined| TableCell::Estimate { mean, sd, interval, undefined };
         Table {
             name: "dice".into(),
             title: "Dice".into(),
@@ -288,10 +288,10 @@ mod tests {
             rows: vec![
                 vec![
                     "real + 25% a_b|c".into(),
-                    Cell::Count(40),
+                    TableCell::Count(40),
                     estimate(0.91234, Some(0.004), Some((0.901, 0.922)), 0),
                 ],
-                vec!["<x>".into(), Cell::Empty, estimate(f64::NAN, None, None, 3)],
+                vec!["<x>".into(), TableCell::Empty, estimate(f64::NAN, None, None, 3)],
             ],
             notes: vec!["One seed.".into()],
             decimals: 3,
@@ -302,7 +302,7 @@ mod tests {
     fn numbers_and_p_values_are_short_to_read_and_exact_in_csv() {
         let mut table = table();
         table.columns = vec!["r".into(), "p".into()];
-        let row = |value, p| vec![Cell::Number { value, decimals: 2 }, Cell::P(p)];
+        let row = |value, p| vec![TableCell::Number { value, decimals: 2 }, TableCell::P(p)];
         table.rows = vec![row(-0.12345, 0.0312), row(f64::NAN, 1.23456e-7)];
         assert!(table.to_markdown().contains("| −0.12 | 0.031 |\n| – | &lt; 0.001 |"));
         assert_eq!(table.to_csv().unwrap(), "r,p\n-0.12345,3.1200e-2\n,1.2346e-7\n");

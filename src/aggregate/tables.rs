@@ -1,13 +1,17 @@
 //! The tables of a report.
 
 use super::{
-    Cell, Estimate, Means, TrainedModel, arms, estimate, metric_label, overall_mean, reported_split,
-    structure_label,
+    Estimate, Means, TableCell, TrainedNetwork, arms, estimate, overall_mean, reported_split,
     table::{Table, number},
 };
-use crate::results::Measurement;
+use crate::{
+    cell::NetworkCell,
+    results::{Measurement, TrainSummary},
+    vocabulary::{Metric, Structure, Task, Undefined},
+};
 
-const CLASSIFICATION_METRICS: [&str; 4] = ["precision", "recall", "f1", "auc"];
+/// What a classifier is measured by besides its accuracy.
+const CLASSIFICATION_METRICS: [Metric; 4] = [Metric::Precision, Metric::Recall, Metric::F1, Metric::Auc];
 
 /// Names an arm's row, with the model only where there are several.
 fn arm_labels(arms: &[(String, String)]) -> Vec<String> {
@@ -35,11 +39,11 @@ fn size(patients: u64, images: u64) -> String {
 }
 
 /// How the numbers of a result table are to be read.
-fn reading_notes(estimates: &[Estimate], models: &[TrainedModel]) -> Vec<String> {
+fn reading_notes(estimates: &[Estimate], models: &[TrainedNetwork]) -> Vec<String> {
     let seeds: Vec<u64> = estimates.iter().map(|e| e.seeds).collect();
     let (low, high) =
         (seeds.iter().min().copied().unwrap_or_default(), seeds.iter().max().copied().unwrap_or_default());
-    let images = match models.iter().any(|m| m.synthetic_images > 0) {
+    let images = match models.iter().any(|m| m.summary.synthetic_images > 0) {
         true => "Trained on: patients whose real images train / images, synthetic ones and copies included.",
         false => "Trained on: patients / images.",
     };
@@ -62,7 +66,7 @@ fn reading_notes(estimates: &[Estimate], models: &[TrainedModel]) -> Vec<String>
     notes
 }
 
-fn test_size(rows: &[Measurement], task: &str, split: &str) -> String {
+fn test_size(rows: &[Measurement], task: Task, split: &str) -> String {
     let tested = rows.iter().filter(|r| r.task == task && r.split == split && !r.patient.is_empty());
     let (mut patients, mut images) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     for row in tested {
@@ -74,47 +78,29 @@ fn test_size(rows: &[Measurement], task: &str, split: &str) -> String {
     size(patients.len() as u64, images.len() as u64)
 }
 
-fn trained_on(models: &[TrainedModel], task: &str, arm: &str, model: &str) -> Cell {
-    models
-        .iter()
-        .find(|m| m.task == task && m.arm == arm && m.model == model)
-        .map_or(Cell::Empty, |m| format!("{} / {}", m.train_patients, m.train_images).into())
+fn trained_on(models: &[TrainedNetwork], task: Task, arm: &str, model: &str) -> TableCell {
+    let is = |cell: &NetworkCell| cell.task == task && cell.arm == arm && cell.model == model;
+    models.iter().find(|m| is(&m.cell)).map_or(TableCell::Empty, |m| {
+        format!("{} / {}", m.summary.train_patients, m.summary.train_images).into()
+    })
 }
 
-/// What a measure is, in a sentence.
-fn definition(metric: &str) -> &'static str {
-    match metric {
-        "dice" => {
-            "Dice: twice the area that prediction and truth share, over the sum of their areas; per image and structure."
-        }
-        "hd95" => {
-            "HD95: the distances from every pixel of one outline to the nearest of the other, their 95th percentile, the greater of both directions; per image and structure."
-        }
-        "hd" => {
-            "HD (Hausdorff distance): the greatest distance from a pixel of one outline to the nearest of the other; per image and structure."
-        }
-        _ => {
-            "ASSD (average symmetric surface distance): the mean distance from the pixels of both outlines to the nearest of the other; per image and structure."
-        }
-    }
-}
-
-/// One table per metric (Dice, HD95, HD, ASSD): a row an arm, a column a structure.
-pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec<Table> {
-    let task = "segmentation";
+/// One table per metric: one row per arm, one column per structure.
+pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedNetwork]) -> Vec<Table> {
+    let task = Task::Segmentation;
     let Some(split) = reported_split(rows, task) else { return Vec::new() };
     let means = Means::new(rows);
     let arms = arms(rows, task);
     let labels = arm_labels(&arms);
     let mut tables = Vec::new();
-    for (metric, decimals, better) in
-        [("dice", 3, "higher"), ("hd95", 2, "lower"), ("hd", 2, "lower"), ("assd", 2, "lower")]
-    {
-        let structures: Vec<&str> = super::STRUCTURES
+    for metric in Metric::of_images(task) {
+        let word = metric.as_str();
+        let structures: Vec<&str> = Structure::COLUMNS
             .into_iter()
             .filter(|s| {
-                arms.iter()
-                    .any(|(arm, model)| !means.images([task, arm, model, &split, s, metric]).is_empty())
+                arms.iter().any(|(arm, model)| {
+                    !means.images([task.as_str(), arm, model, &split, s, word]).is_empty()
+                })
             })
             .collect();
         if structures.is_empty() {
@@ -122,7 +108,7 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
         }
         let unit = rows.iter().find(|r| r.metric == metric && r.split == split).map_or("", |r| &r.unit);
         let mut columns = vec!["Arm".to_owned(), "Trained on".to_owned()];
-        columns.extend(structures.iter().map(|s| structure_label(s).to_owned()));
+        columns.extend(structures.iter().map(|s| Structure::label_of(s).to_owned()));
         let mut estimates = Vec::new();
         let body = arms
             .iter()
@@ -130,37 +116,38 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
             .map(|((arm, model), label)| {
                 let mut cells = vec![label.as_str().into(), trained_on(models, task, arm, model)];
                 for structure in &structures {
-                    match means.estimate([task, arm, model, &split, structure, metric]) {
+                    match means.estimate([task.as_str(), arm, model, &split, structure, word]) {
                         Some(estimate) => {
                             estimates.push(estimate);
                             cells.push(estimate.into());
                         }
-                        None => cells.push(Cell::Empty),
+                        None => cells.push(TableCell::Empty),
                     }
                 }
                 cells
             })
             .collect();
-        let label = metric_label(metric);
+        let label = metric.label();
         let mut notes = reading_notes(&estimates, models);
-        notes.push(definition(metric).to_owned());
+        notes.push(metric.definition().to_owned());
         if unit == "px" {
             notes.push("px: pixels of the images as the network sees them; this copy of the data does not say how large a pixel is.".to_owned());
         }
-        if metric == "dice" {
-            if structures.contains(&"mean") {
+        if metric == Metric::Dice {
+            if structures.contains(&Structure::MEAN) {
                 notes.push("Mean: of endocardium, myocardium and left atrium.".to_owned());
             }
-            if structures.contains(&"epi") {
+            if structures.contains(&Structure::Epi.as_str()) {
                 notes.push("Epicardium: endocardium and myocardium together.".to_owned());
             }
         }
         if estimates.iter().all(|e| e.undefined == 0) {
             notes.push(
-                match metric {
-                    // A structure that the prediction alone lacks has a Dice, 0.
-                    "dice" => "Nothing is undefined: every structure is in every truth.",
-                    _ => "Nothing is undefined: no structure is missing from a prediction or from the truth.",
+                match metric.undefined() {
+                    Undefined::EitherLacksIt => {
+                        "Nothing is undefined: no structure is missing from a prediction or from the truth."
+                    }
+                    _ => "Nothing is undefined: every structure is in every truth.",
                 }
                 .to_owned(),
             );
@@ -175,25 +162,26 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec
             name: format!("segmentation_{metric}"),
             title: format!("Segmentation: {title}"),
             caption: format!(
-                "On the {split} patients: {}. The {better} the better.",
-                test_size(rows, task, &split)
+                "On the {split} patients: {}. The {} the better.",
+                test_size(rows, task, &split),
+                metric.direction().as_str(),
             ),
             columns,
             rows: body,
             notes,
-            decimals,
+            decimals: metric.decimals(),
         });
     }
     tables
 }
 
 /// Accuracy with its interval over patients; macro precision, recall, F1 and AUC. Empty without the task.
-pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> Vec<Table> {
-    let task = "classification";
+pub fn classification_tables(rows: &[Measurement], models: &[TrainedNetwork]) -> Vec<Table> {
+    let task = Task::Classification;
     let Some(split) = reported_split(rows, task) else { return Vec::new() };
     let arms = arms(rows, task);
     let mut columns = vec!["Arm".to_owned(), "Trained on".to_owned(), "Accuracy".to_owned()];
-    let overall = |arm: &str, model: &str, metric: &str| {
+    let overall = |arm: &str, model: &str, metric: Metric| {
         let found: Vec<&Measurement> = rows
             .iter()
             .filter(|r| {
@@ -207,9 +195,9 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
             .collect();
         overall_mean(&found)
     };
-    columns.extend(CLASSIFICATION_METRICS.iter().map(|m| match *m {
-        "auc" => "AUC".to_owned(),
-        m => format!("{} (macro)", metric_label(m)),
+    columns.extend(CLASSIFICATION_METRICS.iter().map(|metric| match metric {
+        Metric::Auc => metric.label().to_owned(),
+        metric => format!("{} (macro)", metric.label()),
     }));
     let mut estimates = Vec::new();
     let body = arms
@@ -225,7 +213,7 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
                         && r.arm == *arm
                         && r.model == *model
                         && r.split == split
-                        && r.metric == "correct"
+                        && r.metric == Metric::Correct
                 })
                 .collect();
             let correct = (!correct.is_empty()).then(|| estimate(&correct));
@@ -235,13 +223,13 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
                     estimate.into()
                 }
                 None => {
-                    let (mean, sd, _) = overall(arm, model, "accuracy");
-                    Cell::Estimate { mean, sd, interval: None, undefined: 0 }
+                    let (mean, sd, _) = overall(arm, model, Metric::Accuracy);
+                    TableCell::Estimate { mean, sd, interval: None, undefined: 0 }
                 }
             });
             for metric in CLASSIFICATION_METRICS {
                 let (mean, sd, _) = overall(arm, model, metric);
-                cells.push(Cell::Estimate { mean, sd, interval: None, undefined: 0 });
+                cells.push(TableCell::Estimate { mean, sd, interval: None, undefined: 0 });
             }
             cells
         })
@@ -263,23 +251,23 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedModel]) -> V
 }
 
 /// `40 patients, 320 images, 160 of them synthetic`
-pub fn training_images(m: &TrainedModel) -> String {
+pub fn training_images(s: &TrainSummary) -> String {
     let real = format!(
         "{}, {}",
-        plural(m.train_patients, "patient", "patients"),
-        plural(m.train_images, "image", "images")
+        plural(s.train_patients, "patient", "patients"),
+        plural(s.train_images, "image", "images")
     );
-    match m.synthetic_images {
+    match s.synthetic_images {
         0 => real,
-        all if all == m.train_images => format!("{}, all synthetic", plural(all, "image", "images")),
+        all if all == s.train_images => format!("{}, all synthetic", plural(all, "image", "images")),
         some => format!("{real}, {some} of them synthetic"),
     }
 }
 
-/// What was trained on what, and how its checkpoint was chosen: a row a network.
-pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
-    let mut models: Vec<&TrainedModel> = models.iter().collect();
-    models.sort_by(|a, b| b.task.cmp(&a.task)); // segmentation first; arms keep their order
+/// What was trained on what, and how its checkpoint was chosen: one row per network.
+pub fn training_table(models: &[TrainedNetwork]) -> Option<Table> {
+    let mut models: Vec<&TrainedNetwork> = models.iter().collect();
+    models.sort_by_key(|m| m.cell.task); // arms keep their order
     models.first()?;
     let columns = [
         "Task",
@@ -297,18 +285,20 @@ pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
     let body = models
         .iter()
         .map(|m| {
+            let (cell, s) = (&m.cell, &m.summary);
+            let chosen = s.best_value.unwrap_or(f64::NAN);
             vec![
-                m.task.as_str().into(),
-                m.arm.as_str().into(),
-                m.model.as_str().into(),
-                Cell::Count(m.seed),
-                training_images(m).into(),
-                size(m.val_patients, m.val_images).into(),
+                cell.task.as_str().into(),
+                cell.arm.as_str().into(),
+                cell.model.as_str().into(),
+                TableCell::Count(cell.seed),
+                training_images(s).into(),
+                size(s.val_patients, s.val_images).into(),
                 size(m.test_patients, m.test_images).into(),
-                format!("{} ({})", plural(m.steps, "step", "steps"), epochs(m.epochs)).into(),
-                format!("step {} (epoch {})", m.best_step, short(m.best_epoch)).into(),
-                format!("{} {}", number(m.best_value, 3), m.select_metric).into(),
-                m.precision.as_str().into(),
+                format!("{} ({})", plural(s.steps, "step", "steps"), epochs(s.epochs)).into(),
+                format!("step {} (epoch {})", s.best_step, short(s.best_epoch)).into(),
+                format!("{} {}", number(chosen, 3), m.selection_label()).into(),
+                s.precision.as_str().into(),
             ]
         })
         .collect();
@@ -325,23 +315,23 @@ pub fn training_table(models: &[TrainedModel]) -> Option<Table> {
 
 /// Distances that could not be computed, per arm and structure; None where there were none.
 pub fn failures_table(rows: &[Measurement]) -> Option<Table> {
-    let task = "segmentation";
+    let task = Task::Segmentation;
     let split = reported_split(rows, task)?;
     let means = Means::new(rows);
     let arms = arms(rows, task);
     let mut body = Vec::new();
     for ((arm, model), label) in arms.iter().zip(arm_labels(&arms)) {
-        for structure in super::STRUCTURES {
-            for metric in ["dice", "hd95", "assd", "hd"] {
-                let images = means.images([task, arm, model, &split, structure, metric]);
+        for structure in Structure::COLUMNS {
+            for metric in Metric::of_images(task) {
+                let images = means.images([task.as_str(), arm, model, &split, structure, metric.as_str()]);
                 let undefined = images.iter().filter(|r| r.value.is_nan()).count() as u64;
                 if undefined > 0 {
                     body.push(vec![
                         label.as_str().into(),
-                        structure_label(structure).into(),
-                        metric_label(metric).into(),
-                        Cell::Count(undefined),
-                        Cell::Count(images.len() as u64),
+                        Structure::label_of(structure).into(),
+                        metric.label().into(),
+                        TableCell::Count(undefined),
+                        TableCell::Count(images.len() as u64),
                     ]);
                 }
             }
@@ -375,14 +365,15 @@ mod tests {
         assert!(tables[0].columns.iter().any(|c| c == "Left atrium"));
         assert!(tables[1].title.ends_with("HD95 in mm"));
         assert!(tables[0].caption.contains("40 patients (160 images)"), "{}", tables[0].caption);
-        let Cell::Estimate { mean, sd: Some(sd), interval: Some((low, high)), .. } = tables[0].rows[0][2]
+        let TableCell::Estimate { mean, sd: Some(sd), interval: Some((low, high)), .. } =
+            tables[0].rows[0][2]
         else {
             panic!("{:?}", tables[0].rows[0])
         };
         assert!(low < mean && mean < high && high - low < 0.1 && sd > 0.0 && sd < 0.05);
         let table = &classification_tables(&input.measurements, &input.models)[0];
-        assert!(matches!(table.rows[0][2], Cell::Estimate { interval: Some(_), .. }));
-        assert!(matches!(table.rows[0][5], Cell::Estimate { mean, .. } if mean > 0.5));
+        assert!(matches!(table.rows[0][2], TableCell::Estimate { interval: Some(_), .. }));
+        assert!(matches!(table.rows[0][5], TableCell::Estimate { mean, .. } if mean > 0.5));
         assert_eq!(training_table(&input.models).unwrap().rows.len(), 18);
     }
 

@@ -1,16 +1,18 @@
 //! What each command does, by the modules that know how.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command as Process, Stdio},
     time::SystemTime,
 };
 
-use serde::Serialize;
 use serde_json::json;
 
-use super::{Command, Data, Dtype, Measure, SampleArgs, SpecArgs, distances};
+use super::{
+    Command, Data, Dtype, Measure, SampleArgs, SpecArgs, distances,
+    output::{print, print_json},
+};
 use crate::{
     data, doctor,
     error::{Error, Result},
@@ -55,21 +57,6 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
     }
-}
-
-/// To standard output; a reader that has gone away (`| head`) is no error.
-pub(super) fn print(text: &str) -> Result<u8> {
-    let mut out = std::io::stdout().lock();
-    let _ = out
-        .write_all(text.as_bytes())
-        .and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") });
-    Ok(0)
-}
-
-pub(super) fn print_json<T: Serialize>(value: &T) -> Result<u8> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| Error::failure(format!("cannot write JSON: {e}")))?;
-    print(&text)
 }
 
 /// A spec with its plan and the store's memory of digests.

@@ -1,18 +1,17 @@
-//! `synecho measure fid|kid|prdc|memorisation|statistics`: their words, and what they call.
+//! `synecho measure fid|kid|prdc|memorisation|statistics`: their arguments, and what they call.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::commands::{print, print_json};
+use super::output::{print, print_json};
 use crate::{
-    augment::IMAGENET,
     doctor,
     error::{Error, Result},
     measure::{
-        extractor::{BATCH, FeatureExtractor, How},
-        generators::folders::{self, FrechetOptions, Taking},
+        extractor::{BATCH, DomainImages, ExtractorSource, FeatureExtractor, FeatureOptions},
+        generators::folders::{self, FolderExtraction, FrechetOptions},
         kid::Subsets,
         prdc,
     },
@@ -63,7 +62,7 @@ pub(super) struct FeatureArgs {
 
 /// Two sets of images.
 #[derive(Debug, Args)]
-pub(super) struct SetArgs {
+pub(super) struct ImageSetArgs {
     /// Folder of real images: with manifest.csv, or PNG and JPEG files of any size
     #[arg(long, value_name = "DIR")]
     real: PathBuf,
@@ -73,7 +72,7 @@ pub(super) struct SetArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Fid {
+pub(super) struct FidArgs {
     /// Folder of real images (with manifest.csv, or PNG and JPEG files of any size), or their statistics (.npz)
     #[arg(long, value_name = "DIR")]
     real: PathBuf,
@@ -94,9 +93,9 @@ pub(super) struct Fid {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Kid {
+pub(super) struct KidArgs {
     #[command(flatten)]
-    sets: SetArgs,
+    sets: ImageSetArgs,
     /// Subsets that are averaged over
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     subsets: u64,
@@ -111,9 +110,9 @@ pub(super) struct Kid {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Prdc {
+pub(super) struct PrdcArgs {
     #[command(flatten)]
-    sets: SetArgs,
+    sets: ImageSetArgs,
     /// Nearest neighbours that an image's reach is taken from
     #[arg(long, default_value_t = prdc::K as u64, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     neighbours: u64,
@@ -122,9 +121,9 @@ pub(super) struct Prdc {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Memorisation {
+pub(super) struct MemorisationArgs {
     #[command(flatten)]
-    sets: SetArgs,
+    sets: ImageSetArgs,
     /// Folder of real images of other patients, which the generator did not see
     #[arg(long, value_name = "DIR")]
     held_out: PathBuf,
@@ -136,7 +135,7 @@ pub(super) struct Memorisation {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Statistics {
+pub(super) struct StatisticsArgs {
     /// Folder of images
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
@@ -147,31 +146,32 @@ pub(super) struct Statistics {
     features: FeatureArgs,
 }
 
-pub(super) fn fid(a: &Fid) -> Result<u8> {
+pub(super) fn fid(a: &FidArgs) -> Result<u8> {
     let options =
         FrechetOptions { replicates: a.interval as usize, extrapolate: a.extrapolate, seed: a.seed };
-    a.features.show(|taking| folders::frechet_of(taking, &a.real, &a.synthetic, &options))
+    a.features.show(|features| folders::frechet_of(features, &a.real, &a.synthetic, &options))
 }
 
-pub(super) fn kid(a: &Kid) -> Result<u8> {
+pub(super) fn kid(a: &KidArgs) -> Result<u8> {
     let subsets =
         Subsets { count: a.subsets as usize, size: a.subset_size.map(|n| n as usize), seed: a.seed };
-    a.features.show(|taking| folders::kid_of(taking, &a.sets.real, &a.sets.synthetic, &subsets))
+    a.features.show(|features| folders::kid_of(features, &a.sets.real, &a.sets.synthetic, &subsets))
 }
 
-pub(super) fn prdc(a: &Prdc) -> Result<u8> {
+pub(super) fn prdc(a: &PrdcArgs) -> Result<u8> {
     let k = a.neighbours as usize;
-    a.features.show(|taking| folders::prdc_of(taking, &a.sets.real, &a.sets.synthetic, k))
+    a.features.show(|features| folders::prdc_of(features, &a.sets.real, &a.sets.synthetic, k))
 }
 
-pub(super) fn memorisation(a: &Memorisation) -> Result<u8> {
+pub(super) fn memorisation(a: &MemorisationArgs) -> Result<u8> {
     let (training, synthetic) = (&a.sets.real, &a.sets.synthetic);
-    a.features
-        .show(|taking| folders::memorisation_of(taking, training, synthetic, &a.held_out, a.pairs as usize))
+    a.features.show(|features| {
+        folders::memorisation_of(features, training, synthetic, &a.held_out, a.pairs as usize)
+    })
 }
 
-pub(super) fn statistics(a: &Statistics) -> Result<u8> {
-    let n = a.features.with(|taking| folders::save_statistics(taking, &a.images, &a.out))?;
+pub(super) fn statistics(a: &StatisticsArgs) -> Result<u8> {
+    let n = a.features.with(|features| folders::save_statistics(features, &a.images, &a.out))?;
     if a.features.json {
         return print_json(&serde_json::json!({"metric": "statistics", "n": n, "file": a.out}));
     }
@@ -179,45 +179,40 @@ pub(super) fn statistics(a: &Statistics) -> Result<u8> {
 }
 
 impl FeatureArgs {
-    fn show<T: Serialize + std::fmt::Display>(&self, work: impl Fn(&Taking) -> Result<T>) -> Result<u8> {
+    fn show<T: Serialize + std::fmt::Display>(
+        &self,
+        work: impl Fn(&FolderExtraction) -> Result<T>,
+    ) -> Result<u8> {
         let found = self.with(work)?;
         if self.json { print_json(&found) } else { print(&found.to_string()) }
     }
 
-    fn with<T>(&self, work: impl Fn(&Taking) -> Result<T>) -> Result<T> {
+    fn with<T>(&self, work: impl Fn(&FolderExtraction) -> Result<T>) -> Result<T> {
         let progress = Progress::new(self.quiet);
         let extractor = self.extractor()?;
         let cache = if self.no_cache { None } else { self.cache.clone().or_else(user_cache) };
-        let how = How {
+        let options = FeatureOptions {
             batch: self.batch_size as usize,
             skip_unreadable: self.skip_unreadable,
             cache: cache.as_deref(),
             progress: &progress,
         };
-        work(&Taking { extractor: &extractor, how, split: self.split })
+        work(&FolderExtraction { extractor: &extractor, options, split: self.split })
     }
 
     fn extractor(&self) -> Result<FeatureExtractor> {
         let device = doctor::choose_device(&self.device)?;
-        let weights = self.weights.as_deref();
         if self.convention.is_some() && self.extractor != Extractor::InceptionFid {
             return Err(Error::input(format!("--convention is not for the extractor {}", self.extractor))
                 .help("it says how images come to Inception: leave it out"));
         }
-        match self.extractor {
-            Extractor::InceptionFid => FeatureExtractor::inception_fid(
-                weights,
-                self.convention.unwrap_or(Convention::PytorchFid),
-                device,
-            ),
-            Extractor::Resnet50 => FeatureExtractor::resnet50(weights, device),
-            Extractor::Domain => {
-                let classes = weights.map(folders::classes_of).transpose()?.unwrap_or_default();
-                // As classifiers are trained unless a spec says otherwise.
-                let channels = IMAGENET.map(|c| (c.mean, c.std));
-                FeatureExtractor::domain(weights, classes, self.image_size as usize, channels, device)
-            }
-        }
+        FeatureExtractor::open(&ExtractorSource {
+            extractor: self.extractor,
+            weights: self.weights.as_deref(),
+            convention: self.convention.unwrap_or(Convention::PytorchFid),
+            domain: DomainImages { size: self.image_size as usize, ..DomainImages::default() },
+            device,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod commands;
 mod distances;
+mod output;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -308,27 +309,27 @@ enum Measure {
     },
     /// Fréchet distance of two folders of images: FID in Inception's features
     #[command(after_help = FID_HELP)]
-    Fid(distances::Fid),
+    Fid(distances::FidArgs),
     /// Kernel distance of two folders of images: unbiased, for few images too
     #[command(
         after_help = "Examples:\n  synecho measure kid --real real --synthetic synthetic --weights inception.safetensors\n\nThe mean over subsets of the unbiased squared maximum mean discrepancy with the kernel (x.y/d + 1)^3, with the very subsets of torch-fidelity. Near 0, also below it: no difference is seen. The standard error is that over subsets of these images."
     )]
-    Kid(distances::Kid),
+    Kid(distances::KidArgs),
     /// Precision, recall, density and coverage of two folders of images
     #[command(
         after_help = "Examples:\n  synecho measure prdc --real real --synthetic synthetic --weights inception.safetensors\n\nPrecision and density: are synthetic images where real ones are? Recall and coverage: are they everywhere where real ones are? After Naeem et al. 2020, as the package prdc."
     )]
-    Prdc(distances::Prdc),
+    Prdc(distances::PrdcArgs),
     /// Whether synthetic images are copies of training images
     #[command(
         after_help = "Examples:\n  synecho measure memorisation --real data/camus --split train --held-out held-out --synthetic synthetic --weights inception.safetensors\n\nEach synthetic image's distance to the nearest training image (--real), against the same of held-out real images, which cannot be copies: the share of pairs in which the synthetic image is the nearer (0.5: no sign of copying; 1: all of them), with the p of a one-sided Mann-Whitney test, which takes images for independent."
     )]
-    Memorisation(distances::Memorisation),
+    Memorisation(distances::MemorisationArgs),
     /// Save mean and covariance of a folder's features, as pytorch-fid does
     #[command(
         after_help = "Examples:\n  synecho measure statistics --images data/camus --split train --weights inception.safetensors --out camus.npz\n  synecho measure fid --real camus.npz --synthetic synthetic --weights inception.safetensors"
     )]
-    Statistics(distances::Statistics),
+    Statistics(distances::StatisticsArgs),
 }
 
 const FID_HELP: &str = "Examples:

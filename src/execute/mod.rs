@@ -4,7 +4,7 @@
 
 mod outside;
 mod preflight;
-mod stages;
+pub(crate) mod stages;
 
 use std::{
     collections::HashMap,
@@ -194,6 +194,8 @@ fn attempt(
     let cache = store.root().join(FEATURES);
     let work = stages::Place {
         stage,
+        plan,
+        store,
         cache: &cache,
         artifacts,
         checkpoints: out.join(CHECKPOINT),

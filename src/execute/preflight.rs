@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     outside::{is_manifest_folder, manifest_root},
-    stages::{DATA, mixing},
+    stages::mixing,
 };
 use crate::{
     aggregate::published,
@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     experiment::ResolvedSpec,
     generate::dataset,
-    manifest::Manifest,
+    manifest::{DATA, Manifest},
     plan::{self, Plan, Work},
     store::{Digests, Store},
     vocabulary::{Mode, Split},
@@ -39,12 +39,12 @@ pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
     let Some(root) = manifest_root(&spec.data).or(imported) else { return Ok(()) };
     let mut manifest = Manifest::read(root)?;
     data::split::assign(&mut manifest, &spec.data.split)?;
-    for (name, patients) in plan::generator_cells(spec) {
-        let settings = &spec.generators[name];
+    for cell in plan::generator_cells(spec) {
+        let settings = &spec.generators[&cell.name];
         if settings.mode != Mode::External {
-            let patients = mixing::arm_patients(&manifest, patients);
+            let patients = mixing::arm_patients(&manifest, cell.patients);
             let checked = dataset::check(settings, &manifest, patients.as_deref());
-            checked.map_err(|error| error.context(format!("the generator {name}")))?;
+            checked.map_err(|error| error.context(format!("the generator {}", cell.name)))?;
         }
     }
     // Without a task an arm only names the patients that a generator is trained on.

@@ -66,6 +66,15 @@ impl Default for Measure {
 }
 
 impl ExtractorSettings {
+    /// What results call it (column `structure`): a figure in the features of one network never stands for that in
+    /// another's.
+    pub fn words(&self) -> String {
+        match self.name {
+            Extractor::InceptionFid => format!("{}, {}", self.name, self.convention),
+            name => name.to_string(),
+        }
+    }
+
     /// How the `domain` network is trained.
     pub fn domain_training(&self) -> Classification {
         Classification {

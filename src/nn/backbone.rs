@@ -7,41 +7,12 @@ use tch::nn::{self, VarStore};
 use super::{
     classifier::Classifier,
     efficientnet,
-    init::{self, Draws},
+    init::{self, WeightDraws},
     resnet, vgg, weights,
 };
 use crate::{error::Result, vocabulary::Backbone};
 
 impl Backbone {
-    /// The last layer, which is another one for other classes.
-    pub fn last_layer(self) -> &'static str {
-        match self {
-            Self::Resnet18 | Self::Resnet50 => "fc",
-            Self::Vgg16 | Self::Vgg19 => "classifier.6",
-            Self::EfficientnetB0 => "classifier.1",
-        }
-    }
-
-    /// How many numbers the last layer sees.
-    pub fn features(self) -> usize {
-        match self {
-            Self::Resnet18 => 512,
-            Self::Resnet50 => 2048,
-            Self::Vgg16 | Self::Vgg19 => 4096,
-            Self::EfficientnetB0 => 1280,
-        }
-    }
-
-    /// The least width and height of images, in pixels.
-    pub fn smallest_side(self) -> usize {
-        match self {
-            // Halved five times.
-            Self::Vgg16 | Self::Vgg19 => 32,
-            // At 32 one pixel is left for the last batch norms: a batch of one image has no variance.
-            Self::Resnet18 | Self::Resnet50 | Self::EfficientnetB0 => 40,
-        }
-    }
-
     /// The network, all weights 0.
     pub fn build(self, vs: &nn::Path, classes: usize) -> Result<Classifier> {
         let make = match self {
@@ -56,13 +27,16 @@ impl Backbone {
 
     /// Draws the weights as torchvision does.
     pub fn init(self, vs: &VarStore, seed: u64) {
-        let linear: Option<init::Draw> = match self {
+        let linear: Option<init::WeightDraw> = match self {
             Self::Resnet18 | Self::Resnet50 => None,
             Self::Vgg16 | Self::Vgg19 => Some(init::normal_hundredth),
             Self::EfficientnetB0 => Some(init::uniform_by_outputs),
         };
-        let draws =
-            Draws { convolution: Some(init::kaiming_normal_fan_out), linear, zero_biases: linear.is_some() };
+        let draws = WeightDraws {
+            convolution: Some(init::kaiming_normal_fan_out),
+            linear,
+            zero_biases: linear.is_some(),
+        };
         init::fill_with(vs, seed, draws);
     }
 
@@ -81,7 +55,7 @@ mod tests {
     use tch::{Device, Kind, Tensor};
 
     use super::*;
-    use crate::nn::mode::Mode;
+    use crate::nn::forward_mode::ForwardMode;
 
     #[test]
     fn names_features_last_layers_and_smallest_images_are_the_networks_own() {
@@ -99,7 +73,7 @@ mod tests {
             assert_eq!(variables[variables.len() - 2].data_ptr(), last.data_ptr());
             let side = backbone.smallest_side() as i64;
             let images = Tensor::zeros([1, 3, side, side], (Kind::Float, Device::Cpu));
-            let train = Mode::Train(Default::default());
+            let train = ForwardMode::Train(Default::default());
             tch::no_grad(|| {
                 assert_eq!(net.features(&images).size(), [1, backbone.features() as i64]);
                 assert_eq!(net.forward_t(&images, train).size(), [1, 1000]);

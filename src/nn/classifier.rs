@@ -5,11 +5,11 @@ use tch::{
     nn::{Init, Path},
 };
 
-use super::mode::Mode;
+use super::forward_mode::ForwardMode;
 use crate::error::Result;
 
 /// A step of the way from images to features.
-pub(super) type Layer = Box<dyn Fn(&Tensor, Mode) -> Tensor + Send>;
+pub(super) type Layer = Box<dyn Fn(&Tensor, ForwardMode) -> Tensor + Send>;
 
 /// Images (batch, 3, height, width) to logits (batch, classes).
 pub struct Classifier {
@@ -43,12 +43,12 @@ impl Classifier {
     }
 
     /// The logits.
-    pub fn forward_t(&self, images: &Tensor, mode: Mode) -> Tensor {
+    pub fn forward_t(&self, images: &Tensor, mode: ForwardMode) -> Tensor {
         self.forward_from(0, images, mode)
     }
 
     /// The logits, from what the first `layers` layers gave.
-    pub fn forward_from(&self, layers: usize, xs: &Tensor, mode: Mode) -> Tensor {
+    pub fn forward_from(&self, layers: usize, xs: &Tensor, mode: ForwardMode) -> Tensor {
         let features = self.run(layers..self.layers.len(), xs, mode);
         let place = self.layers.len() as u64;
         mode.dropout(&features, self.dropout, place).linear(&self.weight, Some(&self.bias))
@@ -56,7 +56,7 @@ impl Classifier {
 
     /// What the last layer sees, (batch, features), in evaluation.
     pub fn features(&self, images: &Tensor) -> Tensor {
-        self.run(0..self.layers.len(), images, Mode::Eval)
+        self.run(0..self.layers.len(), images, ForwardMode::Eval)
     }
 
     /// From now on the leading layers of which nothing is trained are run as in evaluation, so that what they
@@ -65,7 +65,7 @@ impl Classifier {
         // Autograd knows: what comes out depends on no trained variable.
         let mut xs = Tensor::zeros([1, 3, 64, 64], (Kind::Float, self.weight.device()));
         let frozen = |layer: &&Layer| {
-            xs = layer(&xs, Mode::Eval);
+            xs = layer(&xs, ForwardMode::Eval);
             !xs.requires_grad()
         };
         self.held = self.layers.iter().take_while(frozen).count();
@@ -74,12 +74,12 @@ impl Classifier {
 
     /// What the held layers give.
     pub fn held_features(&self, images: &Tensor) -> Tensor {
-        tch::no_grad(|| self.run(0..self.held, images, Mode::Eval))
+        tch::no_grad(|| self.run(0..self.held, images, ForwardMode::Eval))
     }
 
-    fn run(&self, layers: std::ops::Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
+    fn run(&self, layers: std::ops::Range<usize>, xs: &Tensor, mode: ForwardMode) -> Tensor {
         layers.fold(xs.shallow_clone(), |xs, i| {
-            self.layers[i](&xs, if i < self.held { Mode::Eval } else { mode })
+            self.layers[i](&xs, if i < self.held { ForwardMode::Eval } else { mode })
         })
     }
 }

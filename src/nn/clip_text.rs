@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// The activation between the two linear layers of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
+pub enum ClipActivation {
     /// x * sigmoid(1.702 x): OpenAI's CLIP, Stable Diffusion 1.x.
     QuickGelu,
     /// x * Phi(x), by the error function: OpenCLIP, Stable Diffusion 2.x.
@@ -35,7 +35,7 @@ pub struct ClipTextConfig {
     pub num_attention_heads: i64,
     /// The longest sequence, in tokens.
     pub max_position_embeddings: i64,
-    pub hidden_act: Activation,
+    pub hidden_act: ClipActivation,
     pub layer_norm_eps: f64,
     /// What the pooled output is taken at; 2 in configurations of old, where it means the highest id.
     pub eos_token_id: Option<i64>,
@@ -81,8 +81,8 @@ impl ClipTextConfig {
             num_attention_heads: config.get("num_attention_heads", 8)?,
             max_position_embeddings: config.get("max_position_embeddings", 77)?,
             hidden_act: match config.get("hidden_act", "quick_gelu".to_owned())?.as_str() {
-                "quick_gelu" => Activation::QuickGelu,
-                "gelu" => Activation::Gelu,
+                "quick_gelu" => ClipActivation::QuickGelu,
+                "gelu" => ClipActivation::Gelu,
                 _ => return Err(config.unsupported("hidden_act", "supported: quick_gelu, gelu")),
             },
             layer_norm_eps: config.get("layer_norm_eps", 1e-5)?,
@@ -105,8 +105,8 @@ impl ClipTextConfig {
             "num_attention_heads": self.num_attention_heads,
             "max_position_embeddings": self.max_position_embeddings,
             "hidden_act": match self.hidden_act {
-                Activation::QuickGelu => "quick_gelu",
-                Activation::Gelu => "gelu",
+                ClipActivation::QuickGelu => "quick_gelu",
+                ClipActivation::Gelu => "gelu",
             },
             "layer_norm_eps": self.layer_norm_eps,
             "eos_token_id": self.eos_token_id,
@@ -137,12 +137,12 @@ impl ClipTextConfig {
 }
 
 #[derive(Debug)]
-struct Linear {
+struct ClipLinear {
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Linear {
+impl ClipLinear {
     fn new(vs: &Path, cin: i64, cout: i64) -> Result<Self> {
         Ok(Self {
             weight: vs.f_var("weight", &[cout, cin], Init::Const(0.0))?,
@@ -156,13 +156,13 @@ impl Linear {
 }
 
 #[derive(Debug)]
-struct LayerNorm {
+struct ClipLayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
 }
 
-impl LayerNorm {
+impl ClipLayerNorm {
     fn new(vs: &Path, config: &ClipTextConfig) -> Result<Self> {
         Ok(Self {
             weight: vs.f_var("weight", &[config.hidden_size], Init::Const(1.0))?,
@@ -178,17 +178,17 @@ impl LayerNorm {
 }
 
 #[derive(Debug)]
-struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
+struct ClipAttention {
+    q_proj: ClipLinear,
+    k_proj: ClipLinear,
+    v_proj: ClipLinear,
+    out_proj: ClipLinear,
     heads: i64,
 }
 
-impl Attention {
+impl ClipAttention {
     fn new(vs: &Path, config: &ClipTextConfig) -> Result<Self> {
-        let linear = |name: &str| Linear::new(&(vs / name), config.hidden_size, config.hidden_size);
+        let linear = |name: &str| ClipLinear::new(&(vs / name), config.hidden_size, config.hidden_size);
         Ok(Self {
             q_proj: linear("q_proj")?,
             k_proj: linear("k_proj")?,
@@ -200,7 +200,7 @@ impl Attention {
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let (batch, length, width) = xs.size3()?;
-        let heads = |projection: &Linear| -> Result<Tensor> {
+        let heads = |projection: &ClipLinear| -> Result<Tensor> {
             let ys = projection.forward(xs)?;
             Ok(ys.f_view([batch, length, self.heads, width / self.heads])?.f_transpose(1, 2)?)
         };
@@ -213,23 +213,23 @@ impl Attention {
 
 #[derive(Debug)]
 struct EncoderLayer {
-    layer_norm1: LayerNorm,
-    self_attn: Attention,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    hidden_act: Activation,
+    layer_norm1: ClipLayerNorm,
+    self_attn: ClipAttention,
+    layer_norm2: ClipLayerNorm,
+    fc1: ClipLinear,
+    fc2: ClipLinear,
+    hidden_act: ClipActivation,
 }
 
 impl EncoderLayer {
     fn new(vs: &Path, config: &ClipTextConfig) -> Result<Self> {
         let mlp = vs / "mlp";
         Ok(Self {
-            layer_norm1: LayerNorm::new(&(vs / "layer_norm1"), config)?,
-            self_attn: Attention::new(&(vs / "self_attn"), config)?,
-            layer_norm2: LayerNorm::new(&(vs / "layer_norm2"), config)?,
-            fc1: Linear::new(&(&mlp / "fc1"), config.hidden_size, config.intermediate_size)?,
-            fc2: Linear::new(&(&mlp / "fc2"), config.intermediate_size, config.hidden_size)?,
+            layer_norm1: ClipLayerNorm::new(&(vs / "layer_norm1"), config)?,
+            self_attn: ClipAttention::new(&(vs / "self_attn"), config)?,
+            layer_norm2: ClipLayerNorm::new(&(vs / "layer_norm2"), config)?,
+            fc1: ClipLinear::new(&(&mlp / "fc1"), config.hidden_size, config.intermediate_size)?,
+            fc2: ClipLinear::new(&(&mlp / "fc2"), config.intermediate_size, config.hidden_size)?,
             hidden_act: config.hidden_act,
         })
     }
@@ -238,8 +238,8 @@ impl EncoderLayer {
         let xs = xs.f_add(&self.self_attn.forward(&self.layer_norm1.forward(xs)?)?)?;
         let ys = self.fc1.forward(&self.layer_norm2.forward(&xs)?)?;
         let ys = match self.hidden_act {
-            Activation::QuickGelu => ys.f_mul(&ys.f_mul_scalar(1.702)?.f_sigmoid()?)?,
-            Activation::Gelu => ys.f_gelu("none")?,
+            ClipActivation::QuickGelu => ys.f_mul(&ys.f_mul_scalar(1.702)?.f_sigmoid()?)?,
+            ClipActivation::Gelu => ys.f_gelu("none")?,
         };
         Ok(xs.f_add(&self.fc2.forward(&ys)?)?)
     }
@@ -251,7 +251,7 @@ pub struct ClipTextModel {
     token_embedding: Tensor,
     position_embedding: Tensor,
     layers: Vec<EncoderLayer>,
-    final_layer_norm: LayerNorm,
+    final_layer_norm: ClipLayerNorm,
     eos_token_id: Option<i64>,
 }
 
@@ -271,7 +271,7 @@ impl ClipTextModel {
             layers: (0..config.num_hidden_layers)
                 .map(|i| EncoderLayer::new(&(&encoder / i), config))
                 .collect::<Result<_>>()?,
-            final_layer_norm: LayerNorm::new(&(&vs / "final_layer_norm"), config)?,
+            final_layer_norm: ClipLayerNorm::new(&(&vs / "final_layer_norm"), config)?,
             eos_token_id: config.eos_token_id,
         })
     }
@@ -372,7 +372,7 @@ mod tests {
             num_hidden_layers: 2,
             num_attention_heads: 2,
             max_position_embeddings: 5,
-            hidden_act: Activation::Gelu,
+            hidden_act: ClipActivation::Gelu,
             layer_norm_eps: 1e-6,
             eos_token_id: None,
         }
@@ -391,7 +391,7 @@ mod tests {
     fn a_configuration_is_read_written_and_refused_by_name() {
         let sd1 = read(SD1).unwrap();
         assert_eq!((sd1.hidden_size, sd1.num_attention_heads, sd1.eos_token_id), (768, 12, Some(2)));
-        assert_eq!(sd1.hidden_act, Activation::QuickGelu);
+        assert_eq!(sd1.hidden_act, ClipActivation::QuickGelu);
         for config in [sd1, tiny()] {
             assert_eq!(read(&config.to_json().to_string()).unwrap(), config);
         }

@@ -21,7 +21,7 @@ use super::{
         resnet_block::ResnetConfig,
         time_embedding::{TextTimeEmbedding, TimeProjection, TimestepEmbedding, batch_timesteps},
         transformer::TransformerConfig,
-        trunk::{Level, Trunk, TrunkConfig, check_context},
+        trunk::{Trunk, TrunkConfig, TrunkLevel, check_context},
     },
     unet2d_condition::{
         BLOCKS, UNet2DConditionConfig, check_text_embed, read_text_embed, refuse_other_families,
@@ -350,7 +350,7 @@ impl ControlNetModel {
             time_scale_shift: config.resnet_time_scale_shift,
             output_scale_factor: 1.0,
         };
-        let level = |i: usize| Level {
+        let level = |i: usize| TrunkLevel {
             channels: channels[i],
             layers: config.layers_per_block,
             transformer: TransformerConfig {

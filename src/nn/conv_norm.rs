@@ -5,7 +5,7 @@ use tch::{
     nn::{Init, Path},
 };
 
-use super::mode::Mode;
+use super::forward_mode::ForwardMode;
 use crate::error::Result;
 
 /// `torch.nn.BatchNorm2d`: eps 1e-5, momentum 0.1.
@@ -27,11 +27,11 @@ impl BatchNorm {
         })
     }
 
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+    fn forward(&self, xs: &Tensor, mode: ForwardMode) -> Tensor {
         let train = match mode {
-            Mode::Eval => false,
+            ForwardMode::Eval => false,
             // The bias is frozen last.
-            Mode::Train(step) => !step.hold_frozen_norms || self.bias.requires_grad(),
+            ForwardMode::Train(step) => !step.hold_frozen_norms || self.bias.requires_grad(),
         };
         xs.batch_norm(
             Some(&self.weight),
@@ -72,7 +72,7 @@ impl ConvNorm {
         Ok(Self { weight, bn: BatchNorm::new(&(vs / bn), cout)?, stride, groups })
     }
 
-    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+    pub fn forward(&self, xs: &Tensor, mode: ForwardMode) -> Tensor {
         let padding = (self.weight.size()[2] - 1) / 2;
         let ys =
             xs.conv2d(&self.weight, None::<&Tensor>, [self.stride; 2], [padding; 2], [1, 1], self.groups);

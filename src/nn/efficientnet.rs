@@ -11,7 +11,7 @@ use tch::{
 use super::{
     classifier::{Classifier, Layer},
     conv_norm::ConvNorm,
-    mode::Mode,
+    forward_mode::ForwardMode,
 };
 use crate::error::Result;
 
@@ -56,7 +56,7 @@ impl SqueezeExcitation {
 
 /// An inverted residual block (`MBConv`): 1x1 to more channels, depthwise, squeeze-excitation, 1x1 to fewer.
 #[derive(Debug)]
-struct Block {
+struct InvertedResidual {
     expand: Option<ConvNorm>,
     depthwise: ConvNorm,
     squeeze: SqueezeExcitation,
@@ -67,8 +67,8 @@ struct Block {
     place: u64,
 }
 
-impl Block {
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+impl InvertedResidual {
+    fn forward(&self, xs: &Tensor, mode: ForwardMode) -> Tensor {
         let expanded = self.expand.as_ref().map(|expand| expand.forward(xs, mode).silu());
         let ys = self.depthwise.forward(expanded.as_ref().unwrap_or(xs), mode).silu();
         let ys = self.project.forward(&self.squeeze.forward(&ys), mode);
@@ -106,7 +106,7 @@ pub fn efficientnet_b0_with(
                 .then(|| ConvNorm::new(&(&vs / 0), ["0", "1"], cin, width, 1, 1, 1))
                 .transpose()?;
             let next = i64::from(expand.is_some());
-            let block = Block {
+            let block = InvertedResidual {
                 expand,
                 depthwise: ConvNorm::new(&(&vs / next), ["0", "1"], width, width, kernel, stride, width)?,
                 squeeze: SqueezeExcitation::new(&(&vs / (next + 1)), width, cin / 4)?,

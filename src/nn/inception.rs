@@ -37,9 +37,9 @@ impl Pooling {
 }
 
 /// A convolution's name below its block, and its weight's shape: out, in, kernel height, kernel width.
-type Shape = (&'static str, [i64; 4]);
+type NamedShape = (&'static str, [i64; 4]);
 
-const STEM: [Shape; 5] = [
+const STEM: [NamedShape; 5] = [
     ("Conv2d_1a_3x3", [32, 3, 3, 3]),
     ("Conv2d_2a_3x3", [32, 32, 3, 3]),
     ("Conv2d_2b_3x3", [64, 32, 3, 3]),
@@ -81,7 +81,7 @@ const MIXED: [(&str, i64, Letter); 11] = [
 ];
 
 impl Letter {
-    fn shapes(self, cin: i64) -> Vec<Shape> {
+    fn shapes(self, cin: i64) -> Vec<NamedShape> {
         match self {
             Self::A { pool } => vec![
                 ("branch1x1", [64, cin, 1, 1]),
@@ -137,7 +137,7 @@ impl Letter {
 /// not need, is not among them.
 pub fn declare(vs: &Path) -> Result<()> {
     // The variables live in the store.
-    let one = |vs: &Path, (name, shape): Shape| -> Result<()> {
+    let one = |vs: &Path, (name, shape): NamedShape| -> Result<()> {
         let (conv, bn) = (vs / name / "conv", vs / name / "bn");
         let _ = conv.f_var("weight", &shape, Init::Const(0.0))?;
         let channels = [shape[0]];
@@ -161,12 +161,12 @@ pub fn optional(name: &str) -> bool {
 
 /// A convolution with its BatchNorm folded in.
 #[derive(Debug)]
-struct Convolution {
+struct FoldedConvolution {
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Convolution {
+impl FoldedConvolution {
     /// Without the ReLU. Stride 1 keeps width and height.
     fn linear(&self, xs: &Tensor) -> Tensor {
         let [h, w] = self.kernel();
@@ -190,16 +190,16 @@ impl Convolution {
 
 /// A block's convolutions in the order of [`Letter::shapes`].
 #[derive(Debug)]
-struct Block {
+struct MixedBlock {
     letter: Letter,
-    convolutions: Vec<Convolution>,
+    convolutions: Vec<FoldedConvolution>,
 }
 
 /// Images (n, 3, 299, 299), f32 in -1..1, to pooled features (n, 2048), f32.
 #[derive(Debug)]
 pub struct Inception {
-    stem: Vec<Convolution>,
-    blocks: Vec<Block>,
+    stem: Vec<FoldedConvolution>,
+    blocks: Vec<MixedBlock>,
     pooling: Pooling,
 }
 
@@ -207,7 +207,7 @@ fn max_pool(xs: &Tensor) -> Tensor {
     xs.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], false)
 }
 
-fn chain(xs: &Tensor, convolutions: &[Convolution]) -> Tensor {
+fn chain(xs: &Tensor, convolutions: &[FoldedConvolution]) -> Tensor {
     let mut ys = xs.shallow_clone();
     for convolution in convolutions {
         ys = convolution.same(&ys);
@@ -223,7 +223,7 @@ impl Inception {
     pub fn new(vs: &VarStore, pooling: Pooling, device: Device) -> Result<Self> {
         let _guard = tch::no_grad_guard();
         let variables: BTreeMap<String, Tensor> = vs.variables().into_iter().collect();
-        let fold = |name: String| -> Result<Convolution> {
+        let fold = |name: String| -> Result<FoldedConvolution> {
             let get = |part: &str| -> Result<Tensor> {
                 let name = format!("{name}.{part}");
                 let found =
@@ -234,15 +234,15 @@ impl Inception {
             let weight = get("conv.weight")? * scale.view([-1, 1, 1, 1]);
             let bias = get("bn.bias")? - get("bn.running_mean")? * scale;
             let last = weight.to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
-            Ok(Convolution {
+            Ok(FoldedConvolution {
                 weight: last.f_to_device(device)?,
                 bias: bias.to_kind(Kind::Float).f_to_device(device)?,
             })
         };
         let stem = STEM.iter().map(|(name, _)| fold((*name).into())).collect::<Result<_>>()?;
-        let block = |(block, cin, letter): (&str, i64, Letter)| -> Result<Block> {
+        let block = |(block, cin, letter): (&str, i64, Letter)| -> Result<MixedBlock> {
             let names = letter.shapes(cin).into_iter().map(|(name, _)| format!("{block}.{name}"));
-            Ok(Block { letter, convolutions: names.map(fold).collect::<Result<_>>()? })
+            Ok(MixedBlock { letter, convolutions: names.map(fold).collect::<Result<_>>()? })
         };
         let blocks = MIXED.into_iter().map(block).collect::<Result<_>>()?;
         Ok(Self { stem, blocks, pooling })
@@ -269,12 +269,12 @@ impl Inception {
     }
 }
 
-impl Block {
+impl MixedBlock {
     fn forward(&self, xs: &Tensor, pooling: Pooling) -> Result<Tensor> {
         let c = &self.convolutions[..];
         // The mean over real pixels and a 1x1 convolution can change places: the pool then has fewer channels
         // to go through. With zeros counted it would shrink the bias as well.
-        let average = |convolution: &Convolution| {
+        let average = |convolution: &FoldedConvolution| {
             if pooling.counts_padding {
                 convolution.same(&xs.avg_pool2d([3, 3], [1, 1], [1, 1], false, true, None::<i64>))
             } else {

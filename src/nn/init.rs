@@ -8,18 +8,18 @@ use tch::{Tensor, nn::VarStore};
 use crate::random;
 
 /// Draws a weight of this shape into the values.
-pub type Draw = fn(&[i64], &mut dyn rand::RngCore, &mut [f32]);
+pub type WeightDraw = fn(&[i64], &mut dyn rand::RngCore, &mut [f32]);
 
 /// Variables that are looked up in, one row for each class, token or position.
 const TABLES: [&str; 3] = ["class_embedding", "token_embedding", "position_embedding"];
 
 /// What a network draws otherwise than `torch.nn` does.
 #[derive(Clone, Copy, Default)]
-pub struct Draws {
+pub struct WeightDraws {
     /// Weights of convolutions.
-    pub convolution: Option<Draw>,
+    pub convolution: Option<WeightDraw>,
     /// Weights of linear layers.
-    pub linear: Option<Draw>,
+    pub linear: Option<WeightDraw>,
     /// All biases are 0.
     pub zero_biases: bool,
 }
@@ -29,12 +29,12 @@ pub struct Draws {
 /// 1, shift 0, mean 0, variance 1.
 ///
 /// `convolution` may draw convolution weights otherwise (torchvision's ResNet does).
-pub fn fill(vs: &VarStore, seed: u64, convolution: Option<Draw>) {
-    fill_with(vs, seed, Draws { convolution, ..Draws::default() });
+pub fn fill(vs: &VarStore, seed: u64, convolution: Option<WeightDraw>) {
+    fill_with(vs, seed, WeightDraws { convolution, ..WeightDraws::default() });
 }
 
 /// [`fill`], drawing otherwise where `draws` says so.
-pub fn fill_with(vs: &VarStore, seed: u64, draws: Draws) {
+pub fn fill_with(vs: &VarStore, seed: u64, draws: WeightDraws) {
     let variables = vs.variables();
     let mut names: Vec<_> = variables.keys().cloned().collect();
     names.sort();

@@ -1,5 +1,5 @@
-//! Networks and schedulers, named as their checkpoints name them. Imports nothing of ours but errors
-//! and randomness.
+//! Networks and schedulers, named as their checkpoints name them. Of our modules it imports only
+//! `vocabulary`, `error` and `random`.
 
 pub mod autoencoder_kl;
 pub mod backbone;
@@ -10,11 +10,13 @@ pub mod controlnet;
 mod conv_norm;
 pub mod diffusion;
 pub mod efficientnet;
+pub mod forward_mode;
 pub mod inception;
 pub mod init;
-pub mod mode;
+mod libtorch_error;
 pub mod resnet;
 pub mod schedulers;
+pub mod segmenter;
 pub mod tensor_file;
 pub mod tokenizer;
 pub mod unet;

@@ -8,18 +8,18 @@ use tch::{Tensor, nn::Path};
 use super::{
     classifier::{Classifier, Layer},
     conv_norm::ConvNorm,
-    mode::Mode,
+    forward_mode::ForwardMode,
 };
 use crate::error::Result;
 
 /// A residual block: two 3x3 convolutions, or (a bottleneck) 1x1, 3x3, 1x1.
 #[derive(Debug)]
-struct Block {
+struct ResidualBlock {
     convolutions: Vec<ConvNorm>,
     downsample: Option<ConvNorm>,
 }
 
-impl Block {
+impl ResidualBlock {
     /// `kernels` of its convolutions. The first 3x3 has the stride: of a bottleneck that is its second
     /// convolution, as torchvision has it (v1.5), not the first, as the paper has.
     fn new(vs: &Path, kernels: &[i64], cin: i64, width: i64, cout: i64, stride: i64) -> Result<Self> {
@@ -38,7 +38,7 @@ impl Block {
         Ok(Self { convolutions, downsample })
     }
 
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+    fn forward(&self, xs: &Tensor, mode: ForwardMode) -> Tensor {
         let mut ys = xs.shallow_clone();
         for (i, convolution) in self.convolutions.iter().enumerate() {
             ys = convolution.forward(&ys, mode);
@@ -82,7 +82,7 @@ fn resnet(
         for block in 0..depth {
             let stride = if layer > 1 && block == 0 { 2 } else { 1 };
             let path = vs / format!("layer{layer}") / block;
-            let block = Block::new(&path, kernels, cin, width, width * expansion, stride)?;
+            let block = ResidualBlock::new(&path, kernels, cin, width, width * expansion, stride)?;
             layers.push(Box::new(move |xs, mode| block.forward(xs, mode)));
             cin = width * expansion;
         }

@@ -1,4 +1,4 @@
-//! Safetensors files read and written one tensor at a time, so that no network has to be in memory
+//! Safetensors files, read and written one tensor at a time, so that no network has to be in memory
 //! twice.
 
 use std::{
@@ -11,7 +11,6 @@ use std::{
 use safetensors::tensor::{Metadata, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
-use super::weights::{dtype, kind};
 use crate::error::{AtPath, Error, Result};
 
 /// The format's own limit on the length of a header, in bytes.
@@ -19,7 +18,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct TensorEntry {
     pub name: String,
     pub kind: Kind,
     pub shape: Vec<i64>,
@@ -34,7 +33,7 @@ pub struct TensorFile {
     file: File,
     /// The header's length in the file.
     header: u64,
-    entries: Vec<Entry>,
+    entries: Vec<TensorEntry>,
     metadata: HashMap<String, String>,
 }
 
@@ -78,7 +77,7 @@ impl TensorFile {
                 Error::input(format!("{name} has the type {:?}, which is not read here", info.dtype)).at(path)
             })?;
             let shape = info.shape.iter().map(|&n| n as i64).collect();
-            entries.push(Entry { name, kind, shape, range: info.data_offsets });
+            entries.push(TensorEntry { name, kind, shape, range: info.data_offsets });
         }
         let metadata = metadata.metadata().clone().unwrap_or_default();
         Ok(Self { path: path.to_owned(), file, header: 8 + header, entries, metadata })
@@ -94,12 +93,12 @@ impl TensorFile {
     }
 
     /// The tensors, in the order in which they lie in the file.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[TensorEntry] {
         &self.entries
     }
 
     /// Reads one of [`TensorFile::entries`] into the CPU's memory.
-    pub fn read(&self, entry: &Entry) -> Result<Tensor> {
+    pub fn read(&self, entry: &TensorEntry) -> Result<Tensor> {
         let (from, to) = entry.range;
         let mut buffer = vec![0; to - from];
         let mut file = &self.file;
@@ -117,11 +116,35 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     write_with(path, tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))
 }
 
-/// [`write`] with metadata of the caller's.
+/// [`write`] with other metadata.
 pub fn write_with(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: HashMap<String, String>,
+) -> Result<()> {
+    let cannot = "cannot write the weights";
+    let mut file = BufWriter::new(File::create(path).at_path(path, cannot)?);
+    let mut put = |bytes: &[u8]| file.write_all(bytes).at_path(path, cannot);
+    write_each(tensors, Some(metadata), &mut put).map_err(|e| e.at(path))?;
+    let file = file.into_inner().map_err(|e| e.into_error()).at_path(path, cannot)?;
+    file.sync_all().at_path(path, cannot)
+}
+
+/// The bytes that [`write_with`] writes; without `metadata` the header has none.
+pub fn to_bytes(tensors: &[(String, Tensor)], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    write_each(tensors, metadata, &mut |bytes| {
+        file.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(file)
+}
+
+/// Hands the bytes of a file to `put`, one tensor at a time.
+fn write_each(
+    tensors: &[(String, Tensor)],
+    metadata: Option<HashMap<String, String>>,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut sorted: Vec<(safetensors::Dtype, &str, &Tensor)> = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -137,28 +160,55 @@ pub fn write_with(
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         infos.push(((*name).to_owned(), TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) }));
     }
-    let fail = |e: String| Error::failure(format!("cannot write safetensors: {e}")).at(path);
-    let metadata = Metadata::new(Some(metadata), infos).map_err(|e| fail(e.to_string()))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|e| fail(e.to_string()))?;
+    let fail = |e: String| Error::failure(format!("cannot write safetensors: {e}"));
+    let header = Metadata::new(metadata, infos).map_err(|e| fail(e.to_string()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| fail(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let cannot = "cannot write the weights";
-    let mut file = BufWriter::new(File::create(path).at_path(path, cannot)?);
-    file.write_all(&(header.len() as u64).to_le_bytes()).at_path(path, cannot)?;
-    file.write_all(&header).at_path(path, cannot)?;
+    put(&(header.len() as u64).to_le_bytes())?;
+    put(&header)?;
     let mut bytes = Vec::new();
     for (_, _, tensor) in sorted {
         let tensor = tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
         bytes.resize(tensor.numel() * tensor.kind().elt_size_in_bytes(), 0);
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        file.write_all(&bytes).at_path(path, cannot)?;
+        put(&bytes)?;
     }
-    let file = file.into_inner().map_err(|e| e.into_error()).at_path(path, cannot)?;
-    file.sync_all().at_path(path, cannot)
+    Ok(())
+}
+
+fn dtype(kind: Kind) -> Result<safetensors::Dtype> {
+    use safetensors::Dtype as D;
+    Ok(match kind {
+        Kind::Float => D::F32,
+        Kind::Double => D::F64,
+        Kind::Half => D::F16,
+        Kind::BFloat16 => D::BF16,
+        Kind::Int64 => D::I64,
+        Kind::Int => D::I32,
+        Kind::Uint8 => D::U8,
+        other => return Err(Error::failure(format!("tensors of {other:?} are not written to safetensors"))),
+    })
+}
+
+fn kind(dtype: safetensors::Dtype) -> Option<Kind> {
+    use safetensors::Dtype as D;
+    Some(match dtype {
+        D::F32 => Kind::Float,
+        D::F64 => Kind::Double,
+        D::F16 => Kind::Half,
+        D::BF16 => Kind::BFloat16,
+        D::I64 => Kind::Int64,
+        D::I32 => Kind::Int,
+        D::U8 => Kind::Uint8,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use safetensors::SafeTensors;
+
     use super::*;
 
     fn tensors() -> Vec<(String, Tensor)> {
@@ -171,8 +221,9 @@ mod tests {
         ]
     }
 
+    /// The metadata has one entry: a map of several has no order of its own.
     #[test]
-    fn what_is_written_is_read_again_and_so_do_others() {
+    fn files_are_read_again_and_are_those_of_the_safetensors_crate() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.safetensors");
         write(&path, &tensors()).unwrap();
@@ -180,15 +231,24 @@ mod tests {
         let names: Vec<&str> = file.entries().iter().map(|e| e.name.as_str()).collect();
         assert_eq!(names, ["one", "turned", "a.weight", "b.weight"]);
         let bytes = std::fs::read(&path).unwrap();
-        let (others, metadata) = super::super::weights::from_bytes(&bytes, &path).unwrap();
-        assert_eq!(metadata["format"], "pt");
+        let others = SafeTensors::deserialize(&bytes).unwrap();
         for (name, tensor) in tensors() {
             let entry = file.entries().iter().find(|e| e.name == name).unwrap();
-            for read in [file.read(entry).unwrap(), others[&name].shallow_clone()] {
-                assert_eq!((read.kind(), read.size()), (tensor.kind(), tensor.size()));
-                assert_eq!(read, tensor, "{name}");
-            }
+            let read = file.read(entry).unwrap();
+            assert_eq!((read.kind(), read.size()), (tensor.kind(), tensor.size()));
+            assert_eq!(read, tensor, "{name}");
+            let other = others.tensor(&name).unwrap();
+            assert_eq!(Some(read.kind()), kind(other.dtype()));
+            let shape: Vec<i64> = other.shape().iter().map(|&n| n as i64).collect();
+            assert_eq!(Tensor::from_data_size(other.data(), &shape, read.kind()), tensor, "{name}");
         }
+        assert_eq!(file.metadata()["format"], "pt");
+        let pt = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        for metadata in [None, Some(pt.clone())] {
+            let theirs = safetensors::serialize(others.tensors(), metadata.clone()).unwrap();
+            assert_eq!(to_bytes(&tensors(), metadata).unwrap(), theirs);
+        }
+        assert_eq!(to_bytes(&tensors(), Some(pt)).unwrap(), bytes);
     }
 
     #[test]

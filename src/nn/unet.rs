@@ -46,7 +46,7 @@ impl UNetConfig {
 }
 
 #[derive(Debug)]
-struct Convolution {
+struct UNetConvolution {
     weight: Tensor,
     bias: Tensor,
     stride: i64,
@@ -55,7 +55,7 @@ struct Convolution {
     norm_act: bool,
 }
 
-impl Convolution {
+impl UNetConvolution {
     fn new(vs: &Path, cin: i64, cout: i64, stride: i64, transposed: bool, norm_act: bool) -> Result<Self> {
         let vs = vs / "conv";
         let shape = if transposed { [cin, cout, 3, 3] } else { [cout, cin, 3, 3] };
@@ -86,19 +86,19 @@ impl Convolution {
 
 /// One level: down, what lies below (with a skip around it), up.
 #[derive(Debug)]
-struct Level {
-    down: Convolution,
+struct UNetLevel {
+    down: UNetConvolution,
     below: Below,
-    up: Convolution,
+    up: UNetConvolution,
 }
 
 #[derive(Debug)]
 enum Below {
-    Level(Box<Level>),
-    Bottom(Convolution),
+    Level(Box<UNetLevel>),
+    Bottom(UNetConvolution),
 }
 
-impl Level {
+impl UNetLevel {
     fn new(vs: &Path, cin: i64, cout: i64, channels: &[i64], strides: &[i64], top: bool) -> Result<Self> {
         let (c, s) = (channels[0], strides[0]);
         let inner = vs / "1" / "submodule";
@@ -106,12 +106,12 @@ impl Level {
             let level = Self::new(&inner, c, c, &channels[1..], &strides[1..], false)?;
             (Below::Level(Box::new(level)), c)
         } else {
-            (Below::Bottom(Convolution::new(&inner, c, channels[1], 1, false, true)?), channels[1])
+            (Below::Bottom(UNetConvolution::new(&inner, c, channels[1], 1, false, true)?), channels[1])
         };
         Ok(Self {
-            down: Convolution::new(&(vs / "0"), cin, c, s, false, true)?,
+            down: UNetConvolution::new(&(vs / "0"), cin, c, s, false, true)?,
             below,
-            up: Convolution::new(&(vs / "2"), c + from_below, cout, s, true, !top)?,
+            up: UNetConvolution::new(&(vs / "2"), c + from_below, cout, s, true, !top)?,
         })
     }
 
@@ -130,7 +130,7 @@ impl Level {
 /// left at the bottom.
 #[derive(Debug)]
 pub struct UNet {
-    top: Level,
+    top: UNetLevel,
     negative_slope: f64,
 }
 
@@ -144,8 +144,14 @@ impl UNet {
                 "a U-Net needs at least two levels and one stride fewer than channels; got {channels:?} and {strides:?}"
             )));
         }
-        let top =
-            Level::new(&(vs / "model"), config.in_channels, config.out_channels, channels, strides, true)?;
+        let top = UNetLevel::new(
+            &(vs / "model"),
+            config.in_channels,
+            config.out_channels,
+            channels,
+            strides,
+            true,
+        )?;
         Ok(Self { top, negative_slope: config.negative_slope })
     }
 

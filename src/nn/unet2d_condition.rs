@@ -20,7 +20,7 @@ use super::{
             ClassEmbedding, TextTimeEmbedding, TimeProjection, TimestepEmbedding, batch_timesteps,
         },
         transformer::TransformerConfig,
-        trunk::{Level, Trunk, TrunkConfig, check_context},
+        trunk::{Trunk, TrunkConfig, TrunkLevel, check_context},
         unet_blocks::{UpBlock, up_inputs},
     },
 };
@@ -344,9 +344,9 @@ impl UNet2DConditionConfig {
         }
     }
 
-    fn levels(&self) -> Vec<Level> {
+    fn levels(&self) -> Vec<TrunkLevel> {
         (0..self.block_out_channels.len())
-            .map(|i| Level {
+            .map(|i| TrunkLevel {
                 channels: self.block_out_channels[i],
                 layers: self.layers_per_block[i],
                 transformer: TransformerConfig {

@@ -1,87 +1,14 @@
-//! Weights in safetensors files, by the names that the upstream library gives them.
+//! Loads safetensors files into networks, by the names that the upstream library gives the tensors.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-use safetensors::{SafeTensors, tensor::TensorView};
-use tch::{Device, Kind, Tensor, nn::VarStore};
+use tch::{Kind, Tensor, nn::VarStore};
 
 use super::tensor_file::TensorFile;
 use crate::error::{Error, Result};
-
-pub(super) fn dtype(kind: Kind) -> Result<safetensors::Dtype> {
-    use safetensors::Dtype as D;
-    Ok(match kind {
-        Kind::Float => D::F32,
-        Kind::Double => D::F64,
-        Kind::Half => D::F16,
-        Kind::BFloat16 => D::BF16,
-        Kind::Int64 => D::I64,
-        Kind::Int => D::I32,
-        Kind::Uint8 => D::U8,
-        other => return Err(Error::failure(format!("tensors of {other:?} are not written to safetensors"))),
-    })
-}
-
-pub(super) fn kind(dtype: safetensors::Dtype) -> Option<Kind> {
-    use safetensors::Dtype as D;
-    Some(match dtype {
-        D::F32 => Kind::Float,
-        D::F64 => Kind::Double,
-        D::F16 => Kind::Half,
-        D::BF16 => Kind::BFloat16,
-        D::I64 => Kind::Int64,
-        D::I32 => Kind::Int,
-        D::U8 => Kind::Uint8,
-        _ => return None,
-    })
-}
-
-/// The bytes of a safetensors file that holds `tensors`, sorted by name, and a string-to-string
-/// `metadata`.
-pub fn to_bytes(tensors: &[(String, Tensor)], metadata: Vec<(String, String)>) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let mut data = vec![0u8; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut data, tensor.numel())?;
-        let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-        bytes.push((name.clone(), dtype(tensor.kind())?, shape, data));
-    }
-    bytes.sort_by(|a, b| a.0.cmp(&b.0));
-    let fail = |e: safetensors::SafeTensorError| Error::failure(format!("cannot write safetensors: {e}"));
-    let views = bytes
-        .iter()
-        .map(|(name, dtype, shape, data)| {
-            Ok((name, TensorView::new(*dtype, shape.clone(), data).map_err(fail)?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    // One entry at most: a map of more has no order of its own.
-    let metadata = (!metadata.is_empty()).then(|| metadata.into_iter().collect::<HashMap<_, _>>());
-    safetensors::serialize(views, metadata).map_err(fail)
-}
-
-/// Every tensor of a safetensors file, and its metadata. The bytes are checked before libtorch sees
-/// them.
-pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<(HashMap<String, Tensor>, HashMap<String, String>)> {
-    let damaged = |e: safetensors::SafeTensorError| {
-        Error::input(format!("not a whole safetensors file: {e}")).at(file).help("copy or convert it again")
-    };
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let views = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    let mut tensors = HashMap::new();
-    for (name, view) in views.iter() {
-        let kind = kind(view.dtype()).ok_or_else(|| {
-            Error::input(format!("{name} has the type {:?}, which is not read here", view.dtype())).at(file)
-        })?;
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
-    }
-    Ok((tensors, metadata))
-}
 
 /// What a fault in keys or shapes comes from.
 const ANOTHER: &str =

@@ -2,12 +2,12 @@
 
 use tch::Tensor;
 
-use super::{Pipeline, Prepared, networks::Networks};
+use super::{Pipeline, Prepared, loaded_networks::PipelineNetworks};
 use crate::error::{Error, Result};
 
 /// The networks with everything but the sample and the timestep.
 pub(super) struct Conditioning<'a> {
-    networks: &'a Networks,
+    networks: &'a PipelineNetworks,
     /// A row for each row that the networks see: negative texts first.
     embeddings: Option<Tensor>,
     control: Option<Tensor>,
@@ -21,8 +21,8 @@ impl<'a> Conditioning<'a> {
     pub fn new(pipeline: &'a Pipeline, prepared: &Prepared, images: i64) -> Result<Self> {
         let request = prepared.request;
         let no_class = match &pipeline.networks {
-            Networks::Unconditional(networks) => networks.no_class.filter(|_| request.guidance > 1.0),
-            Networks::Latent(_) => None,
+            PipelineNetworks::Unconditional(networks) => networks.no_class.filter(|_| request.guidance > 1.0),
+            PipelineNetworks::Latent(_) => None,
         };
         let negative_text = prepared.texts.as_ref().is_some_and(|texts| texts.negative.is_some());
         let guided = negative_text || no_class.is_some();
@@ -82,10 +82,10 @@ impl<'a> Conditioning<'a> {
     fn unguided(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
         let timesteps = Tensor::from_slice(&[timestep]).to_device(input.device());
         let latent = match self.networks {
-            Networks::Unconditional(networks) => {
+            PipelineNetworks::Unconditional(networks) => {
                 return networks.unet.forward(input, &timesteps, self.class_labels.as_ref());
             }
-            Networks::Latent(latent) => latent,
+            PipelineNetworks::Latent(latent) => latent,
         };
         let Some(texts) = &self.embeddings else {
             return Err(Error::failure("a text pipeline without an encoded text"));

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    folder::{CONFIG, INDEX, NOT_NEEDED, Part, PipelineFolder, SCHEDULER_CONFIG},
-    folder_write::TOKENIZER_FILES,
+    file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, TOKENIZER_FILES},
+    folder::{NOT_NEEDED, Part, PipelineFolder},
     space::EXTRAS,
 };
 

@@ -10,15 +10,14 @@ use std::{
 use serde_json::{Map, Value};
 use tch::nn::VarStore;
 
-use super::weight_files;
+use super::{
+    file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, is_plain},
+    weight_files,
+};
 use crate::{
     error::{AtPath, Error, Result},
     nn::{config::Config, weights},
 };
-
-pub(super) const INDEX: &str = "model_index.json";
-pub(super) const CONFIG: &str = "config.json";
-pub(super) const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
 /// Parts that sampling needs nothing of.
 pub(super) const NOT_NEEDED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
@@ -259,11 +258,6 @@ fn new_attention_name(key: &str) -> String {
         };
     }
     parts.join(".")
-}
-
-/// A name that stays in the folder.
-pub(super) fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\'])
 }
 
 fn read_index(file: &Path) -> Result<Map<String, Value>> {

@@ -3,10 +3,11 @@
 //! `StableDiffusionControlNetPipeline` (0.42.1).
 
 mod conditioning;
+mod file_names;
 pub mod files_read;
 pub mod folder;
 pub mod folder_write;
-mod networks;
+mod loaded_networks;
 pub mod noise;
 pub mod space;
 pub mod training_patients;
@@ -19,8 +20,8 @@ use tch::{Device, Kind, Tensor};
 use self::{
     conditioning::Conditioning,
     folder::PipelineFolder,
-    networks::{Latent, Networks, Unconditional},
-    noise::Noise,
+    loaded_networks::{Latent, PipelineNetworks, Unconditional},
+    noise::NoiseSource,
     space::Extras,
 };
 use crate::{
@@ -93,7 +94,7 @@ impl Default for Request<'_> {
 pub struct Prepared<'a> {
     request: &'a Request<'a>,
     scheduler: Scheduler,
-    texts: Option<Texts>,
+    texts: Option<EncodedTexts>,
     control: Option<Tensor>,
     /// Channels, height and width of what is denoised.
     pub latent_shape: [i64; 3],
@@ -102,7 +103,7 @@ pub struct Prepared<'a> {
 }
 
 /// Encoded texts.
-struct Texts {
+struct EncodedTexts {
     /// (1, tokens, width), with guidance.
     negative: Option<Tensor>,
     /// (prompts, tokens, width).
@@ -111,7 +112,7 @@ struct Texts {
 
 /// Networks and scheduler, loaded.
 pub struct Pipeline {
-    networks: Networks,
+    networks: PipelineNetworks,
     scheduler: SchedulerConfig,
     kind: Kind,
     device: Device,
@@ -143,8 +144,10 @@ impl Pipeline {
         let controlled = source.controlnet.is_some() || class == TEXT_CONTROL;
         let extras = Extras::read(folder.dir())?;
         let networks = match latent {
-            false => Networks::Unconditional(Box::new(Unconditional::load(&folder, source, &extras)?)),
-            true => Networks::Latent(Box::new(Latent::load(&folder, source, controlled, &extras)?)),
+            false => {
+                PipelineNetworks::Unconditional(Box::new(Unconditional::load(&folder, source, &extras)?))
+            }
+            true => PipelineNetworks::Latent(Box::new(Latent::load(&folder, source, controlled, &extras)?)),
         };
         let part = folder.part("scheduler")?;
         let mut config = part.config()?;
@@ -171,11 +174,11 @@ impl Pipeline {
 
     pub fn mode(&self) -> Mode {
         match &self.networks {
-            Networks::Unconditional(_) => Mode::Unconditional,
-            Networks::Latent(latent) if latent.controlnet.is_some() || latent.mask_channels => {
+            PipelineNetworks::Unconditional(_) => Mode::Unconditional,
+            PipelineNetworks::Latent(latent) if latent.controlnet.is_some() || latent.mask_channels => {
                 Mode::TextSegmentation
             }
-            Networks::Latent(_) => Mode::Text,
+            PipelineNetworks::Latent(_) => Mode::Text,
         }
     }
 
@@ -183,11 +186,11 @@ impl Pipeline {
     pub fn classes(&self) -> i64 {
         use crate::nn::diffusion::config::ClassEmbed;
         match &self.networks {
-            Networks::Unconditional(networks) => match networks.unet.config().class_embed {
+            PipelineNetworks::Unconditional(networks) => match networks.unet.config().class_embed {
                 Some(ClassEmbed::Table { classes }) => networks.no_class.unwrap_or(classes),
                 _ => 0,
             },
-            Networks::Latent(_) => 0,
+            PipelineNetworks::Latent(_) => 0,
         }
     }
 
@@ -227,8 +230,8 @@ impl Pipeline {
     /// What the height and width of an image are multiples of.
     pub fn size_factor(&self) -> i64 {
         match &self.networks {
-            Networks::Unconditional(networks) => networks.size_factor(),
-            Networks::Latent(latent) => latent.scale(),
+            PipelineNetworks::Unconditional(networks) => networks.size_factor(),
+            PipelineNetworks::Latent(latent) => latent.scale(),
         }
     }
 
@@ -241,7 +244,7 @@ impl Pipeline {
         let scheduler = self.scheduled(request)?;
         let _guard = tch::no_grad_guard();
         match &self.networks {
-            Networks::Unconditional(networks) => {
+            PipelineNetworks::Unconditional(networks) => {
                 let (config, scale) = (networks.unet.config(), networks.space.factor());
                 let trained = config.sample_size.map(|s| s.map(|side| side * scale));
                 let size = request.size.or(trained).ok_or_else(|| {
@@ -252,7 +255,7 @@ impl Pipeline {
                 let latent_shape = [config.in_channels, size[0] / scale, size[1] / scale];
                 Ok(Prepared { request, scheduler, texts: None, control: None, latent_shape, cut: Vec::new() })
             }
-            Networks::Latent(latent) => {
+            PipelineNetworks::Latent(latent) => {
                 let scale = latent.scale();
                 let control = request.control.map(|c| c.to_device(self.device).to_kind(self.kind));
                 let of_control = control.as_ref().map(|c| [c.size()[2], c.size()[3]]);
@@ -314,7 +317,7 @@ impl Pipeline {
         if !request.conditioning_scale.is_finite() {
             return refuse("the conditioning scale must be a number", "1 is usual");
         }
-        if let Networks::Unconditional(networks) = &self.networks {
+        if let PipelineNetworks::Unconditional(networks) = &self.networks {
             let classes = networks.unet.config().class_embed.is_some();
             if classes == request.class_labels.is_empty() {
                 return match classes {
@@ -338,7 +341,7 @@ impl Pipeline {
         Ok(scheduler)
     }
 
-    fn encode(&self, latent: &Latent, request: &Request) -> Result<(Texts, Vec<String>)> {
+    fn encode(&self, latent: &Latent, request: &Request) -> Result<(EncodedTexts, Vec<String>)> {
         let guided = request.guidance > 1.0;
         let negative = guided.then(|| request.negative_prompt.unwrap_or_default());
         let (mut ids, mut cut) = (Vec::new(), Vec::new());
@@ -351,7 +354,7 @@ impl Pipeline {
         let ids = Tensor::from_slice(&ids).f_view([first + prompts, -1])?.to_device(self.device);
         let all = latent.text_encoder.forward_skipping(&ids, request.clip_skip)?;
         let negative = guided.then(|| all.narrow(0, 0, 1));
-        Ok((Texts { negative, positive: all.narrow(0, first, prompts) }, cut))
+        Ok((EncodedTexts { negative, positive: all.narrow(0, first, prompts) }, cut))
     }
 
     /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU. `latents` (n, channels, height, width) of [`Prepared::latent_shape`] take the place
@@ -362,7 +365,7 @@ impl Pipeline {
     pub fn sample(
         &self,
         prepared: &mut Prepared,
-        noise: &mut dyn Noise,
+        noise: &mut dyn NoiseSource,
         latents: Option<&Tensor>,
         tick: &dyn Fn(usize, usize),
     ) -> Result<Tensor> {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Where a batch's noise comes from.
-pub trait Noise {
+pub trait NoiseSource {
     /// What sampling begins with: standard normal, (images, `one`…), f32, on the CPU. Calling it again
     /// gives the same.
     ///
@@ -49,7 +49,7 @@ impl ImageNoise {
     }
 }
 
-impl Noise for ImageNoise {
+impl NoiseSource for ImageNoise {
     fn starting(&self, one: &[i64]) -> Result<Tensor> {
         self.normal("starting noise", 0, one)
     }

@@ -15,16 +15,11 @@ use std::{
 
 use serde::Deserialize;
 
-use super::folder::is_plain;
+use super::file_names::{is_plain, stem};
 use crate::{
     error::{AtPath, Error, Result},
     nn::weights::PICKLED,
 };
-
-/// The first part of a weight file's name.
-pub(super) fn stem(library: &str) -> &'static str {
-    if library == "transformers" { "model" } else { "diffusion_pytorch_model" }
-}
 
 /// The safetensors files in `dir`, sorted.
 pub(super) fn find(dir: &Path, library: &str, variant: Option<&str>) -> Result<Vec<PathBuf>> {

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 
 use super::{
-    Cell, Fraction, Further, GeneratorCell, Input, Mixture, Outside, OutsideDigests, Plan, Stage, Work,
+    Further, GeneratorStages, Input, Mixture, NetworkStages, Outside, OutsideDigests, Plan, Stage, Work,
     key::key,
 };
 use crate::{
+    cell::{Cell, Fraction, GeneratorCell, NetworkCell},
     experiment::{Arm, Budget, Classification, Control, Generator, Mix, ResolvedSpec, Segmentation},
-    vocabulary::{Backbone, Extractor, Mode, Source},
+    vocabulary::{Backbone, Extractor, Mode, Source, Task},
 };
 
 struct Builder {
@@ -85,10 +86,10 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     let cls_data = spec.tasks.classification.as_ref().map(|task| prepare(&mut b, task.image_size));
 
     let mut generators = Generators { spec, digests, prepare: &prepare, seg_data: seg_data.as_deref() };
-    let told = generator_cells(spec);
+    let cells = generator_cells(spec);
     // Those of all patients come first: they take longest, and most arms wait for them.
-    for (name, _) in told.iter().filter(|(_, patients)| patients.is_none()) {
-        generators.made(&mut b, name, None);
+    for cell in cells.iter().filter(|cell| cell.patients.is_none()) {
+        generators.made(&mut b, &cell.name, None);
     }
 
     for arm in &spec.arms {
@@ -109,7 +110,8 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                 let inputs = vec![input("network", &train), input("data", data)];
                 let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
                 let (arm, model) = (arm.name.clone(), task.model.to_string());
-                b.plan.cells.push(Cell { task: "segmentation", arm, model, seed, train, measure });
+                let cell = NetworkCell { task: Task::Segmentation, arm, model, seed };
+                b.plan.networks.push(NetworkStages { cell, train, measure });
             }
             if let (Some(task), Some(data)) = (&spec.tasks.classification, &cls_data) {
                 let synthetic = made.as_ref().map(|made| at_size(&mut b, &made.images, task.image_size));
@@ -137,46 +139,26 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
                     let inputs = vec![input("network", &train), input("data", data)];
                     let measure = b.add(format!("measure {label}"), work, inputs, vec![]);
                     let (arm, model) = (arm.name.clone(), model.to_string());
-                    b.plan.cells.push(Cell { task: "classification", arm, model, seed, train, measure });
+                    let cell = NetworkCell { task: Task::Classification, arm, model, seed };
+                    b.plan.networks.push(NetworkStages { cell, train, measure });
                 }
             }
         }
     }
-    for (name, patients) in told {
-        let made = generators.made(&mut b, name, patients);
-        let real = prepare(&mut b, spec.generators[name].image_size);
-        let mut cell = judged(&mut b, spec, name, patients, made, &real);
+    for cell in cells {
+        let made = generators.made(&mut b, &cell.name, cell.patients);
+        let real = prepare(&mut b, spec.generators[&cell.name].image_size);
+        let mut stages = judged(&mut b, spec, cell, made, real);
         // These compare with the images of all training patients.
-        cell.distances =
-            patients.is_none().then(|| distances(&mut b, spec, digests, &prepare, &cell)).flatten();
-        b.plan.generators.push(cell);
-    }
-    let mut inputs = Vec::new();
-    for cell in &b.plan.generators {
-        let label = GeneratorCell::label(&cell.name, cell.patients);
-        inputs.extend(cell.train.iter().map(|key| input(format!("generator/train/{label}"), key)));
-        inputs.push(input(format!("generator/images/{label}"), &cell.images));
-        inputs.push(input(format!("generator/texture/{label}"), &cell.texture));
-        inputs.extend(cell.distances.iter().map(|key| input(format!("generator/distances/{label}"), key)));
-        for (task, key) in &cell.judged {
-            inputs.push(input(format!("generator/judge-{task}/{label}"), key));
+        if stages.cell.patients.is_none() {
+            stages.distances = distances(&mut b, spec, digests, &prepare, &stages);
         }
+        b.plan.generators.push(stages);
     }
-    inputs.extend(b.plan.references.iter().map(|(size, key)| input(format!("reference/{size}"), key)));
-    for (name, settings) in &spec.generators {
-        let data = prepare(&mut b, settings.image_size);
-        inputs.push(input(format!("data/generator {name}"), &data));
+    for (task, data) in [(Task::Segmentation, seg_data), (Task::Classification, cls_data)] {
+        b.plan.task_data.extend(data.map(|data| (task, data)));
     }
-    for cell in &b.plan.cells {
-        let name = format!("{}/{}/{}/{}", cell.task, cell.arm, cell.model, cell.seed);
-        inputs.push(input(format!("train/{name}"), &cell.train));
-        inputs.push(input(format!("measure/{name}"), &cell.measure));
-    }
-    for (task, data) in [("segmentation", &seg_data), ("classification", &cls_data)] {
-        if let Some(data) = data {
-            inputs.push(input(format!("data/{task}"), data));
-        }
-    }
+    let inputs = report_inputs(&b.plan);
     let published = digests.published.as_ref().map(|digest| Outside {
         role: "published".into(),
         path: spec.report.published.clone(),
@@ -187,18 +169,45 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     b.plan
 }
 
-/// The generators of an experiment, and whom each is trained on: all training patients (None), unless arms with
-/// fewer alone ask for it; and for these arms, at each seed, the arm's patients.
-pub fn generator_cells(spec: &ResolvedSpec) -> Vec<(&String, Option<Fraction>)> {
+/// What the report is drawn from. A role names the artifact in the stage's record; nothing reads it back.
+fn report_inputs(plan: &Plan) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    for stages in &plan.generators {
+        let label = stages.cell.label();
+        let mut add = |what: &str, key: &String| inputs.push(input(format!("generator/{what}/{label}"), key));
+        stages.train.iter().for_each(|key| add("train", key));
+        add("images", &stages.images);
+        add("texture", &stages.texture);
+        stages.distances.iter().for_each(|key| add("distances", key));
+        stages.judged.iter().for_each(|(task, key)| add(&format!("judge-{task}"), key));
+    }
+    inputs.extend(plan.references.iter().map(|(size, key)| input(format!("reference/{size}"), key)));
+    // Once for each generator, whoever its patients are.
+    for of_name in plan.generators.chunk_by(|a, b| a.cell.name == b.cell.name) {
+        inputs.push(input(format!("data/generator {}", of_name[0].cell.name), &of_name[0].data));
+    }
+    for stages in &plan.networks {
+        let cell = Cell::Network(stages.cell.clone());
+        inputs.push(input(format!("train/{cell}"), &stages.train));
+        inputs.push(input(format!("measure/{cell}"), &stages.measure));
+    }
+    inputs.extend(plan.task_data.iter().map(|(task, key)| input(format!("data/{task}"), key)));
+    inputs
+}
+
+/// The generators of an experiment. Each is trained on all training patients, unless only arms with fewer patients use
+/// it; and for these arms, at each seed, on the arm's patients.
+pub fn generator_cells(spec: &ResolvedSpec) -> Vec<GeneratorCell> {
     let mut cells = Vec::new();
     for name in spec.generators.keys() {
+        let cell = |patients| GeneratorCell { name: name.clone(), patients };
         let users: Vec<&Arm> = spec.arms.iter().filter(|arm| arm.synthetic.as_ref() == Some(name)).collect();
         if users.is_empty() || users.iter().any(|arm| arm.real_fraction == 1.0) {
-            cells.push((name, None));
+            cells.push(cell(None));
         }
         for arm in users {
             for &seed in &spec.experiment.seeds {
-                let cell = (name, patients(arm, seed));
+                let cell = cell(patients(arm, seed));
                 if !cells.contains(&cell) {
                     cells.push(cell);
                 }
@@ -358,61 +367,51 @@ fn budget(settings: &Generator) -> String {
     format!("{models}{} steps of {batch} images, {} px", settings.steps, settings.image_size)
 }
 
-pub(super) fn of(patients: Option<Fraction>) -> String {
-    patients
-        .map(|p| format!(", {}% of the patients, seed {}", (p.fraction * 1e4).round() / 100.0, p.seed))
-        .unwrap_or_default()
+/// The end of a label: which patients, where they are not all.
+fn of(patients: Option<Fraction>) -> String {
+    patients.map(|patients| patients.to_string()).unwrap_or_default()
 }
 
-/// Texture, and what networks trained on all real images alone (the first seed's) see in the images.
+/// Texture, and what networks that were trained on all real images (the first seed's) see in the generator's images.
 fn judged(
     b: &mut Builder,
     spec: &ResolvedSpec,
-    name: &str,
-    patients: Option<Fraction>,
+    cell: GeneratorCell,
     made: Made,
-    real: &str,
-) -> GeneratorCell {
-    let label = GeneratorCell::label(name, patients);
-    let settings = &spec.generators[name];
+    data: String,
+) -> GeneratorStages {
+    let label = cell.label();
+    let settings = &spec.generators[&cell.name];
     let judge = spec.judge().map(|arm| arm.name.clone());
-    let networks: Vec<Cell> =
-        b.plan.cells.iter().filter(|cell| Some(&cell.arm) == judge.as_ref()).cloned().collect();
-    let mut judged: Vec<(&'static str, String)> = Vec::new();
-    for cell in networks {
-        if judged.iter().any(|(task, _)| *task == cell.task) {
+    let networks: Vec<NetworkStages> =
+        b.plan.networks.iter().filter(|stages| Some(&stages.cell.arm) == judge.as_ref()).cloned().collect();
+    let mut judged: Vec<(Task, String)> = Vec::new();
+    for NetworkStages { cell: network, train, .. } in networks {
+        if judged.iter().any(|(task, _)| *task == network.task) {
             continue;
         }
-        let (work, size) = match (cell.task, &spec.tasks.segmentation, &spec.tasks.classification) {
-            ("segmentation", Some(task), _) if settings.mode == Mode::TextSegmentation => {
+        let (work, size) = match (network.task, &spec.tasks.segmentation, &spec.tasks.classification) {
+            (Task::Segmentation, Some(task), _) if settings.mode == Mode::TextSegmentation => {
                 (Work::JudgeSegmentation { settings: task.clone() }, task.image_size)
             }
-            ("classification", _, Some(task)) => {
-                let Ok(model) = cell.model.parse() else { continue };
+            (Task::Classification, _, Some(task)) => {
+                let Ok(model) = network.model.parse() else { continue };
                 (Work::JudgeClassification { settings: task.clone(), model }, task.image_size)
             }
             _ => continue,
         };
-        let data = at_size(b, &made.images, size);
-        let inputs = vec![input("network", &cell.train), input("data", &data)];
-        let key = b.add(format!("judge images of {label}: {}", cell.task), work, inputs, vec![]);
-        judged.push((cell.task, key));
+        let images = at_size(b, &made.images, size);
+        let inputs = vec![input("network", &train), input("data", &images)];
+        let key = b.add(format!("judge images of {label}: {}", network.task), work, inputs, vec![]);
+        judged.push((network.task, key));
     }
     let images = match settings.mode == Mode::External {
         true => at_size(b, &made.images, settings.image_size),
         false => made.images.clone(),
     };
-    let inputs = vec![input("synthetic", &images), input("data", real)];
+    let inputs = vec![input("synthetic", &images), input("data", &data)];
     let texture = b.add(format!("texture of {label}"), Work::MeasureTexture {}, inputs, vec![]);
-    GeneratorCell {
-        name: name.to_owned(),
-        patients,
-        train: made.train,
-        images: made.images,
-        texture,
-        distances: None,
-        judged,
-    }
+    GeneratorStages { cell, data, train: made.train, images: made.images, texture, distances: None, judged }
 }
 
 /// How far a generator's images are from real ones of its size; and, once a size, how far real ones are from
@@ -422,10 +421,11 @@ fn distances(
     spec: &ResolvedSpec,
     digests: &OutsideDigests,
     prepare: &dyn Fn(&mut Builder, usize) -> String,
-    cell: &GeneratorCell,
+    stages: &GeneratorStages,
 ) -> Option<String> {
     let measure = spec.measure.as_ref()?;
-    let settings = &spec.generators[&cell.name];
+    let name = &stages.cell.name;
+    let settings = &spec.generators[name];
     let size = settings.image_size;
     let mut inputs = vec![input("data", &prepare(b, size))];
     let mut outside = Vec::new();
@@ -454,12 +454,12 @@ fn distances(
         b.plan.references.insert(size, key);
     }
     let images = match settings.mode == Mode::External {
-        true => at_size(b, &cell.images, size),
-        false => cell.images.clone(),
+        true => at_size(b, &stages.images, size),
+        false => stages.images.clone(),
     };
     inputs.push(input("synthetic", &images));
     let work = Work::MeasureGenerator { measure: measure.clone() };
-    Some(b.add(format!("distances of {}", cell.name), work, inputs, outside))
+    Some(b.add(format!("distances of {name}"), work, inputs, outside))
 }
 
 #[cfg(test)]
@@ -478,7 +478,7 @@ mod tests {
         let plan = plan(text);
         // phantom, import, prepare, 2 x (train, measure), report: the twin arm shares its networks.
         assert_eq!(plan.stages.len(), 8);
-        assert_eq!(plan.cells.len(), 4);
+        assert_eq!(plan.networks.len(), 4);
         let place = plan.by_key();
         for (i, stage) in plan.stages.iter().enumerate() {
             for input in &stage.inputs {
@@ -510,10 +510,10 @@ mod tests {
             "[experiment]\nseeds=[0,1]\n[data]\nsource=\"phantom\"\n[generators.a]\nmode=\"text+segmentation\"\n{arms}[tasks.segmentation]\n[measure]\n"
         ));
         assert_eq!(labels(&plan, "train a"), 2);
-        for (cell, seed) in plan.generators.iter().zip([0, 1]) {
-            let label = GeneratorCell::label(&cell.name, cell.patients);
+        for (stages, seed) in plan.generators.iter().zip([0, 1]) {
+            let label = stages.cell.label();
             assert_eq!(label, format!("a, 50% of the patients, seed {seed}"));
-            assert_eq!((cell.judged.len(), &cell.distances), (1, &None));
+            assert_eq!((stages.judged.len(), &stages.distances), (1, &None));
             let roles = ["train", "images", "texture", "judge-segmentation"]
                 .map(|what| format!("generator/{what}/{label}"));
             let report = plan.stages.last().unwrap();

@@ -18,11 +18,12 @@ pub use build::{build, generator_cells};
 pub use key::params;
 
 use crate::{
+    cell::{Fraction, GeneratorCell, NetworkCell},
     experiment::{
         Budget, Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation,
         SplitSettings,
     },
-    vocabulary::{Backbone, Mode, Source},
+    vocabulary::{Backbone, Mode, Source, Task},
 };
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
@@ -252,13 +253,6 @@ fn network_of(s: &Generator) -> String {
     )
 }
 
-/// Which of the training patients: `fraction` of them, drawn by `seed`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Fraction {
-    pub fraction: f64,
-    pub seed: u64,
-}
-
 /// The images that a task's network is trained on, and the seed of all that is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Mixture {
@@ -340,52 +334,54 @@ impl Stage {
     }
 }
 
-/// One trained and measured network of the experiment, and where its artifacts are.
+/// The stages behind a network's results, by their keys.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
-    pub task: &'static str,
-    pub arm: String,
-    pub model: String,
-    pub seed: u64,
+pub struct NetworkStages {
+    pub cell: NetworkCell,
     pub train: String,
     pub measure: String,
 }
 
-/// One generator of the experiment, trained on all training patients, and where its artifacts are.
+/// The stages behind a generator's results, by their keys.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GeneratorCell {
-    /// In the spec.
-    pub name: String,
-    /// Whom it was trained on; None: all training patients.
-    pub patients: Option<Fraction>,
+pub struct GeneratorStages {
+    pub cell: GeneratorCell,
+    /// The data set at the generator's size.
+    pub data: String,
+    /// None: it was not trained here.
     pub train: Option<String>,
     /// At the generator's own size.
     pub images: String,
     pub texture: String,
-    /// Where the spec has `[measure]`.
+    /// Where the spec has `[measure]`, and the generator was trained on all training patients.
     pub distances: Option<String>,
-    /// (task, key of the judging stage).
-    pub judged: Vec<(&'static str, String)>,
-}
-
-impl GeneratorCell {
-    /// The name that a reader sees, and that roles end with.
-    pub fn label(name: &str, patients: Option<Fraction>) -> String {
-        format!("{name}{}", build::of(patients))
-    }
+    /// What networks of the tasks see in its images.
+    pub judged: Vec<(Task, String)>,
 }
 
 /// Stages in an order in which they can be done, each key once.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub stages: Vec<Stage>,
-    pub cells: Vec<Cell>,
-    pub generators: Vec<GeneratorCell>,
-    /// Distances that tell what the scale is, by the size of the images.
+    pub networks: Vec<NetworkStages>,
+    pub generators: Vec<GeneratorStages>,
+    /// Data sets at the sizes of the tasks.
+    pub task_data: BTreeMap<Task, String>,
+    /// Distances between sets of images whose likeness is known, by the size of the images.
     pub references: BTreeMap<usize, String>,
 }
 
 impl Plan {
+    /// A stage by its key.
+    pub fn stage(&self, key: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.key == key)
+    }
+
+    /// The stage that draws the report.
+    pub fn report(&self) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.kind() == StageKind::Report)
+    }
+
     /// Index by key.
     pub fn by_key(&self) -> HashMap<&str, usize> {
         self.stages.iter().enumerate().map(|(i, stage)| (stage.key.as_str(), i)).collect()

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Figure, Of, ReportInput,
+    Figure, ReportInput, TaskModel,
     axes::{Frame, Key, NORMAL, SMALL, legend, look, note, outline},
     scene::{Anchor, DOUBLE, INK, Scene, Text},
 };
 use crate::{
-    aggregate::{BoxStats, box_stats, is_image, metric_label, stats, structure_label},
+    aggregate::{BoxStats, box_stats, is_image, stats},
     results::Measurement,
+    vocabulary::{Metric, Structure},
 };
 
 /// One value per image: the mean over its seeds that are defined.
@@ -22,7 +23,12 @@ fn per_image(rows: &[&Measurement]) -> Vec<f64> {
 }
 
 /// None where no image of the reported split has the metric.
-pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, metric: &str) -> Option<Figure> {
+pub(crate) fn figure(
+    input: &ReportInput,
+    rows: &[Measurement],
+    of: &TaskModel<'_>,
+    metric: Metric,
+) -> Option<Figure> {
     let split = crate::aggregate::reported_split(rows, of.task)?;
     let rows: Vec<&Measurement> = rows
         .iter()
@@ -32,8 +38,11 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
         .collect();
     let arms: Vec<(usize, &String)> =
         of.arms.iter().enumerate().filter(|(_, arm)| rows.iter().any(|r| r.arm == **arm)).collect();
-    let structures: Vec<&str> =
-        ["endo", "myo", "epi", "la"].into_iter().filter(|s| rows.iter().any(|r| r.structure == *s)).collect();
+    let structures: Vec<&str> = Structure::ALL
+        .map(Structure::as_str)
+        .into_iter()
+        .filter(|s| rows.iter().any(|r| r.structure == *s))
+        .collect();
     if structures.is_empty() || arms.is_empty() {
         return None;
     }
@@ -61,7 +70,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
     let unit = rows.iter().map(|r| r.unit.as_str()).find(|u| !u.is_empty()).unwrap_or_default();
     let y = if !(low.is_finite() && high.is_finite()) {
         (0.0, 1.0)
-    } else if metric == "dice" {
+    } else if !metric.is_distance() {
         ((low - 0.03).max(0.0), (high + 0.02).min(1.0).max(low + 0.01))
     } else {
         (0.0, if high > 0.0 { high * 1.04 } else { 1.0 })
@@ -74,7 +83,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
         x: (0.0, structures.len() as f64),
         y,
     };
-    let label = metric_label(metric);
+    let label = metric.label();
     frame.draw_y(
         &mut scene,
         &if unit.is_empty() { format!("{label} ({split})") } else { format!("{label} in {unit} ({split})") },
@@ -92,7 +101,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>, met
             (Some(a), _) => format!("n = {a}"),
             _ => "n = 0".to_owned(),
         };
-        scene.text((middle, frame.bottom() + 12.0), structure_label(structure), NORMAL, Anchor::Middle);
+        scene.text((middle, frame.bottom() + 12.0), Structure::label_of(structure), NORMAL, Anchor::Middle);
         note(&mut scene, (middle, frame.bottom() + 22.0), &n);
         for (a, stats) in boxes[g].iter().enumerate() {
             let x = middle + (a as f64 - (arms.len() as f64 - 1.0) / 2.0) * pitch;

@@ -8,6 +8,7 @@ use crate::{
         convergence_table,
     },
     results::{CurvePoint, Measurement},
+    vocabulary::{Split, Task},
 };
 
 /// All comparisons by one score.
@@ -20,14 +21,9 @@ pub(super) struct Compared {
     pub found: Vec<Comparison>,
 }
 
-/// The scores that arms are compared by, the most telling of each task first.
-fn scores() -> impl Iterator<Item = Score> {
-    ["dice", "hd95", "hd", "assd"].into_iter().map(Score::segmentation).chain([Score::ACCURACY])
-}
-
 pub(super) fn compared(input: &ReportInput, rows: &[Measurement]) -> Vec<Compared> {
     let pairs = comparison::pairs(&input.meta.arms);
-    scores()
+    Score::all()
         .filter_map(|score| {
             let split = aggregate::reported_split(rows, score.task)?;
             let found = comparison::comparisons(rows, &score, &split, &pairs);
@@ -38,19 +34,14 @@ pub(super) fn compared(input: &ReportInput, rows: &[Measurement]) -> Vec<Compare
         .collect()
 }
 
-/// The validation curve that a task's checkpoints are judged by: (metric, structure).
-pub(super) fn main_curve(task: &str) -> (&'static str, &'static str) {
-    if task == "segmentation" { ("dice", "mean") } else { ("accuracy", "") }
-}
-
-pub(super) fn is_main_curve(point: &CurvePoint, task: &str) -> bool {
-    point.task == task
-        && point.split == "val"
-        && (point.metric.as_str(), point.structure.as_str()) == main_curve(task)
+/// Whether a point is of the validation curve that a task's checkpoints are chosen by.
+pub(super) fn is_main_curve(point: &CurvePoint, task: Task) -> bool {
+    let is_selection = |(metric, structure)| point.metric == metric && point.structure == structure;
+    point.task == task && point.split == Split::Val && task.selection().is_some_and(is_selection)
 }
 
 /// How soon a task's arms converge.
-pub(super) fn converged(input: &ReportInput, task: &str) -> Vec<Convergence> {
+pub(super) fn converged(input: &ReportInput, task: Task) -> Vec<Convergence> {
     let arms = &input.meta.arms;
     convergence(input.curves.iter().filter(|p| is_main_curve(p, task)), |name| {
         let arm = arms.iter().find(|arm| arm.name == name)?;
@@ -58,7 +49,7 @@ pub(super) fn converged(input: &ReportInput, task: &str) -> Vec<Convergence> {
     })
 }
 
-pub(super) fn tables(input: &ReportInput, compared: &[Compared], task: &str) -> Vec<Table> {
+pub(super) fn tables(input: &ReportInput, compared: &[Compared], task: Task) -> Vec<Table> {
     let of_task = compared.iter().filter(|c| c.score.task == task);
     let mut tables: Vec<Table> =
         of_task.filter_map(|c| comparison_table(&c.found, &c.score, &c.split, &c.unit)).collect();

@@ -1,11 +1,11 @@
 //! Confusion matrices, one panel an arm.
 
 use super::{
-    Figure, Of, ReportInput,
+    Figure, ReportInput, TaskModel,
     axes::{NORMAL, SMALL, columns, outline},
     scene::{Anchor, DOUBLE, INK, Rgb, SINGLE, Scene, Text, WHITE, fitted},
 };
-use crate::results::Measurement;
+use crate::{results::Measurement, vocabulary::Metric};
 
 /// Classes by name, and counts `[truth][predicted]` summed over seeds.
 type Matrix = (Vec<String>, Vec<Vec<f64>>);
@@ -50,7 +50,7 @@ fn luminance(color: Rgb) -> f64 {
 }
 
 /// None where the model has no confusion rows.
-pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> Option<Figure> {
+pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &TaskModel<'_>) -> Option<Figure> {
     let split = crate::aggregate::reported_split(rows, of.task)?;
     let panels: Vec<(&String, Matrix)> = of
         .arms
@@ -63,7 +63,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &Of<'_>) -> 
                         && r.model == of.model
                         && r.arm == *arm
                         && r.split == split
-                        && r.metric == "confusion"
+                        && r.metric == Metric::Confusion
                         && r.seed.is_some()
                 })
                 .collect();

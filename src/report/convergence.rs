@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Figure, Of, ReportInput,
+    Figure, ReportInput, TaskModel,
     axes::{Frame, Key, columns, legend, look},
     scene::{DOUBLE, Point, Scene},
 };
 use crate::{
-    aggregate::{stats, structure_label},
+    aggregate::stats,
     results::CurvePoint,
+    vocabulary::{Metric, Split, Structure, Task},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,37 +120,43 @@ fn interpolated(curve: &[At], x: f64) -> Option<f64> {
 }
 
 struct Panel {
-    title: String,
+    title: &'static str,
     label: String,
-    split: &'static str,
-    metric: &'static str,
+    split: Split,
+    metric: Metric,
     structure: &'static str,
 }
 
-fn panels(task: &str) -> Vec<Panel> {
-    let panel = |title: &str, label: &str, split, metric, structure| Panel {
-        title: title.to_owned(),
-        label: label.to_owned(),
-        split,
-        metric,
-        structure,
-    };
+fn panels(task: Task) -> Vec<Panel> {
     let mut panels = Vec::new();
-    if task == "segmentation" {
-        for structure in ["mean", "endo", "myo", "la"] {
-            let name = if structure == "mean" { "Mean of structures" } else { structure_label(structure) };
-            panels.push(panel(name, "Dice (validation)", "val", "dice", structure));
-        }
-    } else {
-        panels.push(panel("Accuracy", "Accuracy (validation)", "val", "accuracy", ""));
+    if let Some((metric, _)) = task.selection() {
+        let structures: &[&'static str] = match task {
+            Task::Segmentation => &[Structure::MEAN, "endo", "myo", "la"],
+            _ => &[""],
+        };
+        panels.extend(structures.iter().map(|&structure| Panel {
+            title: match structure {
+                "" => metric.label(),
+                Structure::MEAN => "Mean of structures",
+                structure => Structure::label_of(structure),
+            },
+            label: format!("{} (validation)", metric.label()),
+            split: Split::Val,
+            metric,
+            structure,
+        }));
     }
-    panels.push(panel("Training loss", "Loss (training)", "train", "loss", ""));
-    panels.push(panel("Validation loss", "Loss (validation)", "val", "loss", ""));
+    for (split, title, words) in
+        [(Split::Train, "Training loss", "training"), (Split::Val, "Validation loss", "validation")]
+    {
+        let label = format!("{} ({words})", Metric::Loss.label());
+        panels.push(Panel { title, label, split, metric: Metric::Loss, structure: "" });
+    }
     panels
 }
 
 /// None where the task and model have no curves.
-pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Figure> {
+pub(crate) fn figure(input: &ReportInput, of: &TaskModel<'_>, axis: Axis) -> Option<Figure> {
     let curves: Vec<&CurvePoint> =
         input.curves.iter().filter(|p| p.task == of.task && p.model == of.model).collect();
     let present = |panel: &Panel| {
@@ -197,7 +204,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
         let series: Vec<(usize, &str, Vec<At>)> =
             arms.iter().map(|(i, arm)| (*i, *arm, of_arm(arm))).collect();
         let all: Vec<Vec<At>> = series.iter().map(|s| s.2.clone()).collect();
-        let falling = panel.metric == "loss";
+        let falling = panel.metric == Metric::Loss;
         let (y, cut) = y_range(&all, falling, !falling);
         any_cut |= cut;
         let (left, width) = places[i % across];
@@ -205,7 +212,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
         let frame = Frame { left, top, width, height: high, x: (0.0, last * 1.02), y };
         frame.draw_y(&mut scene, &panel.label);
         frame.draw_x(&mut scene, if axis == Axis::Steps { "Optimizer step" } else { "Epoch" });
-        frame.title(&mut scene, &panel.title);
+        frame.title(&mut scene, panel.title);
         for (i, _, curve) in &series {
             let band: Vec<(f64, f64, f64)> = curve.iter().map(|a| (a.x, a.low, a.high)).collect();
             frame.band(&mut scene, &band, look(*i).color);
@@ -214,7 +221,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
             let line: Vec<Point> = curve.iter().filter(|a| !a.mean.is_nan()).map(|a| (a.x, a.mean)).collect();
             frame.curve(&mut scene, &line, look(*i), 1.2);
         }
-        if panel.split == "val" {
+        if panel.split == Split::Val {
             for (i, arm, curve) in &series {
                 let Some(x) = chosen(input, of, arm, axis) else { continue };
                 let Some(y) = interpolated(curve, x) else { continue };
@@ -227,10 +234,10 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
     }
     let seeds = of.seed_counts(input);
     let over = if axis == Axis::Steps { "optimizer steps" } else { "epochs" };
-    let select = input.models.iter().find(|m| m.task == of.task && m.model == of.model);
+    let select = input.models.iter().find(|m| m.cell.task == of.task && m.cell.model == of.model);
     let mut caption = format!(
         "{} over {over}. Line: mean over seeds ({seeds}); band: from the lowest to the highest seed.",
-        if of.task == "segmentation" {
+        if of.task == Task::Segmentation {
             "Dice on the validation patients, and losses,"
         } else {
             "Accuracy on the validation patients, and losses,"
@@ -239,7 +246,7 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
     if let Some(model) = select {
         caption += &format!(
             " Marker: where the tested checkpoints were chosen (mean over seeds; by {} on the validation patients).",
-            if model.select_metric == "dice" { "mean Dice" } else { &model.select_metric }
+            model.selection_label()
         );
     }
     if axis == Axis::Epochs {
@@ -259,12 +266,12 @@ pub(crate) fn figure(input: &ReportInput, of: &Of<'_>, axis: Axis) -> Option<Fig
 }
 
 /// The mean over seeds of the step (or epoch) of the chosen checkpoints.
-fn chosen(input: &ReportInput, of: &Of<'_>, arm: &str, axis: Axis) -> Option<f64> {
+fn chosen(input: &ReportInput, of: &TaskModel<'_>, arm: &str, axis: Axis) -> Option<f64> {
     let best: Vec<f64> = input
         .models
         .iter()
-        .filter(|m| m.task == of.task && m.model == of.model && m.arm == arm)
-        .map(|m| if axis == Axis::Steps { m.best_step as f64 } else { m.best_epoch })
+        .filter(|m| m.cell.task == of.task && m.cell.model == of.model && m.cell.arm == arm)
+        .map(|m| if axis == Axis::Steps { m.summary.best_step as f64 } else { m.summary.best_epoch })
         .collect();
     let mean = stats::mean(&best);
     mean.is_finite().then_some(mean)

@@ -4,13 +4,15 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    PanelItem, ReportInput, ReportMeta, TrainedModel,
-    generators::{Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances},
+    PanelItem, ReportInput, ReportMeta, TrainedNetwork,
+    generators::{Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, distances::Distances},
 };
 use crate::{
+    cell::NetworkCell,
     picture::Picture,
     random,
-    results::{CurvePoint, GeneratorSummary, Measurement, OCTAVES},
+    results::{CurvePoint, GeneratorSummary, Measurement, OCTAVES, TrainSummary},
+    vocabulary::{Metric, Task},
 };
 
 pub(crate) struct Shape {
@@ -71,7 +73,7 @@ pub(crate) fn input(shape: &Shape) -> ReportInput {
             commit: "0123456789ab".into(),
             seeds: (0..shape.seeds).collect(),
             arms: ARMS.iter().take(shape.arms).map(|arm| arm_info(arm.0, arm.2)).collect(),
-            methods: vec![("segmentation".into(), "MONAI's U-Net; batches of 4".into())],
+            methods: vec![(Task::Segmentation, "MONAI's U-Net; batches of 4".into())],
             limits: vec!["A phantom is no patient.".into()],
             settings: vec![
                 ("segmentation: loss weights".into(), "0.05, 0.25, 0.35, 0.35".into()),
@@ -98,33 +100,34 @@ fn model(
     shape: &Shape,
     arm: (&str, f64, u64),
     seed: u64,
-    task: &str,
+    task: Task,
     batch: u64,
     best_epoch: u64,
-) -> TrainedModel {
+) -> TrainedNetwork {
     let steps = arm.2.div_ceil(batch);
-    let segmentation = task == "segmentation";
-    TrainedModel {
-        task: task.into(),
-        arm: arm.0.into(),
-        model: if segmentation { "monai-unet" } else { "resnet18" }.into(),
-        seed,
-        best_step: best_epoch * steps,
-        best_epoch: best_epoch as f64,
-        best_value: if segmentation { 0.87 } else { 0.82 },
-        select_metric: if segmentation { "mean Dice" } else { "accuracy" }.into(),
-        parameters: if segmentation { 664_282 } else { 11_177_538 },
-        trainable: if segmentation { 664_282 } else { 11_177_538 },
-        train_images: arm.2,
-        synthetic_images: 0,
-        train_patients: arm.2 / 4,
-        val_images: 80,
-        val_patients: 20,
+    let segmentation = task == Task::Segmentation;
+    let parameters = if segmentation { 664_282 } else { 11_177_538 };
+    let model = if segmentation { "monai-unet" } else { "resnet18" }.to_owned();
+    TrainedNetwork {
+        cell: NetworkCell { task, arm: arm.0.into(), model, seed },
+        summary: TrainSummary {
+            best_step: best_epoch * steps,
+            best_epoch: best_epoch as f64,
+            best_value: Some(if segmentation { 0.87 } else { 0.82 }),
+            select_metric: if segmentation { "mean dice" } else { "accuracy" }.into(),
+            parameters,
+            trainable: parameters,
+            train_images: arm.2,
+            synthetic_images: 0,
+            train_patients: arm.2 / 4,
+            val_images: 80,
+            val_patients: 20,
+            epochs: shape.epochs as f64,
+            steps: shape.epochs * steps,
+            precision: "f32".into(),
+        },
         test_images: shape.patients * 4,
         test_patients: shape.patients,
-        epochs: shape.epochs as f64,
-        steps: shape.epochs * steps,
-        precision: "f32".into(),
         preset: "corrected".into(),
     }
 }
@@ -136,8 +139,8 @@ fn segmentation(
     seed: u64,
     rng: &mut ChaCha8Rng,
 ) {
-    let model = model(shape, arm, seed, "segmentation", 4, shape.epochs - seed.min(2));
-    let steps = model.steps / shape.epochs;
+    let model = model(shape, arm, seed, Task::Segmentation, 4, shape.epochs - seed.min(2));
+    let steps = model.summary.steps / shape.epochs;
     let point = |epoch: u64, split: &str, structure: &str, metric: &str, value: f64| CurvePoint {
         experiment: "fake".into(),
         task: "segmentation".into(),
@@ -211,8 +214,8 @@ fn classification(
     seed: u64,
     rng: &mut ChaCha8Rng,
 ) {
-    let model = model(shape, arm, seed, "classification", 32, shape.epochs / 2 + seed);
-    let steps = model.steps / shape.epochs;
+    let model = model(shape, arm, seed, Task::Classification, 32, shape.epochs / 2 + seed);
+    let steps = model.summary.steps / shape.epochs;
     let top = 0.82 + 2.0 * arm.1;
     for epoch in 1..=shape.epochs {
         let t = 1.0 - (-(epoch as f64) * 0.3).exp();
@@ -299,7 +302,7 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
         let name = mode.replace('+', "-");
         let row = |view: &str, phase: &str, structure: &str, metric: &str, value: f64| Measurement {
             experiment: "fake".into(),
-            task: TASK.into(),
+            task: Task::Generation.into(),
             arm: name.clone(),
             model: mode.into(),
             seed: Some(0),
@@ -362,7 +365,7 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
                 for (split, _, more) in splits.into_iter().filter(|(_, every, _)| step % every == 0) {
                     input.curves.push(CurvePoint {
                         experiment: "fake".into(),
-                        task: TASK.into(),
+                        task: Task::Generation.into(),
                         arm: name.clone(),
                         model: mode.into(),
                         seed: Some(0),
@@ -377,15 +380,17 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
         }
         input.generators.push(generator);
     }
-    let judge = |task: &str, model: &str, label: &str| Judge {
-        task: task.into(),
+    let judge = |task: Task, model: &str, label: &str| Judge {
+        task,
         arm: ARMS[0].0.into(),
         model: model.into(),
         seed: 0,
         label: label.into(),
     };
-    input.judges =
-        vec![judge("segmentation", "monai-unet", ""), judge("classification", "resnet18", "view and phase")];
+    input.judges = vec![
+        judge(Task::Segmentation, "monai-unet", ""),
+        judge(Task::Classification, "resnet18", "view and phase"),
+    ];
 }
 
 /// Adds distances of the generators, and of what tells the scale.
@@ -393,7 +398,7 @@ pub(crate) fn add_distances(input: &mut ReportInput) {
     let references = ["real against real (two halves)", "blurred real", "noise"];
     input.distances = Some(Distances {
         extractor: "domain".into(),
-        frechet: "frechet".into(),
+        frechet: Metric::Frechet,
         neighbours: 5,
         kid_subsets: 100,
         seed: 2020,
@@ -406,7 +411,7 @@ pub(crate) fn add_distances(input: &mut ReportInput) {
     for (i, (arm, model)) in references.into_iter().chain(generators).enumerate() {
         let row = |class: (&str, &str), structure: &str, metric: &str, value: f64| Measurement {
             experiment: "fake".into(),
-            task: TASK.into(),
+            task: Task::Generation.into(),
             arm: arm.clone(),
             model: model.clone(),
             seed: Some(2020),

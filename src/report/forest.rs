@@ -1,15 +1,18 @@
 //! Differences between arms with their intervals, one below the other (a forest plot).
 
 use super::{
-    Figure, Of,
+    Figure, TaskModel,
     axes::{Frame, NORMAL, POINT, SMALL},
     comparisons::Compared,
     scene::{Anchor, DOUBLE, FAINT, INK, MUTED, SINGLE, Scene, Text, fitted, text_width},
 };
-use crate::aggregate::{Comparison, Verdict, comparison::p_words, number, plural};
+use crate::{
+    aggregate::{Comparison, Verdict, comparison::p_words, number, plural},
+    vocabulary::Metric,
+};
 
 /// None where the model has nothing to compare.
-pub(super) fn figure(compared: &Compared, of: &Of<'_>) -> Option<Figure> {
+pub(super) fn figure(compared: &Compared, of: &TaskModel<'_>) -> Option<Figure> {
     let rows: Vec<&Comparison> = compared.found.iter().filter(|c| c.model == of.model).collect();
     let first = rows.first()?;
     let score = &compared.score;
@@ -26,7 +29,7 @@ pub(super) fn figure(compared: &Compared, of: &Of<'_>) -> Option<Figure> {
         compared.split,
         if first.test.is_none() { " (one seed is no ground for a test)" } else { "" },
     );
-    let what = if score.metric == "correct" {
+    let what = if score.metric == Metric::Correct {
         "differences".into()
     } else {
         format!("{}_differences", score.metric)
@@ -169,6 +172,7 @@ fn keys(scene: &mut Scene, tested: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary::Task;
     use crate::{
         aggregate::measurements_table,
         report::{comparisons::compared, fake},
@@ -177,7 +181,7 @@ mod tests {
     fn drawn(seeds: u64) -> Figure {
         let input = fake::input(&fake::Shape { arms: 10, seeds, patients: 30, epochs: 2 });
         let rows = measurements_table(&input.measurements).unwrap();
-        let of = Of { task: "segmentation", model: "monai-unet", several: false, arms: &[] };
+        let of = TaskModel { task: Task::Segmentation, model: "monai-unet", several: false, arms: &[] };
         figure(&compared(&input, &rows)[0], &of).unwrap()
     }
 

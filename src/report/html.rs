@@ -1,18 +1,26 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
-use super::{Figure, MEASUREMENTS, PHANTOM, ReportInput, comparisons::Compared, generators::Generator};
-use crate::aggregate::{Cell, Table, also, answer, findings, training_images};
+use super::{
+    Figure, MEASUREMENTS, PHANTOM, ReportInput,
+    comparisons::Compared,
+    generators::{GENERATORS, Generator},
+};
+use crate::{
+    aggregate::{Score, Table, TableCell, also, answer, findings, training_images},
+    vocabulary::{Metric, Task},
+};
 
 const STYLE: &str = include_str!("style.css");
 
-/// Tables that are folded away.
-const LATER: [&str; 5] = [
-    "segmentation_hd",
-    "segmentation_assd",
-    "segmentation_comparisons_hd",
-    "segmentation_comparisons_assd",
-    "failures",
-];
+/// Whether a table is folded away: undefined values, and what is not in the foreground.
+fn is_folded(table: &str) -> bool {
+    let details = Metric::of_images(Task::Segmentation).filter(|metric| !metric.is_main());
+    table == "failures"
+        || details.map(Score::segmentation).any(|score| {
+            [score.file("comparisons"), format!("{}_{}", score.task, score.metric)]
+                .contains(&table.to_owned())
+        })
+}
 
 /// Text for HTML, in elements and in quoted attributes.
 pub(crate) fn escape(text: &str) -> String {
@@ -87,7 +95,7 @@ fn table(table: &Table) -> String {
     )
 }
 
-fn html_cell(cell: &Cell, decimals: usize, class: &str) -> String {
+fn html_cell(cell: &TableCell, decimals: usize, class: &str) -> String {
     let (first, second) = cell.parts(decimals);
     let second =
         if second.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&second)) };
@@ -128,32 +136,32 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
         facts.push(("Question".to_owned(), "Do synthetic images help to train a network? The arms differ in their training images and in how these are used, as said below; they are compared on the same held-out patients.".to_owned()));
     }
     facts.push(("Data".to_owned(), input.meta.data_description.clone()));
-    for task in ["segmentation", "classification"] {
-        let models: Vec<_> = input.models.iter().filter(|m| m.task == task).collect();
+    for task in Task::OF_ARMS {
+        let models: Vec<_> = input.models.iter().filter(|m| m.cell.task == task).collect();
         let Some(first) = models.first() else { continue };
         let counted = |name: &String| {
-            let model = models.iter().find(|m| m.model == *name)?;
+            let model = &models.iter().find(|m| m.cell.model == *name)?.summary;
             let trained = match model.trainable == model.parameters {
                 true => String::new(),
                 false => format!(" ({} trained)", grouped(model.trainable)),
             };
             Some(format!("{name}, {} parameters{trained}", grouped(model.parameters)))
         };
-        let names = super::distinct(models.iter().map(|m| m.model.as_str()));
+        let names = super::distinct(models.iter().map(|m| m.cell.model.as_str()));
         let mut text = names.iter().filter_map(counted).collect::<Vec<_>>().join("; ");
-        if let Some((_, how)) = input.meta.methods.iter().find(|(of, _)| of == task) {
+        if let Some((_, how)) = input.meta.methods.iter().find(|(of, _)| *of == task) {
             text += &format!("; {how}");
         }
         text += &format!(
             "; preset {}, {}; checkpoint chosen by {} on {} validation patients, tested on {} test patients ({} images)",
             first.preset,
-            first.precision,
-            first.select_metric,
-            first.val_patients,
+            first.summary.precision,
+            first.selection_label(),
+            first.summary.val_patients,
             first.test_patients,
             first.test_images
         );
-        let steps: Vec<u64> = models.iter().map(|m| m.steps).collect();
+        let steps: Vec<u64> = models.iter().map(|m| m.summary.steps).collect();
         text += &match (steps.iter().min(), steps.iter().max()) {
             (Some(least), Some(most)) if least == most => {
                 format!("; every network trained for {} optimizer steps", grouped(*most))
@@ -163,14 +171,15 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
             }
             _ => String::new(),
         };
-        facts.push((name_of(task).to_owned(), text));
+        facts.push((task.title().to_owned(), text));
     }
     let arms: Vec<String> = super::arms(input)
         .iter()
         .map(|arm| {
             let info = input.meta.arms.iter().find(|info| info.name == *arm);
             let what = info.map_or("", |info| info.what.as_str());
-            let images = input.models.iter().find(|m| m.arm == *arm).map(training_images);
+            let images =
+                input.models.iter().find(|m| m.cell.arm == *arm).map(|m| training_images(&m.summary));
             let words: Vec<&str> =
                 [what, images.as_deref().unwrap_or_default()].into_iter().filter(|w| !w.is_empty()).collect();
             format!("{arm}: {}", words.join(" (")) + if words.len() == 2 { ")" } else { "" }
@@ -206,20 +215,16 @@ fn generator_words(g: &Generator) -> String {
     words
 }
 
-fn name_of(task: &str) -> &'static str {
-    if task == "segmentation" { "Segmentation" } else { "Classification" }
-}
-
 /// What came of the comparisons: by each task's first score in full, by its others in a line each.
 fn found(input: &ReportInput, compared: &[Compared]) -> Vec<(String, String)> {
     let meta = &input.meta;
     let mut facts: Vec<(String, String)> = Vec::new();
     for c in compared {
-        let name = name_of(c.score.task);
+        let name = c.score.task.title();
         if facts.iter().any(|(known, _)| known == name) {
             continue;
         }
-        let mut steps = input.models.iter().filter(|m| m.task == c.score.task).map(|m| m.steps);
+        let mut steps = input.models.iter().filter(|m| m.cell.task == c.score.task).map(|m| m.summary.steps);
         let first = steps.next();
         let answer = answer(&c.found, &meta.arms, &c.score, steps.all(|n| Some(n) == first));
         let others =
@@ -270,13 +275,12 @@ pub(super) fn page(
     let title = if meta.title.is_empty() { &meta.name } else { &meta.title };
     let mut nav = Vec::new();
     let mut body = String::new();
-    for (task, name) in
-        [("segmentation", "Segmentation"), ("classification", "Classification"), ("generators", "Generators")]
-    {
+    let sections = Task::OF_ARMS.map(|task| (task.as_str(), task.title()));
+    for (task, name) in sections.into_iter().chain([(GENERATORS, "Generators")]) {
         let own = |stem: &str| stem == task || stem.starts_with(&format!("{task}_"));
         let tables: Vec<&Table> = tables
             .iter()
-            .filter(|t| own(&t.name) || (task == "segmentation" && t.name == "failures"))
+            .filter(|t| own(&t.name) || (task == Task::Segmentation.as_str() && t.name == "failures"))
             .collect();
         let figures: Vec<_> = figures.iter().filter(|(f, _)| own(&f.name)).collect();
         if tables.is_empty() && figures.is_empty() {
@@ -286,7 +290,7 @@ pub(super) fn page(
         body += &format!("<h2 id=\"{task}\">{name}</h2>\n");
         // The first table and its plots are what one came for; the other distances can wait.
         let (first, later): (Vec<&Table>, Vec<&Table>) =
-            tables.into_iter().partition(|t| !LATER.contains(&t.name.as_str()));
+            tables.into_iter().partition(|t| !is_folded(&t.name));
         first.into_iter().for_each(|t| body += &table(t));
         if !later.is_empty() {
             let undefined = later.iter().any(|t| t.name == "failures");
@@ -303,8 +307,10 @@ pub(super) fn page(
     if let Some(published) = tables.iter().find(|t| t.name == "published") {
         body += "<h2 id=\"published\">What others have published</h2>\n";
         let theirs = published.columns.iter().position(|column| column == "Published");
-        let entered =
-            published.rows.iter().any(|row| theirs.is_some_and(|i| matches!(row[i], Cell::Number { .. })));
+        let entered = published
+            .rows
+            .iter()
+            .any(|row| theirs.is_some_and(|i| matches!(row[i], TableCell::Number { .. })));
         body += &match entered {
             true => table(published),
             false => format!(

@@ -10,11 +10,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::MEASUREMENTS;
+use super::{MEASUREMENTS, generators::GENERATORS};
 use crate::{
-    aggregate::{Means, is_image, metric_label, number, structure_label},
+    aggregate::{Means, is_image, metric_label, number},
+    cell::Cell,
     error::{AtPath, Error, Result},
     results::{self, Measurement},
+    vocabulary::{Statistic, Structure, Task},
 };
 
 /// The file, beside the page.
@@ -32,33 +34,45 @@ pub struct StageLine {
     pub outside: Vec<(String, String)>,
 }
 
-/// A trained and measured network, or a generator (task `generation`), and the stages it rests on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A cell and the stages that its numbers come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "CellColumns", try_from = "CellColumns")]
 pub struct CellLine {
-    pub task: String,
-    pub arm: String,
-    pub model: String,
-    pub seed: Option<u64>,
-    /// Keys of the stages that its numbers come from.
+    pub cell: Cell,
+    /// Their keys.
     pub stages: Vec<String>,
 }
 
-impl CellLine {
-    /// `segmentation/real/monai-unet/0`, `generation/text`.
-    pub fn name(&self) -> String {
-        let seed = self.seed.map(|seed| seed.to_string()).unwrap_or_default();
-        let parts = [&self.task, &self.arm, &self.model, &seed].map(String::as_str);
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
-    }
+/// A [`CellLine`] as `stages.json` has it, with the columns of the results.
+#[derive(Serialize, Deserialize)]
+struct CellColumns {
+    task: String,
+    arm: String,
+    model: String,
+    seed: Option<u64>,
+    stages: Vec<String>,
+}
 
-    /// Whether `asked` names it, or what it is one of.
-    fn is(&self, asked: &str) -> bool {
-        let name = self.name();
-        name == asked || name.strip_prefix(asked).is_some_and(|rest| rest.starts_with('/'))
+impl From<CellLine> for CellColumns {
+    fn from(line: CellLine) -> Self {
+        let cell = line.cell;
+        let (model, seed) = (cell.model().unwrap_or_default().to_owned(), cell.seed());
+        Self { task: cell.task().into(), arm: cell.arm(), model, seed, stages: line.stages }
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+impl TryFrom<CellColumns> for CellLine {
+    type Error = String;
+
+    fn try_from(columns: CellColumns) -> Result<Self, String> {
+        let seed = columns.seed.map(|seed| seed.to_string()).unwrap_or_default();
+        let parts = [&columns.task, &columns.arm, &columns.model, &seed].map(String::as_str);
+        let name = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+        Ok(Self { cell: name.parse()?, stages: columns.stages })
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
     pub cells: Vec<CellLine>,
     pub stages: Vec<StageLine>,
@@ -98,14 +112,12 @@ pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
     let lineage: Lineage =
         serde_json::from_str(&text).map_err(|e| Error::input(format!("damaged: {e}")).at(&file))?;
     let Some(asked) = asked.map(|asked| asked.trim_matches('/')) else {
-        let names: BTreeSet<String> =
-            lineage.cells.iter().map(|cell| CellLine { seed: None, ..cell.clone() }.name()).collect();
+        let names: BTreeSet<String> = lineage.cells.iter().map(|line| line.cell.without_seed()).collect();
         return Ok(names.into_iter().map(|name| name + "\n").collect());
     };
-    let cells: Vec<&CellLine> = lineage.cells.iter().filter(|cell| cell.is(asked)).collect();
-    if cells.is_empty() {
-        let names: BTreeSet<String> =
-            lineage.cells.iter().map(|cell| format!("{}/{}", cell.task, cell.arm)).collect();
+    let lines: Vec<&CellLine> = lineage.cells.iter().filter(|line| line.cell.is_in(asked)).collect();
+    if lines.is_empty() {
+        let names: BTreeSet<String> = lineage.cells.iter().map(|line| line.cell.of_arm()).collect();
         let help = names.into_iter().collect::<Vec<_>>().join("\n        ");
         return Err(Error::input(format!("the report has no cell {asked:?}"))
             .at(&file)
@@ -114,22 +126,22 @@ pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
     let rows: Vec<Measurement> = results::read_csv_gz(&folder.join(MEASUREMENTS))
         .map_err(|e| e.help("`synecho report SPEC` draws the report again"))?;
     let tables = tables(folder)?;
-    let arms: BTreeSet<&str> = lineage.cells.iter().map(|cell| cell.arm.as_str()).collect();
-    let mut told = format!("spec: {}\n", folder.join("resolved.toml").display());
+    let arms: BTreeSet<String> = lineage.cells.iter().map(|line| line.cell.arm()).collect();
+    let mut text = format!("spec: {}\n", folder.join("resolved.toml").display());
     let mut last = None;
-    for cell in &cells {
-        let of_arm = CellLine { seed: None, stages: Vec::new(), ..(*cell).clone() };
-        if last.as_ref() != Some(&of_arm) {
-            told += &format!("\n{}\n{}", of_arm.name(), values(&rows, &of_arm));
-            tables.iter().for_each(|table| told += &table.lines_of(&of_arm, &arms));
-            last = Some(of_arm);
+    for CellLine { cell, stages } in &lines {
+        let heading = cell.without_seed();
+        if last.as_ref() != Some(&heading) {
+            text += &format!("\n{heading}\n{}", values(&rows, cell, None));
+            tables.iter().for_each(|table| text += &table.lines_of(cell, &arms));
+            last = Some(heading);
         }
-        if let Some(seed) = cell.seed {
-            let _ = writeln!(told, "  seed {seed}\n{}", indented(&values(&rows, cell)));
+        if let Some(seed) = cell.seed() {
+            let _ = writeln!(text, "  seed {seed}\n{}", indented(&values(&rows, cell, Some(seed))));
         }
-        for stage in lineage.behind(&cell.stages) {
+        for stage in lineage.behind(stages) {
             let _ = writeln!(
-                told,
+                text,
                 "    {}  {:<10} {}",
                 &stage.key[..12.min(stage.key.len())],
                 stage.kind,
@@ -137,27 +149,28 @@ pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
             );
             for (role, digest) in &stage.outside {
                 let _ = writeln!(
-                    told,
+                    text,
                     "                  from {role}, BLAKE3 {}",
                     &digest[..16.min(digest.len())]
                 );
             }
         }
     }
-    Ok(told)
+    Ok(text)
 }
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// The figures of a cell with what they are of; over its seeds where it names none.
-fn values(rows: &[Measurement], cell: &CellLine) -> String {
+/// The figures of a cell with what they are of: of one seed, or over its seeds.
+fn values(rows: &[Measurement], cell: &Cell, seed: Option<u64>) -> String {
+    let (task, arm, model) = (cell.task(), cell.arm(), cell.model());
     let of_cell: Vec<Measurement> = rows
         .iter()
-        .filter(|r| r.task == cell.task && r.arm == cell.arm)
-        .filter(|r| cell.model.is_empty() || r.model == cell.model)
-        .filter(|r| cell.seed.is_none() || r.seed == cell.seed)
+        .filter(|r| r.task == task && r.arm == arm)
+        .filter(|r| model.is_none_or(|model| r.model == model))
+        .filter(|r| seed.is_none() || r.seed == seed)
         .cloned()
         .collect();
     let mut told = String::new();
@@ -174,27 +187,27 @@ fn values(rows: &[Measurement], cell: &CellLine) -> String {
         let _ = writeln!(
             told,
             "  {} {}: {}{sd} [{}, {}], n = {} images of {} {} patients{}",
-            structure_label(&row.structure),
-            metric_label(&row.metric),
+            Structure::label_of(&row.structure),
+            metric_label(&row.task, &row.metric),
             number(e.mean, 4),
             number(low, 4),
             number(high, 4),
             e.images,
             e.patients,
             row.split,
-            if cell.seed.is_none() { format!(", {} seed(s)", e.seeds) } else { String::new() },
+            if seed.is_none() { format!(", {} seed(s)", e.seeds) } else { String::new() },
         );
     }
     // The intervals and deviations of what was said above are rows of their own.
     let plain = |metric: &str| {
-        let ends = ["_ci95_low", "_ci95_high", "_seed_sd"];
+        let ends = [Statistic::Ci95Low, Statistic::Ci95High, Statistic::SeedSd].map(Statistic::suffix);
         ends.iter().find_map(|end| metric.strip_suffix(end)).unwrap_or(metric).to_owned()
     };
     let said: BTreeSet<(String, &String)> =
         seen.iter().map(|(metric, structure)| ((*metric).clone(), *structure)).collect();
     let over_all = of_cell.iter().filter(|r| r.patient.is_empty() && r.view.is_empty() && r.phase.is_empty());
     let over_all = over_all.filter(|r| !said.contains(&(plain(&r.metric), &r.structure)));
-    for row in over_all.filter(|r| cell.seed.is_some() || r.seed.is_none() || cell.model.is_empty()) {
+    for row in over_all.filter(|r| seed.is_some() || r.seed.is_none() || model.is_none()) {
         let n = row.n.map(|n| format!(", n = {n}")).unwrap_or_default();
         let _ = writeln!(told, "  {} {}: {}{n}", row.structure, row.metric, number(row.value, 4));
     }
@@ -235,23 +248,22 @@ fn tables(folder: &Path) -> Result<Vec<TableFile>> {
 impl TableFile {
     /// The rows that speak of a cell, with its name and what it is compared with; empty where there are none. `arms`:
     /// of all cells, since what stands beside generators for the scale belongs to each of them.
-    fn lines_of(&self, cell: &CellLine, arms: &BTreeSet<&str>) -> String {
-        let generation = cell.task == "generation";
-        let task = if generation { "generators" } else { &cell.task };
+    fn lines_of(&self, cell: &Cell, arms: &BTreeSet<String>) -> String {
+        let (arm, generation) = (cell.arm(), cell.task() == Task::Generation);
+        let task = if generation { GENERATORS } else { cell.task().as_str() };
         let of_task =
             self.name == task || self.name.strip_prefix(task).is_some_and(|rest| rest.starts_with('_'));
         if !of_task {
             return String::new();
         }
-        let with_model = format!("{}, {}", cell.arm, cell.model);
+        let with_model = format!("{arm}, {}", cell.model().unwrap_or_default());
         let rows = self.rows.iter().filter(|row| {
             let first = row[0].as_str();
-            first == cell.arm || first == with_model || (generation && !arms.contains(first))
+            first == arm || first == with_model || (generation && !arms.contains(first))
         });
         let lines: String = rows
             .map(|row| {
-                let name =
-                    if row[0] == cell.arm || row[0] == with_model { "" } else { &format!("{}: ", row[0]) };
+                let name = if row[0] == arm || row[0] == with_model { "" } else { &format!("{}: ", row[0]) };
                 format!("    {name}{}\n", self.values(row))
             })
             .collect();
@@ -324,13 +336,7 @@ mod tests {
         input.lineage = Lineage {
             cells: models
                 .iter()
-                .map(|m| CellLine {
-                    task: m.task.clone(),
-                    arm: m.arm.clone(),
-                    model: m.model.clone(),
-                    seed: Some(m.seed),
-                    stages: vec!["b".repeat(32)],
-                })
+                .map(|m| CellLine { cell: Cell::Network(m.cell.clone()), stages: vec!["b".repeat(32)] })
                 .collect(),
             stages: vec![
                 line("b", "measure it", &["a", "c"], &[]),
@@ -341,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         report::write(&input, dir.path()).unwrap();
         for model in &models {
-            let told = explain(dir.path(), Some(&format!("{}/{}", model.task, model.arm))).unwrap();
+            let told = explain(dir.path(), Some(&format!("{}/{}", model.cell.task, model.cell.arm))).unwrap();
             for part in
                 ["resolved.toml", "2 seed(s)", "seed 0", "seed 1", "measure it", "BLAKE3 0123456789abcdef\n"]
             {
@@ -352,7 +358,7 @@ mod tests {
         // Every number of every table stands in what is told of some cell.
         let all: String = models
             .iter()
-            .map(|m| explain(dir.path(), Some(&format!("{}/{}", m.task, m.arm))).unwrap())
+            .map(|m| explain(dir.path(), Some(&format!("{}/{}", m.cell.task, m.cell.arm))).unwrap())
             .collect();
         let told = tables(dir.path()).unwrap();
         assert!(told.iter().any(|table| table.name == "segmentation_comparisons_dice"));
@@ -368,7 +374,7 @@ mod tests {
         assert_eq!(cells.lines().count(), 8, "{cells}");
         let error = explain(dir.path(), Some("segmentation/nobody")).unwrap_err().to_string();
         assert!(
-            error.contains("no cell \"segmentation/nobody\"") && error.contains(&models[0].arm),
+            error.contains("no cell \"segmentation/nobody\"") && error.contains(&models[0].cell.arm),
             "{error}"
         );
         let nothing = tempfile::tempdir().unwrap();

@@ -26,14 +26,14 @@ mod scene;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-pub use crate::aggregate::{ArmInfo, TrainedModel};
+pub use crate::aggregate::{ArmInfo, TrainedNetwork};
 use crate::{
     aggregate::{self, Score, Table},
     error::{AtPath, Result},
     picture::Picture,
     results::{self, CurvePoint, Measurement},
+    vocabulary::{Metric, Task},
 };
 pub use publish::{is_report, publish};
 
@@ -44,7 +44,7 @@ pub const MEASUREMENTS: &str = "measurements.csv.gz";
 pub const PAGE: &str = "index.html";
 
 /// What the page says about the experiment besides its results.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReportMeta {
     /// The experiment's name, and the heading of the page.
     pub name: String,
@@ -63,10 +63,8 @@ pub struct ReportMeta {
     /// What each arm was trained on, in the order of the spec; without it no arms are compared.
     pub arms: Vec<ArmInfo>,
     /// (task, how its networks are trained, in words).
-    #[serde(default)]
-    pub methods: Vec<(String, String)>,
+    pub methods: Vec<(Task, String)>,
     /// How far the results reach, a sentence or two each.
-    #[serde(default)]
     pub limits: Vec<String>,
     /// (setting, value): presets and the switches that decide how the tasks are trained.
     pub settings: Vec<(String, String)>,
@@ -98,7 +96,7 @@ pub struct ReportInput {
     pub measurements: Vec<Measurement>,
     pub curves: Vec<CurvePoint>,
     /// In the order in which arms are to be shown.
-    pub models: Vec<TrainedModel>,
+    pub models: Vec<TrainedNetwork>,
     /// Shown only of a phantom, or where [`ReportMeta::samples`] asks for it.
     pub panel: Vec<PanelItem>,
     pub generators: Vec<generators::Generator>,
@@ -132,15 +130,15 @@ impl Figure {
 }
 
 /// One task and model, with the arms of the whole report: an arm looks the same in every figure.
-struct Of<'a> {
-    task: &'a str,
+struct TaskModel<'a> {
+    task: Task,
     model: &'a str,
     /// The task has other models too, so names must tell them apart.
     several: bool,
     arms: &'a [String],
 }
 
-impl Of<'_> {
+impl TaskModel<'_> {
     fn file(&self, what: &str) -> String {
         if !self.several {
             return format!("{}_{what}", self.task);
@@ -154,7 +152,7 @@ impl Of<'_> {
     }
 
     fn title(&self, what: &str) -> String {
-        let task = if self.task == "segmentation" { "Segmentation" } else { "Classification" };
+        let task = self.task.title();
         if self.several { format!("{task} ({}): {what}", self.model) } else { format!("{task}: {what}") }
     }
 
@@ -206,13 +204,13 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 }
 
 fn arms(input: &ReportInput) -> Vec<String> {
-    let rows = input.measurements.iter().filter(|r| r.task != generators::TASK);
-    let points = input.curves.iter().filter(|p| p.task != generators::TASK);
+    let rows = input.measurements.iter().filter(|r| r.task != Task::Generation);
+    let points = input.curves.iter().filter(|p| p.task != Task::Generation);
     distinct(
         input
             .models
             .iter()
-            .map(|m| m.arm.as_str())
+            .map(|m| m.cell.arm.as_str())
             .chain(rows.map(|r| r.arm.as_str()))
             .chain(points.map(|p| p.arm.as_str())),
     )
@@ -221,7 +219,7 @@ fn arms(input: &ReportInput) -> Vec<String> {
 fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Compared]) -> Vec<Figure> {
     let arms = arms(input);
     let mut figures = Vec::new();
-    for task in ["segmentation", "classification"] {
+    for task in Task::OF_ARMS {
         let models = distinct(
             rows.iter()
                 .filter(|r| r.task == task)
@@ -229,15 +227,12 @@ fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::C
                 .chain(input.curves.iter().filter(|p| p.task == task).map(|p| p.model.as_str())),
         );
         for model in &models {
-            let of = Of { task, model, several: models.len() > 1, arms: &arms };
-            let score = if task == "segmentation" { Score::segmentation("dice") } else { Score::ACCURACY };
-            figures.extend(ratio::figure(input, rows, &of, &score));
-            let shown = |c: &&comparisons::Compared| {
-                c.score.task == task && ["dice", "hd95", "correct"].contains(&c.score.metric)
-            };
+            let of = TaskModel { task, model, several: models.len() > 1, arms: &arms };
+            figures.extend(ratio::figure(input, rows, &of, &Score::main(task)));
+            let shown = |c: &&comparisons::Compared| c.score.task == task && c.score.metric.is_main();
             figures.extend(compared.iter().filter(shown).filter_map(|c| forest::figure(c, &of)));
-            if task == "segmentation" {
-                for metric in ["dice", "hd95"] {
+            if task == Task::Segmentation {
+                for metric in Metric::of_images(task).filter(|metric| metric.is_main()) {
                     figures.extend(boxes::figure(input, rows, &of, metric));
                 }
             } else {
@@ -248,7 +243,7 @@ fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::C
             }
             figures.extend(multiples::figure(input, &of));
         }
-        if task == "segmentation" && (input.meta.is_phantom || input.meta.samples) {
+        if task == Task::Segmentation && (input.meta.is_phantom || input.meta.samples) {
             figures.extend(samples::figure(&input.panel));
         }
     }
@@ -258,10 +253,10 @@ fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::C
 
 fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Compared]) -> Vec<Table> {
     let mut tables = aggregate::segmentation_tables(rows, &input.models);
-    tables.extend(comparisons::tables(input, compared, "segmentation"));
+    tables.extend(comparisons::tables(input, compared, Task::Segmentation));
     tables.extend(aggregate::failures_table(rows));
     tables.extend(aggregate::classification_tables(rows, &input.models));
-    tables.extend(comparisons::tables(input, compared, "classification"));
+    tables.extend(comparisons::tables(input, compared, Task::Classification));
     tables.extend(generators::tables(input, rows));
     if let Some(published) = &input.published {
         tables.extend(aggregate::published::published_table(rows, published));
@@ -424,7 +419,7 @@ mod tests {
         fs::write(dir.path().join("figures/mine.png"), "mine").unwrap();
         input.measurements.retain(|r| r.task == "segmentation");
         input.curves.retain(|r| r.task == "segmentation");
-        input.models.retain(|r| r.task == "segmentation");
+        input.models.retain(|m| m.cell.task == Task::Segmentation);
         write(&input, dir.path()).unwrap();
         let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
         assert!(!page.contains("<h2 id=\"classification\">"));
@@ -445,7 +440,7 @@ mod tests {
             point.arm = evil.into();
         }
         for model in &mut input.models {
-            model.arm = evil.into();
+            model.cell.arm = evil.into();
         }
         input.meta.title = evil.into();
         input.meta.data_description = evil.into();
@@ -555,7 +550,7 @@ mod tests {
         let place = |name: &str| page.find(&format!("id=\"table-{name}\"")).unwrap();
         assert!(place("generators_memorisation") < place("generators_costs"));
 
-        input.distances.as_mut().unwrap().frechet = "fid".into();
+        input.distances.as_mut().unwrap().frechet = Metric::Fid;
         for row in input.measurements.iter_mut().filter(|row| row.metric.starts_with("frechet")) {
             row.metric = row.metric.replacen("frechet", "fid", 1);
         }
@@ -587,8 +582,8 @@ mod tests {
         let (dir, _) = written(&input);
         let svg = fs::read_to_string(dir.path().join("figures/segmentation_convergence_steps.svg")).unwrap();
         for model in &input.models {
-            let shown = svg.contains(&format!("\n{}\n", html::escape(&model.arm)));
-            assert!(shown, "{} is not in the legend", model.arm);
+            let shown = svg.contains(&format!("\n{}\n", html::escape(&model.cell.arm)));
+            assert!(shown, "{} is not in the legend", model.cell.arm);
         }
         if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
             write(&input, &Path::new(&folder).join("ten")).unwrap();

@@ -1,7 +1,7 @@
 //! Convergence arm by arm: a panel an arm, its baseline in grey behind.
 
 use super::{
-    Figure, Of, ReportInput,
+    Figure, ReportInput, TaskModel,
     axes::{BEHIND, Frame, Key, LEVEL, Look, NORMAL, SMALL, columns, legend, look},
     comparisons::{converged, is_main_curve},
     convergence::{At, Axis, over_seeds, y_range},
@@ -13,6 +13,7 @@ use crate::{
         convergence::{SHARE, Speed},
     },
     results::CurvePoint,
+    vocabulary::Task,
 };
 
 struct Panel {
@@ -21,12 +22,12 @@ struct Panel {
     curve: Vec<At>,
     behind: Vec<At>,
     baseline: String,
-    /// Of the arm and of its baseline, to the same target.
+    /// TaskModel the arm and of its baseline, to the same target.
     speeds: [Speed; 2],
 }
 
 /// None where no arm has a baseline.
-pub(super) fn figure(input: &ReportInput, of: &Of<'_>) -> Option<Figure> {
+pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> {
     let arms = &input.meta.arms;
     let converged = converged(input, of.task);
     let curve = |arm: &str| {
@@ -62,7 +63,7 @@ pub(super) fn figure(input: &ReportInput, of: &Of<'_>) -> Option<Figure> {
         return None;
     }
     let (name, label) = match of.task {
-        "segmentation" => ("Mean Dice", "Mean Dice (validation)"),
+        Task::Segmentation => ("Mean Dice", "Mean Dice (validation)"),
         _ => ("Accuracy", "Accuracy (validation)"),
     };
     let n = of.seed_counts(input);
@@ -146,7 +147,7 @@ mod tests {
     fn a_panel_for_each_arm_that_has_a_baseline() {
         let mut input = fake::input(&fake::Shape { arms: 4, patients: 2, ..Default::default() });
         let arms: Vec<String> = input.meta.arms.iter().map(|arm| arm.name.clone()).collect();
-        let of = Of { task: "segmentation", model: "monai-unet", several: false, arms: &arms };
+        let of = TaskModel { task: Task::Segmentation, model: "monai-unet", several: false, arms: &arms };
         let drawn = figure(&input, &of).unwrap();
         let text = format!("{:?}", drawn.scene.shapes);
         assert!(text.contains("\"baseline (real)\"") && text.contains("\"duplicate-real 100 %\""), "{text}");

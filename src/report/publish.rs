@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     error::{AtPath, Error, Result},
-    report::PAGE,
+    report::{PAGE, generators::GENERATORS},
     store::write_atomically,
+    vocabulary::Task,
 };
 
 /// Folders of a report that hold what was drawn.
@@ -80,6 +81,11 @@ pub fn is_report(to: &Path) -> Result<bool> {
     }
 }
 
+/// What the names of figures and tables begin with.
+fn sections() -> impl Iterator<Item = &'static str> {
+    Task::OF_ARMS.map(Task::as_str).into_iter().chain([GENERATORS])
+}
+
 /// Whether reports give a figure or table this name.
 pub(super) fn is_drawn(path: &Path) -> bool {
     let (Some(stem), Some(kind)) =
@@ -87,9 +93,8 @@ pub(super) fn is_drawn(path: &Path) -> bool {
     else {
         return false;
     };
-    let ours =
-        ["segmentation_", "classification_", "generators_"].iter().any(|start| stem.starts_with(start))
-            || ["classification", "generators", "published", "training", "failures"].contains(&stem);
+    let ours = sections().any(|section| stem.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))
+        || sections().chain(["published", "training", "failures"]).any(|name| name == stem);
     ours && ["svg", "pdf", "png", "md", "csv", "tex"].contains(&kind)
 }
 

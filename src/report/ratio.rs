@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Figure, Of, ReportInput,
+    Figure, ReportInput, TaskModel,
     axes::{CONTROL, Frame, Key, Look, REAL, SMALL, columns, legend, look},
     scene::{Anchor, DOUBLE, MUTED, Point, SINGLE, Scene, Text},
 };
 use crate::{
     aggregate::{self, ArmInfo, Score, is_image, stats},
     results::Measurement,
+    vocabulary::{Metric, Structure},
 };
 
 /// What controls are called: images that are there already, once more.
@@ -45,9 +46,15 @@ impl Panel {
     }
 }
 
-fn point(rows: &[Measurement], of: &Of<'_>, score: &Score, split: &str, arm: &ArmInfo) -> Option<RatioPoint> {
+fn point(
+    rows: &[Measurement],
+    of: &TaskModel<'_>,
+    score: &Score,
+    split: &str,
+    arm: &ArmInfo,
+) -> Option<RatioPoint> {
     // The mean over structures is a structure of its own in the report's rows.
-    let structure = if score.structures.is_empty() { None } else { Some("mean") };
+    let structure = if score.structures.is_empty() { None } else { Some(Structure::MEAN) };
     let rows: Vec<&Measurement> = rows
         .iter()
         .filter(|r| r.task == of.task && r.model == of.model && r.arm == arm.name && r.split == split)
@@ -75,7 +82,7 @@ fn point(rows: &[Measurement], of: &Of<'_>, score: &Score, split: &str, arm: &Ar
 pub(super) fn figure(
     input: &ReportInput,
     rows: &[Measurement],
-    of: &Of<'_>,
+    of: &TaskModel<'_>,
     score: &Score,
 ) -> Option<Figure> {
     let split = aggregate::reported_split(rows, of.task)?;
@@ -113,7 +120,8 @@ pub(super) fn figure(
     let caption = format!(
         "{name} on the {split} patients ({n}) over added images per real one (logarithmic). Line across: real images alone; dashed: copies of the real images, as many ({REPEATED}), where there are such arms: only what a generator has above these comes from what its images show, and not from their number. Marker: mean over seeds; bar and band: 95 % bootstrap interval over patients; small points: single seeds. Intervals of two arms that overlap may still differ on the same patients: the comparisons' table has the tests."
     );
-    let what = if score.metric == "correct" { "ratio".into() } else { format!("{}_ratio", score.metric) };
+    let what =
+        if score.metric == Metric::Correct { "ratio".into() } else { format!("{}_ratio", score.metric) };
     Some(Figure {
         name: of.file(&what),
         title: of.title(&format!(
@@ -230,13 +238,14 @@ fn draw(panels: &[Panel], label: &str, n: &str, page: f64) -> Scene {
 mod tests {
     use super::*;
     use crate::report::fake;
+    use crate::vocabulary::Task;
 
     #[test]
     fn a_panel_for_each_share_of_the_real_patients() {
         let mut input = fake::input(&fake::Shape { arms: 10, patients: 6, epochs: 2, ..Default::default() });
         let rows = aggregate::measurements_table(&input.measurements).unwrap();
-        let of = Of { task: "segmentation", model: "monai-unet", several: false, arms: &[] };
-        let score = Score::segmentation("dice");
+        let of = TaskModel { task: Task::Segmentation, model: "monai-unet", several: false, arms: &[] };
+        let score = Score::segmentation(Metric::Dice);
         let figure_of = |input: &ReportInput| figure(input, &rows, &of, &score);
         let one = figure_of(&input).unwrap();
         assert_eq!(

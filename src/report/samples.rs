@@ -6,13 +6,13 @@ use super::{
     picture_data::outlines,
     scene::{Anchor, DOUBLE, MUTED, Rgb, Scene, Text, text_width},
 };
-use crate::{aggregate::structure_label, picture::Picture};
+use crate::{picture::Picture, vocabulary::Structure};
 
 /// (class, structure, colour, dash): the myocardium first, so that the cavity's line lies on top.
-const CLASSES: [(u8, &str, Rgb, &[f64]); 3] = [
-    (2, "myo", (230, 159, 0), &[4.0, 1.6]),
-    (1, "endo", (86, 180, 233), &[]),
-    (3, "la", (240, 228, 66), &[1.6, 1.2]),
+const CLASSES: [(u8, Structure, Rgb, &[f64]); 3] = [
+    (2, Structure::Myo, (230, 159, 0), &[4.0, 1.6]),
+    (1, Structure::Endo, (86, 180, 233), &[]),
+    (3, Structure::La, (240, 228, 66), &[1.6, 1.2]),
 ];
 
 /// Room for the words under a row.
@@ -31,7 +31,7 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
     let mut scene = Scene::new(DOUBLE, total);
     let mut x = margin;
     for (_, structure, color, dash) in [CLASSES[1], CLASSES[0], CLASSES[2]] {
-        let name = structure_label(structure);
+        let name = Structure::label_of(structure.as_str());
         scene.rect((x, 2.0), (24.0, 9.0), (40, 40, 40), 1.0);
         scene.line(vec![(x + 3.0, 6.5), (x + 21.0, 6.5)], color, 1.2, dash);
         scene.text((x + 28.0, 6.5 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
@@ -63,7 +63,7 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
             .dice
             .iter()
             .map(|(structure, value)| {
-                format!("{} {}", structure_label(structure), crate::aggregate::number(*value, 3))
+                format!("{} {}", Structure::label_of(structure), crate::aggregate::number(*value, 3))
             })
             .collect();
         let baseline = top + high + 10.0;

@@ -18,7 +18,7 @@ use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
     experiment::Budget,
-    nn::weights,
+    nn::{tensor_file, weights},
     progress::Progress,
     results::{self, CurvePoint, TrainSummary},
     samples::Samples,
@@ -34,8 +34,7 @@ pub use segmentation::{dice_loss, segmentation};
 
 /// Files of a trained network.
 pub const WEIGHTS: &str = "weights.safetensors";
-pub const CURVES: &str = "curves.csv";
-pub const SUMMARY: &str = "summary.json";
+pub use crate::results::{CURVES, SUMMARY};
 
 /// Where and how a stage is worked on; decides nothing of its result.
 pub struct Setting<'a> {
@@ -230,7 +229,7 @@ fn fit(
             scores.first().map(|(s, m, _)| format!("{s} {m}").trim().to_owned()).unwrap_or_default();
     }
     let chosen = best.unwrap_or_else(|| parameters.snapshot());
-    let bytes = weights::to_bytes(&parameters.named(&chosen), vec![])?;
+    let bytes = tensor_file::to_bytes(&parameters.named(&chosen), None)?;
     write(&setting.out.join(WEIGHTS), &bytes)?;
     let before = setting.start.map(Earlier::read).transpose()?.unwrap_or_default();
     write(&setting.out.join(CURVES), results::to_csv(&before.followed_by(curves))?.as_bytes())?;

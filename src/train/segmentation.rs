@@ -1,4 +1,4 @@
-//! Segmentation: a U-Net with weighted cross-entropy.
+//! Segmentation networks, trained with weighted cross-entropy.
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
@@ -11,17 +11,14 @@ use crate::{
     experiment::{Segmentation, SegmentationLoss},
     manifest::CLASSES,
     measure::dice,
-    nn::{
-        init,
-        unet::{UNet, UNetConfig},
-    },
+    nn::segmenter::Segmenter,
     random,
     samples::Samples,
     vocabulary::Structure,
 };
 
 struct SegmentationTask<'a> {
-    net: UNet,
+    net: Box<dyn Segmenter>,
     class_weights: Tensor,
     loss: SegmentationLoss,
     val: &'a Samples,
@@ -103,11 +100,11 @@ fn cross_entropy(logits: &Tensor, target: &Tensor, weights: &Tensor) -> Result<T
     Ok(of_pixels.sum(Kind::Float) / weight_of_pixels.sum(Kind::Float))
 }
 
-/// Trains a U-Net on the images and masks of `data`; writes weights, curves and summary.
+/// Trains a network on the images and masks of `data`; writes weights, curves and summary.
 pub fn segmentation(settings: &Segmentation, data: &TaskData, seed: u64, setting: &Setting) -> Result<()> {
     let vs = VarStore::new(setting.device);
-    let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
-    init::fill(&vs, random::seed(seed, "segmentation weights", &[]), None);
+    let net = settings.model.build(&vs.root(), &settings.channels)?;
+    settings.model.init(&vs, random::seed(seed, "segmentation weights", &[]));
     setting.take_up(&vs)?;
     let loader = |samples| Loader {
         samples,

@@ -51,11 +51,11 @@ words! {
 }
 
 impl GeneratorMeasure {
-    /// The columns that it fills in the report's table of distances, in their order; the Fréchet distance under the
-    /// name that it has in `extractor`'s features.
-    pub fn columns(self, extractor: Extractor) -> Vec<Metric> {
+    /// The columns that it fills in the report's table of distances, in their order. `frechet` is what the Fréchet distance
+    /// is called in the extractor's features ([`Extractor::frechet`]).
+    pub fn columns(self, frechet: Metric) -> Vec<Metric> {
         match self {
-            Self::Fid => vec![extractor.frechet()],
+            Self::Fid => vec![frechet],
             Self::Kid => vec![Metric::Kid],
             Self::Prdc => {
                 vec![Metric::ManifoldPrecision, Metric::ManifoldRecall, Metric::Density, Metric::Coverage]

@@ -324,6 +324,11 @@ impl Metric {
         Self::ALL.into_iter().filter(move |metric| metric.task() == task && metric.is_averaged())
     }
 
+    /// What a value is multiplied by before it is shown.
+    pub fn scale(self) -> f64 {
+        if self == Self::Kid { 1e3 } else { 1.0 }
+    }
+
     pub fn higher_is_better(self) -> bool {
         self.direction() == Direction::Higher
     }

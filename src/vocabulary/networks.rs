@@ -13,10 +13,51 @@ words! {
     }
 }
 
+impl Backbone {
+    /// The layer that maps features to classes. It is replaced where the classes differ.
+    pub fn last_layer(self) -> &'static str {
+        match self {
+            Self::Resnet18 | Self::Resnet50 => "fc",
+            Self::Vgg16 | Self::Vgg19 => "classifier.6",
+            Self::EfficientnetB0 => "classifier.1",
+        }
+    }
+
+    /// Length of the features, which the last layer takes.
+    pub fn features(self) -> usize {
+        match self {
+            Self::Resnet18 => 512,
+            Self::Resnet50 => 2048,
+            Self::Vgg16 | Self::Vgg19 => 4096,
+            Self::EfficientnetB0 => 1280,
+        }
+    }
+
+    /// The least width and height of images, in pixels.
+    pub fn smallest_side(self) -> usize {
+        match self {
+            // Halved five times.
+            Self::Vgg16 | Self::Vgg19 => 32,
+            // At 32 one pixel is left for the last batch norms: a batch of one image has no variance.
+            Self::Resnet18 | Self::Resnet50 | Self::EfficientnetB0 => 40,
+        }
+    }
+}
+
 words! {
     /// A segmentation network that takes (batch, 1, side, side) images.
     SegmentationNetwork {
         /// MONAI's `UNet`.
         MonaiUnet = "monai-unet",
+    }
+}
+
+impl SegmentationNetwork {
+    /// The side of images is a multiple of this, for a network of so many levels.
+    pub fn size_factor(self, levels: usize) -> usize {
+        match self {
+            // Halved between each two levels.
+            Self::MonaiUnet => 1usize.checked_shl((levels as u32).saturating_sub(1)).unwrap_or(usize::MAX),
+        }
     }
 }

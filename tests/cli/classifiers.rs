@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use synecho::{nn::weights, vocabulary::Backbone};
+use synecho::{nn::tensor_file, vocabulary::Backbone};
 use tch::{Device, nn::VarStore};
 
 use crate::support::{Place, RUN, SMALL};
@@ -18,7 +18,7 @@ fn place() -> Place {
         backbone.build(&vs.root(), 1000).unwrap();
         backbone.init(&vs, 1);
         let variables: Vec<_> = vs.variables().into_iter().collect();
-        let bytes = weights::to_bytes(&variables, vec![]).unwrap();
+        let bytes = tensor_file::to_bytes(&variables, None).unwrap();
         fs::write(place.path(&format!("nets/{}.safetensors", backbone.as_str())), bytes).unwrap();
     }
     let spec = SMALL.replace(
@@ -51,8 +51,11 @@ fn each_is_trained_and_measured_and_the_report_counts_what_was_trained() {
     MODELS[1].build(&vs.root(), 1000).unwrap();
     MODELS[1].init(&vs, 2);
     let variables: Vec<_> = vs.variables().into_iter().collect();
-    fs::write(place.path("nets/efficientnet_b0.safetensors"), weights::to_bytes(&variables, vec![]).unwrap())
-        .unwrap();
+    fs::write(
+        place.path("nets/efficientnet_b0.safetensors"),
+        tensor_file::to_bytes(&variables, None).unwrap(),
+    )
+    .unwrap();
     assert_eq!(place.synecho(&RUN).well().stages_done(), (3, 10));
     fs::rename(place.path("kept"), place.path("nets/efficientnet_b0.safetensors")).unwrap();
     assert_eq!(place.synecho(&RUN).well().stages_done().0, 0);

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use synecho::{
-    nn::{init, resnet::resnet18, weights},
+    nn::{init, resnet::resnet18, tensor_file},
     picture::Picture,
     results::{Measurement, read_csv_gz},
 };
@@ -25,7 +25,7 @@ fn network(file: &Path, change: impl Fn(&mut Named)) {
     init::fill(&vs, 3, Some(init::kaiming_normal_fan_out));
     let mut tensors: Named = vs.variables().into_iter().collect();
     change(&mut tensors);
-    fs::write(file, weights::to_bytes(&tensors, vec![]).unwrap()).unwrap();
+    fs::write(file, tensor_file::to_bytes(&tensors, None).unwrap()).unwrap();
 }
 
 /// Grey noise on a ramp: image `i` of a kind of its own.

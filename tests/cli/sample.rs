@@ -7,8 +7,8 @@ use synecho::{
         config::Config,
         init,
         schedulers::SchedulerConfig,
+        tensor_file,
         unet2d::{UNet2DConfig, UNet2DModel},
-        weights,
     },
     picture::Picture,
     pipeline::folder_write::{named, write_model_index, write_part, write_scheduler},
@@ -78,7 +78,7 @@ fn images_come_with_a_manifest_and_each_can_be_made_again() {
 fn latents_take_the_place_of_the_seeds_noise() {
     let place = place();
     let zeros = Tensor::zeros([2, 1, 16, 16], (tch::Kind::Float, Device::Cpu));
-    let bytes = weights::to_bytes(&[("latents".into(), zeros)], vec![]).unwrap();
+    let bytes = tensor_file::to_bytes(&[("latents".into(), zeros)], None).unwrap();
     fs::write(place.path("zeros.safetensors"), bytes).unwrap();
     let ddim = ["--scheduler", "ddim", "--count", "2", "--latents", "zeros.safetensors", "--out", "a"];
     place.synecho(&sample(&ddim)).well();
@@ -94,7 +94,7 @@ fn latents_take_the_place_of_the_seeds_noise() {
 fn images_of_no_numbers_are_not_written() {
     let place = place();
     let nan = Tensor::full([1, 1, 16, 16], f64::NAN, (tch::Kind::Float, Device::Cpu));
-    let bytes = weights::to_bytes(&[("latents".into(), nan)], vec![]).unwrap();
+    let bytes = tensor_file::to_bytes(&[("latents".into(), nan)], None).unwrap();
     fs::write(place.path("nan.safetensors"), bytes).unwrap();
     let told = place.synecho(&sample(&["--latents", "nan.safetensors", "--out", "a"]));
     told.wrong(1, &["not finite", "--dtype f32"]);

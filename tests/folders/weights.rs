@@ -158,7 +158,7 @@ fn a_text_encoder_has_its_keys_with_a_prefix_or_without() {
         num_hidden_layers: 1,
         num_attention_heads: 2,
         max_position_embeddings: 5,
-        hidden_act: Activation::QuickGelu,
+        hidden_act: ClipActivation::QuickGelu,
         layer_norm_eps: 1e-5,
         eos_token_id: Some(8),
     };

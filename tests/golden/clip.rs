@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Deserialize;
 use serde_json::Value;
 use synecho::nn::{
-    clip_text::{Activation, ClipTextConfig, ClipTextModel},
+    clip_text::{ClipActivation, ClipTextConfig, ClipTextModel},
     config::Config,
 };
 use tch::{Device, Kind, Tensor, nn};
@@ -110,8 +110,8 @@ fn wrong_text_encoders_do_not_pass() {
     type Mistake = fn(&mut ClipTextConfig);
     // What is wrong, where, how, and which of the four outputs shows it.
     let wrong: [(&str, &str, i64, Mistake, usize); 6] = [
-        ("gelu for quick_gelu", "quick_gelu", 77, |c| c.hidden_act = Activation::Gelu, 0),
-        ("quick_gelu for gelu", "gelu", 77, |c| c.hidden_act = Activation::QuickGelu, 0),
+        ("gelu for quick_gelu", "quick_gelu", 77, |c| c.hidden_act = ClipActivation::Gelu, 0),
+        ("quick_gelu for gelu", "gelu", 77, |c| c.hidden_act = ClipActivation::QuickGelu, 0),
         ("another epsilon", "gelu", 77, |c| c.layer_norm_eps = 1e-5, 0),
         ("other heads", "deep", 21, |c| c.num_attention_heads = 4, 0),
         ("pooled at the highest id", "deep", 21, |c| c.eos_token_id = Some(2), 1),

@@ -9,16 +9,19 @@ use std::{
 };
 
 use synecho::{
-    measure::extractor::{BATCH, FeatureExtractor, How, Input, Pixels, images_of},
+    measure::extractor::{
+        BATCH, DecodedImage, DomainImages, ExtractorInput, ExtractorSource, FeatureExtractor, FeatureOptions,
+        images_of,
+    },
     nn::{
+        forward_mode::ForwardMode,
         inception::{self, Inception, Pooling},
-        mode::Mode,
         resnet::{resnet18, resnet50},
         tensor_file,
     },
     picture::write_png,
     progress::Progress,
-    vocabulary::Convention,
+    vocabulary::{Convention, Extractor},
 };
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -44,7 +47,7 @@ fn fill(vs: &VarStore, name: &str) {
     fill_with_gain(vs, name, gain);
 }
 
-fn made_up(i: usize) -> Pixels {
+fn made_up(i: usize) -> DecodedImage {
     let (width, height) = SIZES[i % SIZES.len()];
     let channels = if i.is_multiple_of(3) { 1 } else { 3 };
     let drawn: Vec<usize> = uniform(&format!("features/{i}"), 4).map(|u| (u * 17.0) as usize).collect();
@@ -55,7 +58,7 @@ fn made_up(i: usize) -> Pixels {
         let wave = ((x * along_x + y * along_y + c * by_channel * 10) % 510).abs_diff(255);
         ((wave * share + usize::from(noise) * (16 - share)) / 16) as u8
     };
-    Pixels { width, height, channels, values: noise.into_iter().enumerate().map(value).collect() }
+    DecodedImage { width, height, channels, values: noise.into_iter().enumerate().map(value).collect() }
 }
 
 /// Images and weights, made once for all tests here.
@@ -65,7 +68,7 @@ fn folder() -> &'static Path {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("images")).unwrap();
         for i in 0..IMAGES {
-            let Pixels { width, height, channels, values } = made_up(i);
+            let DecodedImage { width, height, channels, values } = made_up(i);
             let colour =
                 if channels == 1 { image::ExtendedColorType::L8 } else { image::ExtendedColorType::Rgb8 };
             write_png(&dir.path().join(format!("images/{i:02}.png")), &values, width, height, colour)
@@ -96,13 +99,25 @@ fn kept(features: &Tensor) -> Vec<f32> {
 }
 
 fn features(extractor: &FeatureExtractor, images: &[PathBuf]) -> Tensor {
-    let how = How { batch: BATCH, skip_unreadable: false, cache: None, progress: &Progress::new(true) };
-    extractor.features(images, &how).unwrap().values
+    let options =
+        FeatureOptions { batch: BATCH, skip_unreadable: false, cache: None, progress: &Progress::new(true) };
+    extractor.features(images, &options).unwrap().values
+}
+
+fn open(extractor: Extractor, convention: Convention) -> FeatureExtractor {
+    let file = if extractor == Extractor::Resnet50 { "resnet50" } else { "inception" };
+    FeatureExtractor::open(&ExtractorSource {
+        extractor,
+        weights: Some(&folder().join(format!("{file}.safetensors"))),
+        convention,
+        domain: DomainImages::default(),
+        device: Device::Cpu,
+    })
+    .unwrap()
 }
 
 fn extractor(convention: Convention) -> FeatureExtractor {
-    FeatureExtractor::inception_fid(Some(&folder().join("inception.safetensors")), convention, Device::Cpu)
-        .unwrap()
+    open(Extractor::InceptionFid, convention)
 }
 
 #[test]
@@ -172,8 +187,9 @@ fn inceptions_features_depend_neither_on_the_batch_nor_on_the_order() {
     images.truncate(11);
     let extractor = extractor(Convention::PytorchFid);
     let by = |images: &[PathBuf], batch: usize| {
-        let how = How { batch, skip_unreadable: false, cache: None, progress: &Progress::new(true) };
-        extractor.features(images, &how).unwrap().values
+        let options =
+            FeatureOptions { batch, skip_unreadable: false, cache: None, progress: &Progress::new(true) };
+        extractor.features(images, &options).unwrap().values
     };
     let expected = values(&by(&images, BATCH));
     images.reverse();
@@ -191,7 +207,7 @@ fn images_are_resized_as_the_three_tools_do_it() {
     for i in 0..SIZES.len() {
         let pixels = made_up(i);
         for convention in Convention::ALL {
-            let input = Input::Inception(convention);
+            let input = ExtractorInput::Inception(convention);
             let mut out = vec![0f32; input.values()];
             input.write(&pixels, &mut out);
             let size = input.size();
@@ -216,7 +232,7 @@ fn an_inception_with_other_pools_does_not_pass() {
     let vs = VarStore::new(Device::Cpu);
     inception::declare(&vs.root()).unwrap();
     fill(&vs, "inception");
-    let input = Input::Inception(Convention::PytorchFid);
+    let input = ExtractorInput::Inception(Convention::PytorchFid);
     let few = 4;
     let mut pixels = vec![0f32; few * input.values()];
     pixels.chunks_exact_mut(input.values()).enumerate().for_each(|(i, out)| input.write(&made_up(i), out));
@@ -246,7 +262,7 @@ fn resnets_equal_torchvisions() {
         fill(&vs, name);
         let images = signal(&format!("{name}/images"), &[2, 3, 224, 224]);
         let found = tch::no_grad(|| {
-            [("logits", net.forward_t(&images, Mode::Eval)), ("features", net.features(&images))]
+            [("logits", net.forward_t(&images, ForwardMode::Eval)), ("features", net.features(&images))]
         });
         for (what, found) in found {
             let (shape, expected) = tensors.f32(&format!("{name}/{what}"));
@@ -264,8 +280,7 @@ fn resnets_equal_torchvisions() {
 fn pictures_through_resnet50_equal_torchvisions() {
     let (_, expected) = Tensors::read("features.safetensors").f32("resnet50/pictures");
     let images = &images_of(&folder().join("images"), None).unwrap()[..SIZES.len()];
-    let weights = folder().join("resnet50.safetensors");
-    let found = kept(&features(&FeatureExtractor::resnet50(Some(&weights), Device::Cpu).unwrap(), images));
+    let found = kept(&features(&open(Extractor::Resnet50, Convention::PytorchFid), images));
     let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
     let difference = largest_difference(&found, &expected) / scale;
     assert!(difference < SAME, "{difference} of {scale}");

@@ -5,7 +5,7 @@ use synecho::{
     nn::{
         classifier::Classifier,
         efficientnet::efficientnet_b0_with,
-        mode::{Mode, Step},
+        forward_mode::{ForwardMode, TrainingStep},
         resnet::resnet18,
         unet::{UNet, UNetConfig},
     },
@@ -83,7 +83,9 @@ fn resnet_equals_torchvision() {
             let key = format!("resnet18_{classes}");
             let name = name(&key, &shape);
             let mut outputs = Vec::new();
-            for (mode, how) in [("eval", Mode::Eval), ("train", Mode::Train(Step::default()))] {
+            for (mode, how) in
+                [("eval", ForwardMode::Eval), ("train", ForwardMode::Train(TrainingStep::default()))]
+            {
                 let vs = nn::VarStore::new(Device::Cpu);
                 let net = resnet18(&vs.root(), classes).unwrap();
                 fill(&vs, &key);
@@ -93,7 +95,7 @@ fn resnet_equals_torchvision() {
                 let difference = largest_difference(&out, &expected);
                 assert!(difference < 1e-5, "{name} {mode}: {difference}");
                 outputs.push(out);
-                if how != Mode::Eval {
+                if how != ForwardMode::Eval {
                     // Momentum 0.1, and the variance divided by n - 1.
                     for statistic in ["bn1.running_mean", "bn1.running_var"] {
                         let got = values(&vs.variables()[statistic]);
@@ -109,12 +111,12 @@ fn resnet_equals_torchvision() {
 }
 
 /// Nothing is dropped: what torchvision draws cannot be drawn again.
-fn without_dropout(backbone: Backbone, vs: &nn::VarStore) -> (Classifier, Mode) {
-    let train = Mode::Train(Step::default());
+fn without_dropout(backbone: Backbone, vs: &nn::VarStore) -> (Classifier, ForwardMode) {
+    let train = ForwardMode::Train(TrainingStep::default());
     match backbone {
         Backbone::EfficientnetB0 => (efficientnet_b0_with(&vs.root(), 0.0, 0.0, 4).unwrap(), train),
         // Has no batch norms: evaluation is training without dropout.
-        Backbone::Vgg16 | Backbone::Vgg19 => (backbone.build(&vs.root(), 4).unwrap(), Mode::Eval),
+        Backbone::Vgg16 | Backbone::Vgg19 => (backbone.build(&vs.root(), 4).unwrap(), ForwardMode::Eval),
         Backbone::Resnet18 | Backbone::Resnet50 => (backbone.build(&vs.root(), 4).unwrap(), train),
     }
 }
@@ -149,7 +151,7 @@ fn backbones_equal_torchvisions_in_evaluation_and_in_training() {
             assert!(difference < 1e-4, "{key} {name}: {difference}");
         };
         let images = signal(&format!("{key}/images"), &[3, 3, 96, 96]);
-        let eval = values(&tch::no_grad(|| net.forward_t(&images, Mode::Eval)));
+        let eval = values(&tch::no_grad(|| net.forward_t(&images, ForwardMode::Eval)));
         same(&eval, "eval");
         // One image for another does not pass.
         assert!(difference(&[&eval[4..], &eval[..4]].concat(), "eval") > 1e-2);

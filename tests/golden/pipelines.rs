@@ -22,7 +22,7 @@ use synecho::{
     pipeline::{
         Pipeline, PipelineSource, Request,
         folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
-        noise::Noise,
+        noise::NoiseSource,
     },
     vocabulary::Mode,
 };
@@ -151,7 +151,7 @@ struct Given {
     drawn: u64,
 }
 
-impl Noise for Given {
+impl NoiseSource for Given {
     fn starting(&self, _one: &[i64]) -> Result<Tensor> {
         panic!("every case gives its latents")
     }

@@ -1,49 +1,45 @@
-//! Distances between images: reads them, takes their features, measures.
+//! Distances between images: reads the images, extracts their features, and measures.
 
 use std::path::{Path, PathBuf};
 
-use super::{DATA, Place};
+use super::Place;
 use crate::{
     error::{AtPath, Result},
     experiment::Measure,
-    manifest::Manifest,
+    manifest::{DATA, Manifest},
     measure::{
-        extractor::{BATCH, FeatureExtractor, How},
+        extractor::{BATCH, DomainImages, ExtractorSource, FeatureExtractor, FeatureOptions},
         generators::{self, Images, reference},
-        networks,
     },
     picture::Picture,
-    results::{self, Measurement, NearestPair},
+    results::{self, MEASUREMENTS, Measurement, NEAREST, NearestPair},
     samples::Samples,
     train,
-    vocabulary::{Extractor, GeneratorMeasure, Label, Split},
+    vocabulary::{GeneratorMeasure, Split},
 };
-
-/// The nearest pairs of synthetic and training images.
-pub(super) const NEAREST: &str = "nearest.csv";
 
 /// Synthetic images against the training images, and against what held-out ones are to these.
 pub(super) fn generator(place: &Place, measure: &Measure) -> Result<()> {
-    let taking = Taking::new(place, measure)?;
+    let features = StageFeatures::new(place, measure)?;
     let real = place.manifest()?;
     let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
-    let training = taking.images(&real, Split::Train)?;
-    let synthetic = taking.images(&made, Split::Train)?;
+    let training = features.images(&real, Split::Train)?;
+    let synthetic = features.images(&made, Split::Train)?;
     let mut rows = generators::distances(measure, &training, &synthetic)?;
-    if let Some(held_out) = taking.held_out(&real)? {
-        let (measured, pairs) = taking.memorised(&training, &synthetic, &held_out)?;
+    if let Some(held_out) = features.held_out(&real)? {
+        let (measured, pairs) = features.memorised(&training, &synthetic, &held_out)?;
         rows.extend(measured);
         write(&place.out.join(NEAREST), &pairs)?;
     }
-    write(&place.out.join(networks::MEASUREMENTS), &rows)
+    write(&place.out.join(MEASUREMENTS), &rows)
 }
 
-/// The same for images that tell what the scale is: `per_class` of each view and phase.
+/// The same for images that show the scale: `per_class` of each view and phase.
 pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> Result<()> {
-    let taking = Taking::new(place, measure)?;
+    let features = StageFeatures::new(place, measure)?;
     let real = place.manifest()?;
-    let training = taking.images(&real, Split::Train)?;
-    let held_out = taking.held_out(&real)?;
+    let training = features.images(&real, Split::Train)?;
+    let held_out = features.held_out(&real)?;
     let few = |samples: &Samples| reference::few(samples, per_class, measure.seed);
     let mut rows = Vec::new();
     let mut add = |arm: &str, mut measured: Vec<Measurement>| {
@@ -52,7 +48,7 @@ pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> 
     };
 
     let (first, second) = reference::halves(&training.samples, measure.seed);
-    let (first, second) = (taking.chosen(&real, first)?, taking.chosen(&real, few(&second))?);
+    let (first, second) = (features.chosen(&real, first)?, features.chosen(&real, few(&second))?);
     add(reference::HALVES, generators::distances(measure, &first, &second)?);
     if let Some(held_out) = &held_out {
         add(reference::HELD_OUT, generators::distances(measure, &training, held_out)?);
@@ -62,39 +58,42 @@ pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> 
         (reference::NOISE, reference::noise(&few(&training.samples), measure.seed)),
     ];
     for (arm, samples) in changed {
-        let images = taking.unwritten(samples, &place.checkpoints.join(arm))?;
+        let images = features.unwritten(samples, &place.checkpoints.join(arm))?;
         let mut measured = generators::distances(measure, &training, &images)?;
         if let Some(held_out) = &held_out {
-            measured.extend(taking.memorised(&training, &images, held_out)?.0);
+            measured.extend(features.memorised(&training, &images, held_out)?.0);
         }
         add(arm, measured);
     }
-    write(&place.out.join(networks::MEASUREMENTS), &rows)
+    write(&place.out.join(MEASUREMENTS), &rows)
 }
 
-/// How features are taken in this stage.
-struct Taking<'a> {
+/// The extractor of this stage.
+struct StageFeatures<'a> {
     place: &'a Place<'a>,
     measure: &'a Measure,
     extractor: FeatureExtractor,
 }
 
-impl<'a> Taking<'a> {
+impl<'a> StageFeatures<'a> {
     fn new(place: &'a Place<'a>, measure: &'a Measure) -> Result<Self> {
-        let (weights, device) = (place.outside("weights"), place.device);
-        let extractor = match measure.extractor.name {
-            Extractor::InceptionFid => {
-                FeatureExtractor::inception_fid(weights, measure.extractor.convention, device)?
-            }
-            Extractor::Resnet50 => FeatureExtractor::resnet50(weights, device)?,
-            Extractor::Domain => {
-                let network = place.artifact("network")?.join(train::WEIGHTS);
-                let training = measure.extractor.domain_training();
-                let channels = train::channels(&training).map(|c| (c.mean, c.std));
-                let classes = Label::classes(training.label).len();
-                FeatureExtractor::domain(Some(&network), classes, training.image_size, channels, device)?
-            }
+        let settings = &measure.extractor;
+        let training = settings.domain_training();
+        // A network has no weights from outside where an earlier stage trained it.
+        let weights = match place.outside("weights") {
+            Some(file) => file.to_owned(),
+            None => place.artifact("network")?.join(train::WEIGHTS),
         };
+        let extractor = FeatureExtractor::open(&ExtractorSource {
+            extractor: settings.name,
+            weights: Some(&weights),
+            convention: settings.convention,
+            domain: DomainImages {
+                size: training.image_size,
+                channels: train::channels(&training).map(|c| (c.mean, c.std)),
+            },
+            device: place.device,
+        })?;
         Ok(Self { place, measure, extractor })
     }
 
@@ -120,13 +119,13 @@ impl<'a> Taking<'a> {
     }
 
     fn of_files(&self, samples: Samples, files: &[PathBuf]) -> Result<Images> {
-        let how = How {
+        let options = FeatureOptions {
             batch: BATCH,
             skip_unreadable: false,
             cache: Some(self.place.cache),
             progress: self.place.progress,
         };
-        Ok(Images { features: self.extractor.features(files, &how)?.values, samples })
+        Ok(Images { features: self.extractor.features(files, &options)?.values, samples })
     }
 
     /// Real images that no generator was trained on: of the test patients, or the validation patients where

@@ -8,13 +8,14 @@ use std::{
 
 use rand::seq::SliceRandom;
 
-use super::{DATA, Place};
+use super::Place;
 use crate::{
+    cell::Fraction,
     data,
     error::{Error, Result},
-    manifest::{Manifest, Row, patient_of},
+    manifest::{DATA, Manifest, Row, patient_of},
     pipeline::training_patients,
-    plan::{Fraction, Further, Mixture},
+    plan::{Further, Mixture},
     random,
     samples::{MaskReading, Samples, class_of},
     train,

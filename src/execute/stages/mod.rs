@@ -1,11 +1,7 @@
 //! What each kind of work calls. The only place that knows both the plan and the stage modules.
 
 mod distances;
-mod generators;
-mod lineage;
-pub(super) mod mixing;
-mod report_input;
-mod report_meta;
+pub(crate) mod mixing;
 
 use std::{
     collections::HashMap,
@@ -16,17 +12,21 @@ use tch::Device;
 
 use super::is_manifest_folder;
 use crate::{
+    cell::Fraction,
     data,
     error::{AtPath, Error, Result},
     experiment::{self, ReportOn},
+    gather::{self, FinishedPlan},
     generate,
-    manifest::Manifest,
-    measure::{networks, texture},
+    manifest::{DATA, Manifest},
+    measure::{held_out, texture},
     pipeline::training_patients,
-    plan::{Fraction, Stage, Work},
+    plan::{Plan, Stage, Work},
     progress::Progress,
-    report, results,
+    report,
+    results::{self, MEASUREMENTS},
     samples::{MaskReading, Samples},
+    store::Store,
     train,
     vocabulary::{Backbone, Mode, Source, Split},
 };
@@ -34,6 +34,8 @@ use crate::{
 /// A stage with everything that it may touch.
 pub(super) struct Place<'a> {
     pub stage: &'a Stage,
+    pub plan: &'a Plan,
+    pub store: &'a Store,
     /// Input artifacts by role.
     pub artifacts: HashMap<&'a str, PathBuf>,
     pub out: PathBuf,
@@ -46,9 +48,6 @@ pub(super) struct Place<'a> {
     pub commit: &'a str,
     pub progress: &'a Progress,
 }
-
-/// A data artifact's manifest folder.
-pub(super) const DATA: &str = "data";
 
 impl Place<'_> {
     fn artifact(&self, role: &str) -> Result<&Path> {
@@ -110,7 +109,7 @@ pub(super) fn perform(place: &Place) -> Result<()> {
                 Samples::read(&manifest, Split::Train, None, None)
             };
             let rows = texture::measurements(&read("data")?, &read("synthetic")?)?;
-            let file = place.out.join(networks::MEASUREMENTS);
+            let file = place.out.join(MEASUREMENTS);
             std::fs::write(&file, results::to_csv(&rows)?).at_path(&file, "cannot write")
         }
         Work::MeasureGenerator { measure } => distances::generator(place, measure),
@@ -123,7 +122,7 @@ pub(super) fn perform(place: &Place) -> Result<()> {
         Work::MeasureClassification { settings, model, on } => {
             measure_classification(place, settings, *model, split_of(*on))
         }
-        Work::Report { spec } => report::write(&report_input::report_input(place, spec)?, &place.out),
+        Work::Report { spec } => report(place, spec),
     }
 }
 
@@ -131,7 +130,7 @@ fn measure_segmentation(place: &Place, settings: &experiment::Segmentation, spli
     let samples = Samples::read(&place.manifest()?, split, None, Some(MaskReading::RIGHT))?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
-    networks::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
+    held_out::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
 }
 
 fn measure_classification(
@@ -145,7 +144,7 @@ fn measure_classification(
     let network = place.artifact("network")?.join(train::WEIGHTS);
     let channels = train::channels(settings).map(|c| (c.mean, c.std));
     let network = (model, network.as_path());
-    networks::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
+    held_out::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
 }
 
 fn with_bar<T>(
@@ -269,7 +268,7 @@ fn pseudo_masks(place: &Place, settings: &experiment::Segmentation) -> Result<()
     let samples = Samples::read(&manifest, Split::Train, None, None)?;
     let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
     let network = place.artifact("network")?.join(train::WEIGHTS);
-    let masks = networks::masks(settings, &network, &samples, place.device, &bar)?;
+    let masks = held_out::masks(settings, &network, &samples, place.device, &bar)?;
     let to = place.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     let mut made = data::prepare::copy(&manifest, &to, &|_, _| {})?;
@@ -302,6 +301,19 @@ fn import_synthetic(place: &Place) -> Result<()> {
         row.generator.get_or_insert_with(|| "external".to_owned());
     }
     manifest.write()
+}
+
+/// Draws the report of the plan, whose other stages are all in the store.
+fn report(place: &Place, spec: &experiment::ResolvedSpec) -> Result<()> {
+    let finished = FinishedPlan {
+        spec,
+        plan: place.plan,
+        store: place.store,
+        published: place.outside("published"),
+        versions: place.versions,
+        commit: place.commit,
+    };
+    report::write(&gather::gather(&finished)?, &place.out)
 }
 
 fn split_of(on: ReportOn) -> Split {

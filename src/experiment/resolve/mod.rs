@@ -399,7 +399,7 @@ fn check_segmentation(task: Segmentation, check: &Check) -> Result<Segmentation>
             "[16, 32, 64, 128]",
         );
     }
-    let factor = 1usize.checked_shl(task.channels.len() as u32 - 1).unwrap_or(usize::MAX);
+    let factor = task.model.size_factor(task.channels.len());
     if !task.image_size.is_multiple_of(factor) || task.image_size / factor < 2 {
         return fault(
             "image_size",

@@ -1,4 +1,4 @@
-//! Features that were computed before, by what decides them.
+//! Features that were computed before, by a key of all that they depend on.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     error::{AtPath, Error, Result},
-    nn::weights,
+    nn::tensor_file::{self, TensorFile},
     store::write_atomically,
 };
 
@@ -21,22 +21,22 @@ pub(super) type Digest = [u8; 32];
 /// Raised when the same request gives other numbers than before.
 const VERSION: u32 = 1;
 
-/// Where the features of a set of images are.
+/// The file of the features of a set of images.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct FeatureCache {
     file: PathBuf,
     key: String,
 }
 
-/// Features of the images that could be read, a row each.
+/// Features of the images that could be read, one row per image.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CacheEntry {
     pub digests: Vec<Digest>,
     /// (n, d), f32.
     pub values: Tensor,
 }
 
-/// What an entry says of itself.
+/// The key and checksum in a file's metadata.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct Seal {
     key: String,
@@ -46,7 +46,7 @@ struct Seal {
 
 const SEAL: &str = "synecho";
 
-impl Place {
+impl FeatureCache {
     /// `extractor`: all that decides features apart from the images: name, weights' digest, input, numeric
     /// type. `digests` are sorted, each of them once.
     pub fn new(folder: &Path, extractor: &str, digests: &[Digest]) -> Self {
@@ -59,14 +59,17 @@ impl Place {
         Self { file: folder.join(format!("{key}.safetensors")), key }
     }
 
-    /// What lies there, if anything does. An entry that is damaged is told apart by its error.
-    pub fn read(&self, features: usize) -> Result<Option<Entry>> {
-        let bytes = match fs::read(&self.file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.at_path(&self.file, "cannot read the features")?,
-        };
-        let (tensors, metadata) = weights::from_bytes(&bytes, &self.file)?;
-        self.entry(tensors, &metadata, features).map(Some)
+    /// The entry, if there is one. A damaged one is an error.
+    pub fn read(&self, features: usize) -> Result<Option<CacheEntry>> {
+        if !self.file.exists() {
+            return Ok(None);
+        }
+        let file = TensorFile::open(&self.file)?;
+        let mut tensors = HashMap::new();
+        for entry in file.entries() {
+            tensors.insert(entry.name.clone(), file.read(entry)?);
+        }
+        self.entry(tensors, file.metadata(), features).map(Some)
     }
 
     fn entry(
@@ -74,7 +77,7 @@ impl Place {
         mut tensors: HashMap<String, Tensor>,
         metadata: &HashMap<String, String>,
         features: usize,
-    ) -> Result<Entry> {
+    ) -> Result<CacheEntry> {
         let damaged = |why: &str| Error::input(format!("not what was written there: {why}")).at(&self.file);
         let (digests, values) = (tensors.remove("digests"), tensors.remove("features"));
         let (Some(digests), Some(values)) = (digests, values) else {
@@ -91,7 +94,7 @@ impl Place {
             return Err(damaged("its checksum is another"));
         }
         let digests = bytes(&digests)?.chunks_exact(32).filter_map(|d| d.try_into().ok()).collect();
-        Ok(Entry { digests, values })
+        Ok(CacheEntry { digests, values })
     }
 
     fn seal(&self, digests: &Tensor, values: &Tensor) -> Result<Seal> {
@@ -101,14 +104,14 @@ impl Place {
     }
 
     /// Writes an entry into the folder, which is made where it is not there.
-    pub fn write(&self, entry: &Entry) -> Result<()> {
+    pub fn write(&self, entry: &CacheEntry) -> Result<()> {
         let n = entry.digests.len() as i64;
         let digests = Tensor::from_slice(entry.digests.as_flattened()).view([n, 32]);
         let seal = serde_json::to_string(&self.seal(&digests, &entry.values)?)
             .map_err(|e| Error::failure(format!("cannot write JSON: {e}")))?;
         let tensors =
             [("digests".to_owned(), digests), ("features".to_owned(), entry.values.shallow_clone())];
-        let bytes = weights::to_bytes(&tensors, vec![(SEAL.into(), seal)])?;
+        let bytes = tensor_file::to_bytes(&tensors, Some(HashMap::from([(SEAL.to_owned(), seal)])))?;
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder).at_path(folder, "cannot make the folder")?;
         }
@@ -126,28 +129,28 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
+    fn entry() -> CacheEntry {
         let values = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([2, 3]);
-        Entry { digests: vec![[1; 32], [7; 32]], values }
+        CacheEntry { digests: vec![[1; 32], [7; 32]], values }
     }
 
     #[test]
-    fn what_is_written_is_read_and_damage_is_told() {
+    fn an_entry_is_read_again_and_damage_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::new(&dir.path().join("cache"), "extractor", &entry().digests);
-        assert!(place.read(3).unwrap().is_none());
-        place.write(&entry()).unwrap();
-        let read = place.read(3).unwrap().unwrap();
+        let cache = FeatureCache::new(&dir.path().join("cache"), "extractor", &entry().digests);
+        assert!(cache.read(3).unwrap().is_none());
+        cache.write(&entry()).unwrap();
+        let read = cache.read(3).unwrap().unwrap();
         assert_eq!((read.digests, read.values), (entry().digests, entry().values));
-        assert!(place.read(4).unwrap_err().to_string().contains("another shape"));
-        let whole = fs::read(&place.file).unwrap();
+        assert!(cache.read(4).unwrap_err().to_string().contains("another shape"));
+        let whole = fs::read(&cache.file).unwrap();
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         for (bytes, says) in
             [(&flipped[..], "its checksum"), (&whole[..whole.len() - 1], "not a whole"), (b"", "not a whole")]
         {
-            fs::write(&place.file, bytes).unwrap();
-            let error = place.read(3).unwrap_err().to_string();
+            fs::write(&cache.file, bytes).unwrap();
+            let error = cache.read(3).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains(".safetensors"), "{error}");
         }
         // Nothing is left beside it.
@@ -157,7 +160,8 @@ mod tests {
     /// A key that moves makes everything again: only on purpose, with [`VERSION`].
     #[test]
     fn the_key_is_pinned_and_hangs_on_each_part() {
-        let key = |extractor: &str, digests: &[Digest]| Place::new(Path::new(""), extractor, digests).key;
+        let key =
+            |extractor: &str, digests: &[Digest]| FeatureCache::new(Path::new(""), extractor, digests).key;
         let base = key("a", &[[1; 32], [2; 32]]);
         assert_eq!(base, "f47ffe5dd2c5bb76f78a7f6773bf5705");
         assert_ne!(base, key("b", &[[1; 32], [2; 32]]));

@@ -4,7 +4,7 @@ use image::DynamicImage;
 
 /// 8-bit pixels, rows from top to bottom, channels side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pixels {
+pub struct DecodedImage {
     pub width: usize,
     pub height: usize,
     /// 1 (grey) or 3 (RGB).
@@ -13,7 +13,7 @@ pub struct Pixels {
     pub values: Vec<u8>,
 }
 
-impl Pixels {
+impl DecodedImage {
     /// A PNG or JPEG. Transparency is left out; grey stays in one channel, which every extractor takes as
     /// three that are alike. The error says what is wrong with the file.
     ///

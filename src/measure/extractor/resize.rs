@@ -1,18 +1,19 @@
-//! From pixels to what a network takes. FID's tools differ in this step alone.
+//! From pixels to the input of a network. FID's tools differ only in this step.
 
-use super::{Convention, decode::Pixels};
+use super::decode::DecodedImage;
 use crate::{
     nn::inception,
     picture::Picture,
     resize::{self, Filter, taps},
+    vocabulary::Convention,
 };
 
 /// ImageNet's mean and standard deviation, of values in 0..1: torchvision's.
-const IMAGENET: [(f32, f32); 3] = [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)];
+pub(super) const IMAGENET: [(f32, f32); 3] = [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)];
 
 /// How images are made into a network's input.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Input {
+pub enum ExtractorInput {
     /// For Inception: -1..1.
     Inception(Convention),
     /// 224 x 224 by bilinear with antialiasing on floats (torchvision's `resize(…, antialias=True)`), then
@@ -23,7 +24,7 @@ pub enum Input {
     Grey { size: usize, channels: [(f32, f32); 3] },
 }
 
-impl Input {
+impl ExtractorInput {
     /// Width and height, pixels.
     pub fn size(&self) -> usize {
         match self {
@@ -41,24 +42,24 @@ impl Input {
     /// Decodes an image file and writes its values. The error says what is wrong with the file.
     ///
     /// # Panics
-    /// Where `out` is not [`Input::values`] long.
+    /// Where `out` is not [`ExtractorInput::values`] long.
     pub(super) fn read(&self, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
         if let Self::Grey { .. } = self {
             let grey = image::load_from_memory(bytes).map_err(|e| e.to_string())?.into_luma8();
             let (width, height) = (grey.width() as usize, grey.height() as usize);
-            self.write(&Pixels { width, height, channels: 1, values: grey.into_raw() }, out);
+            self.write(&DecodedImage { width, height, channels: 1, values: grey.into_raw() }, out);
         } else {
-            self.write(&Pixels::decode(bytes)?, out);
+            self.write(&DecodedImage::decode(bytes)?, out);
         }
         Ok(())
     }
 
-    /// Writes the values of an image that has been decoded: grey for [`Input::Grey`], grey or colour for the
+    /// Writes the values of an image that has been decoded: grey for [`ExtractorInput::Grey`], grey or colour for the
     /// others.
     ///
     /// # Panics
-    /// Where `out` is not [`Input::values`] long.
-    pub fn write(&self, pixels: &Pixels, out: &mut [f32]) {
+    /// Where `out` is not [`ExtractorInput::values`] long.
+    pub fn write(&self, pixels: &DecodedImage, out: &mut [f32]) {
         let size = self.size();
         let byte = |v: f32| (v - 128.0) / 128.0;
         match self {
@@ -80,7 +81,7 @@ impl Input {
                 spread(&resized, pixels.channels, out, normal);
             }
             Self::Grey { channels, .. } => {
-                let &Pixels { width, height, ref values, .. } = pixels;
+                let &DecodedImage { width, height, ref values, .. } = pixels;
                 let picture = Picture { width, height, pixels: values.clone() };
                 let picture = match (width, height) == (size, size) {
                     true => picture,
@@ -132,7 +133,7 @@ fn corner(from: usize, to: usize) -> Vec<Between> {
 
 /// Bilinear without antialiasing, along rows and then along columns; `value` of a byte.
 fn two_taps(
-    pixels: &Pixels,
+    pixels: &DecodedImage,
     size: usize,
     places: impl Fn(usize, usize) -> Vec<Between>,
     value: impl Fn(u8) -> f32,
@@ -161,14 +162,14 @@ fn two_taps(
 
 /// With antialiasing, along rows and then along columns. As Pillow does with floats, sums are f64 and what
 /// lies between the two passes is f32.
-fn antialiased(pixels: &Pixels, size: usize, filter: Filter) -> Vec<f32> {
+fn antialiased(pixels: &DecodedImage, size: usize, filter: Filter) -> Vec<f32> {
     match pixels.channels {
         1 => antialiased_in::<1>(pixels, size, filter),
         _ => antialiased_in::<3>(pixels, size, filter),
     }
 }
 
-fn antialiased_in<const N: usize>(pixels: &Pixels, size: usize, filter: Filter) -> Vec<f32> {
+fn antialiased_in<const N: usize>(pixels: &DecodedImage, size: usize, filter: Filter) -> Vec<f32> {
     let columns = taps(pixels.width, size, filter);
     let mut rows = Vec::with_capacity(pixels.height * size * N);
     for row in pixels.values.chunks_exact(pixels.width * N) {
@@ -205,9 +206,9 @@ mod tests {
     fn a_flat_picture_stays_flat_whatever_the_way() {
         for (channels, (width, height)) in [(1, (37, 500)), (3, (400, 21)), (1, (1, 1)), (3, (299, 299))] {
             let values = vec![192; width * height * channels];
-            let pixels = Pixels { width, height, channels, values };
+            let pixels = DecodedImage { width, height, channels, values };
             for convention in Convention::ALL {
-                let input = Input::Inception(convention);
+                let input = ExtractorInput::Inception(convention);
                 let mut out = vec![f32::NAN; input.values()];
                 input.write(&pixels, &mut out);
                 let expected =

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     measure::{
-        extractor::{FeatureExtractor, Features, How},
+        extractor::{FeatureExtractor, FeatureOptions, ImageFeatures},
         frechet::{
             Statistics, frechet, frechet_statistics,
             resample::{Extrapolation, Halves, extrapolated, interval},
@@ -20,30 +20,30 @@ use crate::{
         npz,
         prdc::{Prdc, prdc},
     },
-    vocabulary::{Extractor, Split},
+    vocabulary::Split,
 };
 
-/// What features are taken of, and how.
-pub struct Taking<'a> {
+/// How the features of folders are extracted.
+pub struct FolderExtraction<'a> {
     pub extractor: &'a FeatureExtractor,
-    pub how: How<'a>,
-    /// Real images of one split of their manifest.
+    pub options: FeatureOptions<'a>,
+    /// Of real images: only this split of their manifest.
     pub split: Option<Split>,
 }
 
-impl Taking<'_> {
-    fn real(&self, folder: &Path) -> Result<Features> {
-        self.extractor.folder(folder, self.split, &self.how)
+impl FolderExtraction<'_> {
+    fn real(&self, folder: &Path) -> Result<ImageFeatures> {
+        self.extractor.folder(folder, self.split, &self.options)
     }
 
-    fn synthetic(&self, folder: &Path) -> Result<Features> {
-        self.extractor.folder(folder, None, &self.how)
+    fn synthetic(&self, folder: &Path) -> Result<ImageFeatures> {
+        self.extractor.folder(folder, None, &self.options)
     }
 
-    fn taken(&self, metric: &'static str, sets: &[&Features]) -> Taken {
-        Taken {
+    fn provenance(&self, metric: &'static str, sets: &[&ImageFeatures]) -> FeatureProvenance {
+        FeatureProvenance {
             metric,
-            extractor: self.extractor.space().as_str(),
+            extractor: self.extractor.name().as_str(),
             convention: self.extractor.convention(),
             weights: self.extractor.weights_digest().to_owned(),
             unreadable: sets.iter().flat_map(|set| &set.unreadable).map(|(file, _)| file.clone()).collect(),
@@ -51,9 +51,9 @@ impl Taking<'_> {
     }
 }
 
-/// What every document of these measures says.
+/// What the features of a document depend on.
 #[derive(Debug, Clone, Serialize)]
-pub struct Taken {
+pub struct FeatureProvenance {
     pub metric: &'static str,
     pub extractor: &'static str,
     /// How images were brought to the network.
@@ -65,7 +65,7 @@ pub struct Taken {
     pub unreadable: Vec<PathBuf>,
 }
 
-impl Taken {
+impl FeatureProvenance {
     fn by(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "features of {}, images resized as by {}", self.extractor, self.convention)?;
         match self.unreadable.len() {
@@ -79,7 +79,7 @@ impl Taken {
 #[derive(Debug, Clone, Serialize)]
 pub struct FrechetReport {
     #[serde(flatten)]
-    pub taken: Taken,
+    pub provenance: FeatureProvenance,
     pub value: f64,
     /// Unknown of statistics that another program saved.
     pub n_real: Option<u64>,
@@ -94,7 +94,7 @@ pub struct FrechetReport {
     pub warnings: Vec<String>,
 }
 
-/// What is asked of a Frechet distance beside its value.
+/// What is computed with a Frechet distance.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FrechetOptions {
     /// Random halves behind an interval; 0: none.
@@ -103,13 +103,13 @@ pub struct FrechetOptions {
     pub seed: u64,
 }
 
-/// A set by its features, or by statistics that were saved before.
-enum Known {
-    Features(Features),
+/// A set of images by its features, or by statistics that were saved before.
+enum ImageSet {
+    Features(ImageFeatures),
     Statistics(Statistics),
 }
 
-impl Known {
+impl ImageSet {
     fn statistics(self, set: &str) -> Result<Statistics> {
         match self {
             Self::Features(features) => Statistics::of(&features.values, set),
@@ -123,34 +123,35 @@ fn is_npz(path: &Path) -> bool {
 }
 
 /// The Frechet distance between two folders; either may be a file of statistics (`.npz`, as pytorch-fid writes
-/// them). It is called FID in Inception's features alone.
+/// them). It is called FID only in Inception's features.
 ///
 /// # Errors
 /// As [`FeatureExtractor::folder`], [`npz::read`] and [`frechet`]; an interval or extrapolation of statistics.
 pub fn frechet_of(
-    taking: &Taking,
+    folders: &FolderExtraction,
     real: &Path,
     synthetic: &Path,
     options: &FrechetOptions,
 ) -> Result<FrechetReport> {
-    let metric = if taking.extractor.space() == Extractor::InceptionFid { "fid" } else { "frechet" };
-    let known = |path: &Path, of: &dyn Fn(&Path) -> Result<Features>| match is_npz(path) {
-        true => npz::read(path).map(Known::Statistics),
-        false => of(path).map(Known::Features),
+    let metric = folders.extractor.name().frechet().as_str();
+    let set = |path: &Path, of: &dyn Fn(&Path) -> Result<ImageFeatures>| match is_npz(path) {
+        true => npz::read(path).map(ImageSet::Statistics),
+        false => of(path).map(ImageSet::Features),
     };
-    let real = known(real, &|folder| taking.real(folder))?;
-    let synthetic = known(synthetic, &|folder| taking.synthetic(folder))?;
+    let real = set(real, &|folder| folders.real(folder))?;
+    let synthetic = set(synthetic, &|folder| folders.synthetic(folder))?;
     let (a, b) = match (real, synthetic) {
-        (Known::Features(a), Known::Features(b)) => (a, b),
+        (ImageSet::Features(a), ImageSet::Features(b)) => (a, b),
         _ if options.replicates > 0 || options.extrapolate => {
             return Err(Error::input("an interval or an extrapolation needs the images themselves")
                 .help("give folders, not statistics"));
         }
         (a, b) => {
-            let taken = taking.taken(metric, &[&a, &b].into_iter().filter_map(features).collect::<Vec<_>>());
+            let provenance =
+                folders.provenance(metric, &[&a, &b].into_iter().filter_map(features).collect::<Vec<_>>());
             let found = frechet_statistics(&a.statistics("real")?, &b.statistics("synthetic")?)?;
             return Ok(FrechetReport {
-                taken,
+                provenance,
                 value: found.value,
                 n_real: found.n_real,
                 n_synthetic: found.n_synthetic,
@@ -166,8 +167,8 @@ pub fn frechet_of(
     let ci95 = match options.replicates {
         0 => None,
         replicates => {
-            let how = Halves { replicates, seed, ..Halves::default() };
-            let found = interval(&a.values, &b.values, &how)?;
+            let halves = Halves { replicates, seed, ..Halves::default() };
+            let found = interval(&a.values, &b.values, &halves)?;
             Some([found.low, found.high])
         }
     };
@@ -175,15 +176,15 @@ pub fn frechet_of(
     let extrapolated = match options.extrapolate {
         false => None,
         true => {
-            let how = Extrapolation { seed, ..Extrapolation::default() };
-            let found = extrapolated(&a.values, &b.values, &how)?;
+            let settings = Extrapolation { seed, ..Extrapolation::default() };
+            let found = extrapolated(&a.values, &b.values, &settings)?;
             warnings.extend(found.warnings);
             warnings.dedup();
             Some(found.value)
         }
     };
     Ok(FrechetReport {
-        taken: taking.taken(metric, &[&a, &b]),
+        provenance: folders.provenance(metric, &[&a, &b]),
         value: found.value,
         n_real: found.n_real,
         n_synthetic: found.n_synthetic,
@@ -194,10 +195,10 @@ pub fn frechet_of(
     })
 }
 
-fn features(known: &Known) -> Option<&Features> {
-    match known {
-        Known::Features(features) => Some(features),
-        Known::Statistics(_) => None,
+fn features(set: &ImageSet) -> Option<&ImageFeatures> {
+    match set {
+        ImageSet::Features(features) => Some(features),
+        ImageSet::Statistics(_) => None,
     }
 }
 
@@ -205,33 +206,49 @@ fn features(known: &Known) -> Option<&Features> {
 ///
 /// # Errors
 /// As [`FeatureExtractor::folder`]; the file cannot be written.
-pub fn save_statistics(taking: &Taking, images: &Path, to: &Path) -> Result<u64> {
-    let features = taking.real(images)?;
+pub fn save_statistics(folders: &FolderExtraction, images: &Path, to: &Path) -> Result<u64> {
+    let features = folders.real(images)?;
     npz::write(to, &Statistics::of(&features.values, "real")?)?;
     Ok(features.images.len() as u64)
 }
 
-/// A measure with all that decides it.
+/// A measure, and what its features depend on.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report<M> {
+pub struct FolderReport<M> {
     #[serde(flatten)]
-    pub taken: Taken,
+    pub provenance: FeatureProvenance,
     #[serde(flatten)]
     pub found: M,
 }
 
 /// # Errors
 /// As [`FeatureExtractor::folder`] and [`kid`].
-pub fn kid_of(taking: &Taking, real: &Path, synthetic: &Path, subsets: &Subsets) -> Result<Report<Kid>> {
-    let (a, b) = (taking.real(real)?, taking.synthetic(synthetic)?);
-    Ok(Report { taken: taking.taken("kid", &[&a, &b]), found: kid(&a.values, &b.values, subsets)? })
+pub fn kid_of(
+    folders: &FolderExtraction,
+    real: &Path,
+    synthetic: &Path,
+    subsets: &Subsets,
+) -> Result<FolderReport<Kid>> {
+    let (a, b) = (folders.real(real)?, folders.synthetic(synthetic)?);
+    Ok(FolderReport {
+        provenance: folders.provenance("kid", &[&a, &b]),
+        found: kid(&a.values, &b.values, subsets)?,
+    })
 }
 
 /// # Errors
 /// As [`FeatureExtractor::folder`] and [`prdc`].
-pub fn prdc_of(taking: &Taking, real: &Path, synthetic: &Path, k: usize) -> Result<Report<Prdc>> {
-    let (a, b) = (taking.real(real)?, taking.synthetic(synthetic)?);
-    Ok(Report { taken: taking.taken("prdc", &[&a, &b]), found: prdc(&a.values, &b.values, k)? })
+pub fn prdc_of(
+    folders: &FolderExtraction,
+    real: &Path,
+    synthetic: &Path,
+    k: usize,
+) -> Result<FolderReport<Prdc>> {
+    let (a, b) = (folders.real(real)?, folders.synthetic(synthetic)?);
+    Ok(FolderReport {
+        provenance: folders.provenance("prdc", &[&a, &b]),
+        found: prdc(&a.values, &b.values, k)?,
+    })
 }
 
 /// A memorisation test, and the pairs that are nearest.
@@ -241,12 +258,12 @@ pub struct MemorisationReport {
     pub value: f64,
     #[serde(flatten)]
     pub memorisation: Memorisation,
-    /// Synthetic images and the training images that they are nearest to, the nearest first.
-    pub nearest: Vec<Pair>,
+    /// Synthetic images with their nearest training images, the nearest pair first.
+    pub nearest: Vec<NearestFiles>,
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct Pair {
+pub struct NearestFiles {
     pub synthetic: PathBuf,
     pub training: PathBuf,
     pub distance: f64,
@@ -255,26 +272,26 @@ pub struct Pair {
 /// # Errors
 /// As [`FeatureExtractor::folder`] and [`memorisation`].
 pub fn memorisation_of(
-    taking: &Taking,
+    folders: &FolderExtraction,
     training: &Path,
     synthetic: &Path,
     held_out: &Path,
     pairs: usize,
-) -> Result<Report<MemorisationReport>> {
-    let (a, b) = (taking.real(training)?, taking.synthetic(synthetic)?);
-    let c = taking.synthetic(held_out)?;
+) -> Result<FolderReport<MemorisationReport>> {
+    let (a, b) = (folders.real(training)?, folders.synthetic(synthetic)?);
+    let c = folders.synthetic(held_out)?;
     let found = memorisation(&a.values, &b.values, &c.values)?;
     let mut order: Vec<usize> = (0..found.synthetic.distances.len()).collect();
     order.sort_by(|&i, &j| found.synthetic.distances[i].total_cmp(&found.synthetic.distances[j]));
-    let pair = |&i: &usize| Pair {
+    let pair = |&i: &usize| NearestFiles {
         synthetic: b.images[i].clone(),
         training: a.images[found.synthetic.indices[i]].clone(),
         distance: found.synthetic.distances[i],
     };
     let nearest = order.iter().take(pairs).map(pair).collect();
     let value = found.memorisation.effect;
-    Ok(Report {
-        taken: taking.taken("memorisation", &[&a, &b, &c]),
+    Ok(FolderReport {
+        provenance: folders.provenance("memorisation", &[&a, &b, &c]),
         found: MemorisationReport { value, memorisation: found.memorisation, nearest },
     })
 }
@@ -285,7 +302,7 @@ fn warn(f: &mut fmt::Formatter<'_>, warnings: &[String]) -> fmt::Result {
 
 impl fmt::Display for FrechetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.taken.metric == "fid" { "FID" } else { "Fréchet distance (not FID)" };
+        let name = if self.provenance.metric == "fid" { "FID" } else { "Fréchet distance (not FID)" };
         let n = |n: Option<u64>| n.map_or("an unknown number of".to_owned(), |n| n.to_string());
         let (real, synthetic) = (n(self.n_real), n(self.n_synthetic));
         write!(f, "{name}  {:.6}   {real} real, {synthetic} synthetic images", self.value)?;
@@ -296,23 +313,23 @@ impl fmt::Display for FrechetReport {
             write!(f, "\nextrapolated to synthetic images without end  {value:.6}")?;
         }
         writeln!(f)?;
-        self.taken.by(f)?;
+        self.provenance.by(f)?;
         warn(f, &self.warnings)
     }
 }
 
-impl fmt::Display for Report<Kid> {
+impl fmt::Display for FolderReport<Kid> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let k = &self.found;
         write!(f, "KID  {:.8} ± {:.8} (standard error)", k.value, k.standard_error)?;
         write!(f, "   {} real, {} synthetic images", k.n_real, k.n_synthetic)?;
         writeln!(f, "\n{} subsets of {} images, seed {}", k.subsets, k.subset_size, k.seed)?;
-        self.taken.by(f)?;
+        self.provenance.by(f)?;
         warn(f, &k.warnings)
     }
 }
 
-impl fmt::Display for Report<Prdc> {
+impl fmt::Display for FolderReport<Prdc> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let p = &self.found;
         let values = [
@@ -323,11 +340,11 @@ impl fmt::Display for Report<Prdc> {
         ];
         values.iter().try_for_each(|(name, value)| writeln!(f, "{name:<9}  {value:.6}"))?;
         writeln!(f, "{} neighbours, {} real, {} synthetic images", p.k, p.n_real, p.n_synthetic)?;
-        self.taken.by(f)
+        self.provenance.by(f)
     }
 }
 
-impl fmt::Display for Report<MemorisationReport> {
+impl fmt::Display for FolderReport<MemorisationReport> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let m = &self.found.memorisation;
         writeln!(
@@ -349,20 +366,6 @@ impl fmt::Display for Report<MemorisationReport> {
             let (made, of) = (pair.synthetic.display(), pair.training.display());
             writeln!(f, "  {:.6}  {made}  {of}", pair.distance)?;
         }
-        self.taken.by(f)
+        self.provenance.by(f)
     }
-}
-
-/// How many classes a classifier's file tells apart.
-///
-/// # Errors
-/// The file cannot be read, or holds no ResNet.
-pub fn classes_of(weights: &Path) -> Result<usize> {
-    let file = crate::nn::tensor_file::TensorFile::open(weights)?;
-    let last = file.entries().iter().find(|entry| entry.name == "fc.weight");
-    last.and_then(|entry| entry.shape.first()).map(|&n| n as usize).ok_or_else(|| {
-        Error::input("fc.weight is missing: this is no ResNet")
-            .at(weights)
-            .help("name the weights.safetensors of a classifier that `synecho run` trained")
-    })
 }

@@ -21,30 +21,17 @@ use super::{
 };
 use crate::{
     error::Result,
-    experiment::{ExtractorSettings, Measure},
+    experiment::Measure,
     manifest::Row,
     results::{Measurement, NearestPair},
     samples::Samples,
-    vocabulary::{Extractor, GeneratorMeasure},
+    vocabulary::{GeneratorMeasure, Metric, Statistic, Task},
 };
 
 /// Images with their features (n, d), a row an image.
 pub struct Images {
     pub samples: Samples,
     pub features: Tensor,
-}
-
-/// What results call the extractor (column `structure`): a figure of one never stands for that of another.
-pub fn extractor_words(extractor: &ExtractorSettings) -> String {
-    match extractor.name {
-        Extractor::InceptionFid => format!("{}, {}", extractor.name, extractor.convention),
-        name => name.to_string(),
-    }
-}
-
-/// What the Frechet distance is called: FID of Inception's features alone.
-pub fn frechet_name(extractor: &ExtractorSettings) -> &'static str {
-    if extractor.name == Extractor::InceptionFid { "fid" } else { "frechet" }
 }
 
 /// Fewer have no halves to draw an interval from.
@@ -83,13 +70,13 @@ pub fn distances(measure: &Measure, real: &Images, synthetic: &Images) -> Result
 }
 
 /// What stands in a row of `class` for all measures.
-fn row(measure: &Measure, class: Class, metric: &str, value: f64, n: i64) -> Measurement {
+fn row(measure: &Measure, class: Class, metric: impl Into<String>, value: f64, n: i64) -> Measurement {
     let (view, phase) = class.0.map(|(v, p)| (v.to_string(), p.to_string())).unwrap_or_default();
     Measurement {
-        task: "generation".into(),
+        task: Task::Generation.into(),
         view,
         phase,
-        structure: extractor_words(&measure.extractor),
+        structure: measure.extractor.words(),
         metric: metric.into(),
         value,
         n: Some(n as u64),
@@ -99,30 +86,32 @@ fn row(measure: &Measure, class: Class, metric: &str, value: f64, n: i64) -> Mea
 
 fn values(measure: &Measure, class: Class, real: &Tensor, synthetic: &Tensor) -> Result<Vec<Measurement>> {
     let (n_real, n) = (real.size()[0], synthetic.size()[0]);
-    let row = |metric: &str, value: f64| row(measure, class, metric, value, n);
-    let mut rows = vec![row("n_real", n_real as f64)];
+    let row = |metric: Metric, value: f64| row(measure, class, metric, value, n);
+    let derived =
+        |metric: Metric, statistic, value| self::row(measure, class, metric.with(statistic), value, n);
+    let mut rows = vec![row(Metric::RealCount, n_real as f64)];
     for wanted in &measure.generators {
         match wanted {
             GeneratorMeasure::Fid => {
-                rows.push(row(frechet_name(&measure.extractor), frechet(real, synthetic)?.value));
+                rows.push(row(measure.extractor.name.frechet(), frechet(real, synthetic)?.value));
             }
             GeneratorMeasure::Kid => {
                 let size = measure.kid_subset_size.min(n_real.min(n) as usize);
                 let subsets =
                     Subsets { count: measure.kid_subsets, size: Some(size), seed: measure.seed as u32 };
                 let found = kid(real, synthetic, &subsets)?;
-                rows.push(row("kid", found.value));
-                rows.push(row("kid_standard_error", found.standard_error));
-                rows.push(row("kid_subset_size", size as f64));
+                rows.push(row(Metric::Kid, found.value));
+                rows.push(derived(Metric::Kid, Statistic::StandardError, found.standard_error));
+                rows.push(derived(Metric::Kid, Statistic::SubsetSize, size as f64));
             }
             // Too few images have no such neighbours: there is no row then.
             GeneratorMeasure::Prdc if n_real.min(n) as usize <= measure.neighbours => {}
             GeneratorMeasure::Prdc => {
                 let found = prdc(real, synthetic, measure.neighbours)?;
-                rows.push(row("precision", found.precision));
-                rows.push(row("recall", found.recall));
-                rows.push(row("density", found.density));
-                rows.push(row("coverage", found.coverage));
+                rows.push(row(Metric::ManifoldPrecision, found.precision));
+                rows.push(row(Metric::ManifoldRecall, found.recall));
+                rows.push(row(Metric::Density, found.density));
+                rows.push(row(Metric::Coverage, found.coverage));
             }
             // Of all classes together, by `memorised`.
             GeneratorMeasure::Memorisation => {}
@@ -133,10 +122,9 @@ fn values(measure: &Measure, class: Class, real: &Tensor, synthetic: &Tensor) ->
 
 /// Interval and extrapolation of the Frechet distance over all classes.
 fn uncertainty(measure: &Measure, real: &Images, synthetic: &Images) -> Result<Vec<Measurement>> {
-    let name = frechet_name(&measure.extractor);
+    let metric = measure.extractor.name.frechet();
     let n = synthetic.samples.len();
-    let row =
-        |suffix: &str, value: f64| row(measure, Class(None), &format!("{name}_{suffix}"), value, n as i64);
+    let row = |statistic, value| row(measure, Class(None), metric.with(statistic), value, n as i64);
     let mut rows = Vec::new();
     let (of_real, of_synthetic) = (patients(&real.samples.rows), patients(&synthetic.samples.rows));
     let enough = [&of_real, &of_synthetic].iter().all(|of| of.iter().max() >= Some(&(LEAST_PATIENTS - 1)));
@@ -148,12 +136,15 @@ fn uncertainty(measure: &Measure, real: &Images, synthetic: &Images) -> Result<V
             synthetic_patients: Some(&of_synthetic),
         };
         let found = interval(&real.features, &synthetic.features, &how)?;
-        rows.push(row("ci95_low", found.low));
-        rows.push(row("ci95_high", found.high));
+        rows.push(row(Statistic::Ci95Low, found.low));
+        rows.push(row(Statistic::Ci95High, found.high));
     }
     if n >= LEAST_TO_EXTRAPOLATE {
         let how = Extrapolation { seed: measure.seed, ..Extrapolation::default() };
-        rows.push(row("extrapolated", extrapolated(&real.features, &synthetic.features, &how)?.value));
+        rows.push(row(
+            Statistic::Extrapolated,
+            extrapolated(&real.features, &synthetic.features, &how)?.value,
+        ));
     }
     Ok(rows)
 }
@@ -179,21 +170,21 @@ pub fn memorised(
     let of_pixels =
         memorisation(&pixels(&training.samples)?, &pixels(&synthetic.samples)?, &pixels(&held_out.samples)?)?;
     let (mut rows, mut pairs) = (Vec::new(), Vec::new());
-    for (by, found) in [(extractor_words(&measure.extractor), of_features), ("pixels".into(), of_pixels)] {
+    for (by, found) in [(measure.extractor.words(), of_features), ("pixels".into(), of_pixels)] {
         let m = &found.memorisation;
         let values = [
-            ("closer", m.effect),
-            ("p", m.p),
-            ("share_near", m.share_near),
-            ("copies", m.copies as f64),
-            ("median", m.median_synthetic),
-            ("median_held_out", m.median_held_out),
-            ("n_held_out", m.n_held_out as f64),
+            (Metric::MemorisationCloser, m.effect),
+            (Metric::MemorisationP, m.p),
+            (Metric::MemorisationShareNear, m.share_near),
+            (Metric::MemorisationCopies, m.copies as f64),
+            (Metric::MemorisationMedian, m.median_synthetic),
+            (Metric::MemorisationMedianHeldOut, m.median_held_out),
+            (Metric::MemorisationHeldOutCount, m.n_held_out as f64),
         ];
-        rows.extend(values.map(|(name, value)| Measurement {
+        rows.extend(values.map(|(metric, value)| Measurement {
             split: split.clone(),
             structure: by.clone(),
-            ..row(measure, Class(None), &format!("memorisation_{name}"), value, n as i64)
+            ..row(measure, Class(None), metric, value, n as i64)
         }));
         let distances = &found.synthetic.distances;
         let mut order: Vec<usize> = (0..n).collect();
@@ -243,6 +234,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
+    use crate::vocabulary::Extractor;
     use crate::{random, vocabulary::Convention};
 
     fn measure() -> Measure {

@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Result},
     results::Measurement,
     samples::Samples,
-    vocabulary::{Phase, View},
+    vocabulary::{Metric, Phase, Task, View},
 };
 
 /// A value an octave. In an image of N x N pixels they are (N/4, N/2], (N/8, N/4], (N/16, N/8] and
@@ -204,12 +204,12 @@ pub fn measurements(real: &Samples, synthetic: &Samples) -> Result<Vec<Measureme
         let (view, phase) = class.0.map(|(v, p)| (v.to_string(), p.to_string())).unwrap_or_default();
         for (octave, value) in OCTAVES.into_iter().zip(power.ratios()) {
             rows.push(Measurement {
-                task: "generation".into(),
+                task: Task::Generation.into(),
                 split: split.clone(),
                 view: view.clone(),
                 phase: phase.clone(),
                 structure: octave.into(),
-                metric: "texture".into(),
+                metric: Metric::Texture.into(),
                 value,
                 n: Some(power.n_synthetic as u64),
                 ..Measurement::default()

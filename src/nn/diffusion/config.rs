@@ -243,17 +243,17 @@ fn name_of<T: PartialEq>(value: T, all: &[(&'static str, T)]) -> &'static str {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+enum OneOrPerLevel {
     One(i64),
     Many(Vec<i64>),
 }
 
 /// A value for each of `levels` levels: one for all, or a list.
 pub(crate) fn per_level(config: &Config, key: &str, default: i64, levels: usize) -> Result<Vec<i64>> {
-    match config.get(key, OneOrMany::One(default))? {
-        OneOrMany::One(value) => Ok(vec![value; levels]),
-        OneOrMany::Many(values) if values.len() == levels => Ok(values),
-        OneOrMany::Many(_) => {
+    match config.get(key, OneOrPerLevel::One(default))? {
+        OneOrPerLevel::One(value) => Ok(vec![value; levels]),
+        OneOrPerLevel::Many(values) if values.len() == levels => Ok(values),
+        OneOrPerLevel::Many(_) => {
             Err(config.unsupported(key, &format!("there are {levels} levels: give one number or {levels}")))
         }
     }

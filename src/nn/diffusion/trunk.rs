@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 
 /// A level's transformers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Level {
+pub(crate) struct TrunkLevel {
     pub channels: i64,
     /// Residual blocks on the way down; there is one more on the way up.
     pub layers: i64,
     pub transformer: TransformerConfig,
 }
 
-impl Level {
+impl TrunkLevel {
     pub fn mixer(&self, block: BlockType) -> MixerConfig {
         match block {
             BlockType::CrossAttention => MixerConfig::Transformer(self.transformer),
@@ -33,7 +33,7 @@ impl Level {
 #[derive(Debug)]
 pub(crate) struct TrunkConfig<'a> {
     /// From the top to the bottom, at least one.
-    pub levels: Vec<Level>,
+    pub levels: Vec<TrunkLevel>,
     pub down_block_types: &'a [BlockType],
     pub mid_block_type: Option<MidBlockType>,
     pub mid_block_scale_factor: f64,

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tch::Tensor;
 
 use super::{
-    Draw, NoiseSchedule, Solver, Step,
+    NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{
         BetaConfig, ClipConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, one_minus,
     },
@@ -104,8 +104,8 @@ impl Solver for Ddim {
         Ok(timesteps)
     }
 
-    fn step(&mut self, step: &Step, draw: &mut Draw) -> Result<Tensor> {
-        let Step { timestep, model_output: output, sample, .. } = *step;
+    fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor> {
+        let SolverStep { timestep, model_output: output, sample, .. } = *step;
         let alpha_prod = self.schedule.alpha_cumprod(timestep)?;
         let alpha_prod_prev =
             self.schedule.alpha_cumprod_or(timestep - self.stride, &self.final_alpha_cumprod)?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{
-    Draw, NoiseSchedule, Solver, Step,
+    NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{
         BetaConfig, ClipConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, one_minus,
     },
@@ -114,8 +114,8 @@ impl Solver for Ddpm {
         Ok(self.timesteps.clone())
     }
 
-    fn step(&mut self, step: &Step, draw: &mut Draw) -> Result<Tensor> {
-        let Step { index, timestep: t, sample, .. } = *step;
+    fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor> {
+        let SolverStep { index, timestep: t, sample, .. } = *step;
         let (output, predicted_variance) = if self.doubles_channels() {
             let channels = sample.size()[1];
             let second = step.model_output.narrow(1, channels, channels);

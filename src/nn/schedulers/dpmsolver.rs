@@ -6,7 +6,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::{
-    Draw, NoiseSchedule, Solver, Step,
+    NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{
         BetaConfig, BetaSchedule, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing, one_minus,
     },
@@ -155,8 +155,8 @@ impl DpmSolver {
     }
 
     /// The output as a sample without noise.
-    fn convert(&self, step: &Step) -> Result<Tensor> {
-        let Step { index, model_output, sample, .. } = *step;
+    fn convert(&self, step: &SolverStep) -> Result<Tensor> {
+        let SolverStep { index, model_output, sample, .. } = *step;
         let output = if self.config.learned_variance() {
             if sample.size()[1] != 3 {
                 return Err(Error::input("DPM-Solver's `variance_type` learned is for three channels only")
@@ -275,7 +275,7 @@ impl Solver for DpmSolver {
         Ok(self.sigmas.timesteps().to_vec())
     }
 
-    fn step(&mut self, step: &Step, draw: &mut Draw) -> Result<Tensor> {
+    fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor> {
         let (index, count) = (step.index, self.sigmas.timesteps().len());
         let output = self.convert(step)?;
         let kind = output.kind();

@@ -37,7 +37,7 @@ use crate::{
 
 /// Where a step's noise comes from: a shape to standard normal noise of that shape, so that a caller
 /// can give each sample of the batch a generator of its own.
-pub type Draw<'a> = dyn FnMut(&[i64]) -> Result<Tensor> + 'a;
+pub type NoiseDraw<'a> = dyn FnMut(&[i64]) -> Result<Tensor> + 'a;
 
 /// The noise of the trained timesteps: tensors of (num_train_timesteps), f32, on the CPU.
 struct NoiseSchedule {
@@ -72,7 +72,7 @@ impl NoiseSchedule {
 
 /// One step, checked: shapes fit, and `timestep` is the `index`th.
 #[derive(Clone, Copy)]
-struct Step<'a> {
+struct SolverStep<'a> {
     index: usize,
     timestep: i64,
     model_output: &'a Tensor,
@@ -94,7 +94,7 @@ trait Solver {
     /// Forgets what was, and chooses the timesteps: 1 <= `steps` <= trained timesteps.
     fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>>;
 
-    fn step(&mut self, step: &Step, draw: &mut Draw) -> Result<Tensor>;
+    fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor>;
 
     fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
         let alpha = per_sample(&self.schedule().alphas_cumprod, timesteps, original)?;
@@ -199,7 +199,7 @@ impl Scheduler {
         for (index, &timestep) in timesteps.iter().enumerate() {
             let output = (&sample * 3.0 + timestep as f64).sin();
             let output = if doubles { Tensor::f_cat(&[&output, &output.square()], 1)? } else { output };
-            let step = Step { index, timestep, model_output: &output, sample: &sample };
+            let step = SolverStep { index, timestep, model_output: &output, sample: &sample };
             sample = match self.solver.step(&step, &mut { ones }) {
                 Ok(next) if next.isfinite().all().int64_value(&[]) == 1 => next,
                 _ => {
@@ -236,7 +236,7 @@ impl Scheduler {
         model_output: &Tensor,
         timestep: i64,
         sample: &Tensor,
-        draw: &mut Draw,
+        draw: &mut NoiseDraw,
     ) -> Result<Tensor> {
         let index = self.done;
         match self.timesteps.get(index) {
@@ -271,7 +271,7 @@ impl Scheduler {
                 sample.device()
             )));
         }
-        let previous = self.solver.step(&Step { index, timestep, model_output, sample }, draw)?;
+        let previous = self.solver.step(&SolverStep { index, timestep, model_output, sample }, draw)?;
         self.done += 1;
         Ok(previous)
     }
@@ -324,7 +324,7 @@ fn per_sample(values: &Tensor, indices: &[i64], like: &Tensor) -> Result<Tensor>
 }
 
 /// Noise of `like`'s shape, on its device.
-fn variance_noise(draw: &mut Draw, like: &Tensor, kind: Kind) -> Result<Tensor> {
+fn variance_noise(draw: &mut NoiseDraw, like: &Tensor, kind: Kind) -> Result<Tensor> {
     let shape = like.size();
     let noise = draw(&shape)?;
     if noise.size() != shape {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use tch::Tensor;
 
 use super::{
-    Draw, NoiseSchedule, Solver, Step,
+    NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{BetaConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, one_minus},
     remember,
 };
@@ -94,8 +94,8 @@ impl Pndm {
     }
 
     /// One step of four, at ts, ts - h, ts - h and ts - 2h.
-    fn step_prk(&mut self, step: &Step) -> Result<Tensor> {
-        let Step { index, timestep, model_output: output, sample, .. } = *step;
+    fn step_prk(&mut self, step: &SolverStep) -> Result<Tensor> {
+        let SolverStep { index, timestep, model_output: output, sample, .. } = *step;
         let towards = timestep - if index % 2 == 1 { 0 } else { self.stride / 2 };
         let from = self.prk_timesteps[index / 4 * 4];
         let weighted = output * if matches!(index % 4, 0 | 3) { 1.0 / 6.0 } else { 1.0 / 3.0 };
@@ -117,8 +117,8 @@ impl Pndm {
         self.previous_sample(start, from, towards, &output)
     }
 
-    fn step_plms(&mut self, step: &Step) -> Result<Tensor> {
-        let Step { index, timestep, model_output: output, sample, .. } = *step;
+    fn step_plms(&mut self, step: &SolverStep) -> Result<Tensor> {
+        let SolverStep { index, timestep, model_output: output, sample, .. } = *step;
         let (mut from, mut towards) = (timestep, timestep - self.stride);
         let mut start = sample.shallow_clone();
         if index == 1 {
@@ -194,7 +194,7 @@ impl Solver for Pndm {
         Ok(self.prk_timesteps.iter().chain(&ts[ORDER - 1..]).copied().collect())
     }
 
-    fn step(&mut self, step: &Step, _: &mut Draw) -> Result<Tensor> {
+    fn step(&mut self, step: &SolverStep, _: &mut NoiseDraw) -> Result<Tensor> {
         if step.index < self.prk_timesteps.len() { self.step_prk(step) } else { self.step_plms(step) }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 use super::{
-    Draw, NoiseSchedule, Solver, Step,
+    NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{BetaConfig, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing},
     check_order, remember,
     sigmas::{FinalSigmasType, SigmaConfig, Sigmas, exponential, karras, timesteps_of},
@@ -124,8 +124,8 @@ impl UniPc {
     }
 
     /// The output as a sample without noise, or as noise where the solver works on that.
-    fn convert(&self, step: &Step) -> Result<Tensor> {
-        let Step { index, model_output: output, sample, .. } = *step;
+    fn convert(&self, step: &SolverStep) -> Result<Tensor> {
+        let SolverStep { index, model_output: output, sample, .. } = *step;
         let (alpha, sigma) = self.sigmas.alpha_sigma(index);
         if !self.config.predict_x0 {
             return Ok(match self.config.prediction_type {
@@ -250,8 +250,8 @@ impl Solver for UniPc {
         Ok(self.sigmas.timesteps().to_vec())
     }
 
-    fn step(&mut self, step: &Step, _: &mut Draw) -> Result<Tensor> {
-        let Step { index, sample, .. } = *step;
+    fn step(&mut self, step: &SolverStep, _: &mut NoiseDraw) -> Result<Tensor> {
+        let SolverStep { index, sample, .. } = *step;
         let output = self.convert(step)?;
         let sample = match self.last.take() {
             Some((order, last)) if !self.config.disable_corrector.contains(&(index as i64 - 1)) => {

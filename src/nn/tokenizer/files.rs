@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a tokenizer is built from.
-pub(super) struct Files {
+pub(super) struct TokenizerFiles {
     pub vocab: Vocab,
     pub merges: Merges,
     /// In the order in which they are added.
@@ -39,7 +39,7 @@ const MAX_LENGTH: usize = 77;
 
 const COPY_AGAIN: &str = "copy the folder again";
 
-impl Files {
+impl TokenizerFiles {
     pub fn read(dir: &Path) -> Result<Self> {
         let whole = dir.join("tokenizer.json");
         let (vocab, merges, mut listed, place) = match whole.is_file() {
@@ -47,7 +47,7 @@ impl Files {
             false => two_files(dir)?,
         };
         let config = settings(dir)?;
-        let mut named = Named::default();
+        let mut named = SpecialTokens::default();
         named.read(&config)?;
         // Newer configurations list every added token themselves; else the older files do.
         let decoder: Option<Map<String, Value>> = config.get("added_tokens_decoder", None)?;
@@ -100,9 +100,9 @@ struct Whole {
     #[serde(default)]
     added_tokens: Vec<Listed>,
     #[serde(default)]
-    truncation: Option<Direction>,
+    truncation: Option<SideSetting>,
     #[serde(default)]
-    padding: Option<Direction>,
+    padding: Option<SideSetting>,
 }
 
 #[derive(Deserialize)]
@@ -129,7 +129,7 @@ struct Listed {
 }
 
 #[derive(Deserialize)]
-struct Direction {
+struct SideSetting {
     direction: String,
 }
 
@@ -143,7 +143,7 @@ fn whole_file(file: PathBuf) -> Result<Parts> {
             .help("CLIP's is BPE: name a Stable Diffusion 1.x or 2.x folder"));
     }
     for (what, direction) in [("truncation", &whole.truncation), ("padding", &whole.padding)] {
-        if let Some(Direction { direction }) = direction.as_ref().filter(|d| d.direction != "Right") {
+        if let Some(SideSetting { direction }) = direction.as_ref().filter(|d| d.direction != "Right") {
             return Err(Error::input(format!("`{what}` has the direction {direction:?}"))
                 .at(&file)
                 .help("supported: \"Right\""));
@@ -304,7 +304,7 @@ const END: &str = "<|endoftext|>";
 
 /// The special tokens that have a role.
 #[derive(Default)]
-struct Named {
+struct SpecialTokens {
     bos: Option<AddedToken>,
     eos: Option<AddedToken>,
     unk: Option<AddedToken>,
@@ -316,7 +316,7 @@ struct Named {
     bare: Vec<&'static str>,
 }
 
-impl Named {
+impl SpecialTokens {
     /// In upstream's order.
     fn fields(&mut self) -> [(&'static str, &mut Option<AddedToken>); 7] {
         [
@@ -414,7 +414,7 @@ fn added_token(token: Value, file: &Path) -> Result<AddedToken> {
 }
 
 /// `added_tokens.json` of old: text to id.
-fn added_tokens(file: &Path, named: &Named) -> Result<BTreeMap<u64, AddedToken>> {
+fn added_tokens(file: &Path, named: &SpecialTokens) -> Result<BTreeMap<u64, AddedToken>> {
     if !file.is_file() {
         return Ok(BTreeMap::new());
     }

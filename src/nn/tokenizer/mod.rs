@@ -23,7 +23,7 @@ use tokenizers::{
     },
 };
 
-use self::files::Files;
+use self::files::TokenizerFiles;
 use crate::error::{Error, Result};
 
 /// What the text is cut into before byte pairs are merged.
@@ -56,7 +56,7 @@ impl ClipTokenizer {
     /// # Errors
     /// A file is missing, damaged, or holds a value that is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
-        let files = Files::read(dir)?;
+        let files = TokenizerFiles::read(dir)?;
         let place = files.place.clone();
         let failed = |e: tokenizers::Error| {
             Error::input(format!("not CLIP's tokenizer: {e}")).at(&place).help("copy the folder again")

@@ -1,84 +1,88 @@
 //! How far each generator's images are from real ones, beside images that tell what the scale is.
 
-use super::{ReportInput, TASK};
+use super::ReportInput;
 use crate::{
-    aggregate::{Cell, Table, number},
+    aggregate::{Table, TableCell, number},
     results::Measurement,
+    vocabulary::{GeneratorMeasure, Metric, Phase, Statistic, Task, View},
 };
 
 /// What the distances are by, and what was compared beside the generators.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Distances {
     /// Column `structure` of their rows.
     pub extractor: String,
-    /// `fid`, or `frechet` of an extractor that is not FID's.
-    pub frechet: String,
+    /// [`Metric::Fid`], or [`Metric::Frechet`] of an extractor that is not FID's.
+    pub frechet: Metric,
     pub neighbours: u64,
     pub kid_subsets: u64,
     pub seed: u64,
     /// 0: no interval.
     pub replicates: u64,
-    /// Arms of the images that tell the scale, in the order in which they are shown.
+    /// Arms of the sets of images whose likeness is known, in the order in which they are shown.
     pub references: Vec<String>,
 }
 
 /// Few images make a Frechet distance larger.
 const FEW: u64 = 2048;
 
+/// A standard error below this is one of rounding: the subsets are the whole set.
+const ROUNDING: f64 = 1e-6;
+
+/// View and phase; both empty over all.
+type ClassWords = (&'static str, &'static str);
+
 pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
     let Some(how) = &input.distances else { return Vec::new() };
-    let rows: Vec<&Measurement> = rows.iter().filter(|r| r.task == TASK).collect();
-    let found = Found { how, rows };
+    let rows: Vec<&Measurement> = rows.iter().filter(|r| r.task == Task::Generation).collect();
+    let found = MeasuredDistances { how, rows };
     let all = [found.over_all(input), found.by_class(input), found.memorisation(input)];
     all.into_iter().flatten().collect()
 }
 
-struct Found<'a> {
+struct MeasuredDistances<'a> {
     how: &'a Distances,
     rows: Vec<&'a Measurement>,
 }
 
-impl Found<'_> {
+impl MeasuredDistances<'_> {
     /// Of an arm, by the extractor unless `structure` says otherwise; of a class or (empty) over all.
-    fn of(&self, arm: &str, structure: &str, class: (&str, &str), metric: &str) -> Option<&Measurement> {
+    fn of(&self, arm: &str, structure: &str, class: ClassWords, word: &str) -> Option<&Measurement> {
         self.rows.iter().copied().find(|r| {
             r.arm == arm
                 && r.structure == structure
                 && (r.view.as_str(), r.phase.as_str()) == class
-                && r.metric == metric
+                && r.metric == word
         })
     }
 
-    fn value(&self, arm: &str, class: (&str, &str), metric: &str) -> Option<f64> {
-        self.of(arm, &self.how.extractor, class, metric).map(|r| r.value)
+    fn value(&self, arm: &str, class: ClassWords, metric: Metric, statistic: Statistic) -> Option<f64> {
+        self.of(arm, &self.how.extractor, class, &metric.with(statistic)).map(|r| r.value)
     }
 
-    fn cell(&self, arm: &str, class: (&str, &str), metric: &str) -> Cell {
-        self.value(arm, class, metric).map_or(Cell::Empty, plain)
-    }
-
-    /// KID and its standard error, in thousandths.
-    fn kid(&self, arm: &str, class: (&str, &str)) -> Cell {
-        self.value(arm, class, "kid").map_or(Cell::Empty, |kid| Cell::Estimate {
-            mean: 1e3 * kid,
-            // Subsets that are the whole set differ by rounding alone: that is no error of an estimate.
-            sd: self.value(arm, class, "kid_standard_error").map(|e| 1e3 * e).filter(|e| *e > 1e-6),
-            interval: None,
+    /// The value with its standard error and interval, where there are any.
+    fn cell(&self, arm: &str, class: ClassWords, metric: Metric) -> TableCell {
+        let scaled = |statistic| self.value(arm, class, metric, statistic).map(|v| metric.scale() * v);
+        scaled(Statistic::Mean).map_or(TableCell::Empty, |mean| TableCell::Estimate {
+            mean,
+            sd: scaled(Statistic::StandardError).filter(|error| *error > ROUNDING),
+            interval: scaled(Statistic::Ci95Low).zip(scaled(Statistic::Ci95High)),
             undefined: 0,
         })
     }
 
-    fn counts(&self, arm: &str, class: (&str, &str)) -> [Cell; 2] {
-        let real = self.of(arm, &self.how.extractor, class, "n_real");
-        let count = |n: Option<u64>| n.map_or(Cell::Empty, Cell::Count);
+    fn counts(&self, arm: &str, class: ClassWords) -> [TableCell; 2] {
+        let real = self.of(arm, &self.how.extractor, class, Metric::RealCount.as_str());
+        let count = |n: Option<u64>| n.map_or(TableCell::Empty, TableCell::Count);
         [count(real.map(|r| r.value as u64)), count(real.and_then(|r| r.n))]
     }
 
-    fn frechet_words(&self) -> &'static str {
-        if self.how.frechet == "fid" { "FID" } else { "Fréchet distance" }
+    /// The metrics of all measures, one column each.
+    fn metrics(&self) -> Vec<Metric> {
+        GeneratorMeasure::ALL.into_iter().flat_map(|measure| measure.columns(self.how.frechet)).collect()
     }
 
-    /// Sets of images, the scale first.
+    /// Sets of images, those whose likeness is known first.
     fn arms<'b>(&'b self, input: &'b ReportInput) -> impl Iterator<Item = (&'b str, &'b str)> {
         let references = self.how.references.iter().map(|arm| (arm.as_str(), "for the scale"));
         references.chain(input.generators.iter().map(|g| (g.name.as_str(), g.mode.as_str())))
@@ -86,38 +90,45 @@ impl Found<'_> {
 
     fn over_all(&self, input: &ReportInput) -> Option<Table> {
         let (how, all) = (self.how, ("", ""));
+        let metrics = self.metrics();
+        let mut columns = vec!["Images".to_owned(), "Mode".to_owned()];
+        for metric in &metrics {
+            columns.push(metric.label().to_owned());
+            if *metric == how.frechet {
+                columns.push("Extrapolated".to_owned());
+            }
+        }
+        columns.extend(["n real", "n"].map(str::to_owned));
         let mut body = Vec::new();
         for (arm, mode) in self.arms(input) {
-            let bound = |side: &str| self.value(arm, all, &format!("{}_ci95_{side}", how.frechet));
-            let interval = bound("low").zip(bound("high"));
-            let frechet = self.value(arm, all, &how.frechet).map_or(Cell::Empty, |mean| Cell::Estimate {
-                mean,
-                sd: None,
-                interval,
-                undefined: 0,
-            });
             let [n_real, n] = self.counts(arm, all);
-            if n == Cell::Empty {
+            if n == TableCell::Empty {
                 continue;
             }
-            let mut row = vec![arm.into(), mode.into(), frechet];
-            row.push(self.cell(arm, all, &format!("{}_extrapolated", how.frechet)));
-            row.push(self.kid(arm, all));
-            row.extend(
-                ["precision", "recall", "density", "coverage"].map(|metric| self.cell(arm, all, metric)),
-            );
+            let mut row = vec![arm.into(), mode.into()];
+            for &metric in &metrics {
+                row.push(self.cell(arm, all, metric));
+                if metric == how.frechet {
+                    let extrapolated = self.value(arm, all, metric, Statistic::Extrapolated);
+                    row.push(extrapolated.map_or(TableCell::Empty, plain));
+                }
+            }
             row.extend([n_real, n]);
             body.push(row);
         }
         let largest = body.iter().filter_map(|row| match row.last() {
-            Some(Cell::Count(n)) => Some(*n),
+            Some(TableCell::Count(n)) => Some(*n),
             _ => None,
         });
         let largest = largest.max()?;
-        let (frechet, extractor) = (self.frechet_words(), &how.extractor);
+        let (frechet, extractor) = (how.frechet.label(), &how.extractor);
         let mut notes = vec![format!(
             "Features of {extractor}{}. {frechet} and KID: 0 is the same, the smaller the better. Precision, recall, density and coverage by {} neighbours: 1 is the same.",
-            if how.frechet == "fid" { "" } else { ", which are not FID's: compare with no FID of a paper" },
+            if how.frechet == Metric::Fid {
+                ""
+            } else {
+                ", which are not FID's: compare with no FID of a paper"
+            },
             how.neighbours
         )];
         notes.push(
@@ -133,6 +144,9 @@ impl Found<'_> {
             "Extrapolated: at images without end (Chong and Forsyth 2020). KID ± standard error over {} subsets, seed {}.",
             how.kid_subsets, how.seed
         ));
+        let shown = |metric: &&Metric| self.rows.iter().any(|r| r.metric == **metric);
+        let definitions = metrics.iter().filter(shown).map(|metric| metric.definition());
+        notes.extend(definitions.filter(|words| !words.is_empty()).map(str::to_owned));
         if largest < FEW {
             notes.push(format!(
                 "n is below {FEW}: {frechet} is biased upwards, the more the smaller n. Compare it at equal n alone; KID is not biased."
@@ -145,21 +159,7 @@ impl Found<'_> {
                 "All classes together. A good generator is near to “{}”, and far from noise.",
                 how.references.first().map(String::as_str).unwrap_or("real")
             ),
-            columns: [
-                "Images",
-                "Mode",
-                frechet,
-                "Extrapolated",
-                "KID × 1000",
-                "Precision",
-                "Recall",
-                "Density",
-                "Coverage",
-                "n real",
-                "n",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            columns,
             rows: body,
             notes,
             decimals: 3,
@@ -169,46 +169,31 @@ impl Found<'_> {
     }
 
     fn by_class(&self, input: &ReportInput) -> Option<Table> {
-        let how = self.how;
+        let metrics = self.metrics();
         let mut body = Vec::new();
         for (arm, _) in self.arms(input) {
-            for view in ["2CH", "4CH"] {
-                for phase in ["ED", "ES"] {
-                    let class = (view, phase);
+            for view in View::ALL {
+                for phase in Phase::ALL {
+                    let class = (view.as_str(), phase.as_str());
                     let [n_real, n] = self.counts(arm, class);
-                    if n == Cell::Empty {
+                    if n == TableCell::Empty {
                         continue;
                     }
                     let mut row = vec![arm.into(), format!("{view} {phase}").into()];
-                    row.extend([self.cell(arm, class, &how.frechet), self.kid(arm, class)]);
-                    row.extend(
-                        ["precision", "recall", "density", "coverage"]
-                            .map(|metric| self.cell(arm, class, metric)),
-                    );
+                    row.extend(metrics.iter().map(|metric| self.cell(arm, class, *metric)));
                     row.extend([n_real, n]);
                     body.push(row);
                 }
             }
         }
         body.first()?;
+        let labels = metrics.iter().map(|metric| metric.label());
+        let columns = ["Images", "Class"].into_iter().chain(labels).chain(["n real", "n"]);
         let mut table = Table {
             name: "generators_distances_classes".to_owned(),
-            title: format!("Generators: distance from real images of the class ({})", how.extractor),
+            title: format!("Generators: distance from real images of the class ({})", self.how.extractor),
             caption: "As above, of each view and phase: fewer images, so a larger bias by n.".to_owned(),
-            columns: [
-                "Images",
-                "Class",
-                self.frechet_words(),
-                "KID × 1000",
-                "Precision",
-                "Recall",
-                "Density",
-                "Coverage",
-                "n real",
-                "n",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            columns: columns.map(str::to_owned).collect(),
             rows: body,
             notes: Vec::new(),
             decimals: 3,
@@ -221,22 +206,23 @@ impl Found<'_> {
         let mut body = Vec::new();
         for (arm, mode) in self.arms(input) {
             for structure in [self.how.extractor.as_str(), "pixels"] {
-                let of = |what: &str| self.of(arm, structure, ("", ""), &format!("memorisation_{what}"));
-                let Some(closer) = of("closer") else { continue };
-                let cell = |what: &str| of(what).map_or(Cell::Empty, |r| plain(r.value));
-                let count = |what: &str| of(what).map_or(Cell::Empty, |r| Cell::Count(r.value as u64));
+                let of = |metric: Metric| self.of(arm, structure, ("", ""), metric.as_str());
+                let Some(closer) = of(Metric::MemorisationCloser) else { continue };
+                let cell = |metric| of(metric).map_or(TableCell::Empty, |r| plain(r.value));
+                let count =
+                    |metric| of(metric).map_or(TableCell::Empty, |r| TableCell::Count(r.value as u64));
                 body.push(vec![
                     arm.into(),
                     mode.into(),
                     structure.into(),
                     plain(closer.value),
-                    of("p").map_or(Cell::Empty, |r| p_value(r.value)),
-                    cell("share_near"),
-                    count("copies"),
-                    cell("median"),
-                    cell("median_held_out"),
-                    closer.n.map_or(Cell::Empty, Cell::Count),
-                    count("n_held_out"),
+                    of(Metric::MemorisationP).map_or(TableCell::Empty, |r| p_value(r.value)),
+                    cell(Metric::MemorisationShareNear),
+                    count(Metric::MemorisationCopies),
+                    cell(Metric::MemorisationMedian),
+                    cell(Metric::MemorisationMedianHeldOut),
+                    closer.n.map_or(TableCell::Empty, TableCell::Count),
+                    count(Metric::MemorisationHeldOutCount),
                 ]);
             }
         }
@@ -249,14 +235,14 @@ impl Found<'_> {
                 "Images",
                 "Mode",
                 "By",
-                "Nearer than held-out",
-                "p",
-                "Share near",
-                "Copies",
-                "Median distance",
-                "Held-out's",
+                Metric::MemorisationCloser.label(),
+                Metric::MemorisationP.label(),
+                Metric::MemorisationShareNear.label(),
+                Metric::MemorisationCopies.label(),
+                Metric::MemorisationMedian.label(),
+                Metric::MemorisationMedianHeldOut.label(),
                 "n",
-                "n held out",
+                Metric::MemorisationHeldOutCount.label(),
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -270,11 +256,11 @@ impl Found<'_> {
     }
 }
 
-fn plain(value: f64) -> Cell {
-    Cell::Estimate { mean: value, sd: None, interval: None, undefined: 0 }
+fn plain(value: f64) -> TableCell {
+    TableCell::Estimate { mean: value, sd: None, interval: None, undefined: 0 }
 }
 
 /// A p that rounds to 0 is not 0.
-fn p_value(p: f64) -> Cell {
+fn p_value(p: f64) -> TableCell {
     if p < 1e-3 { "< 0.001".into() } else { number(p, 3).into() }
 }

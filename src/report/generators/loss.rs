@@ -1,7 +1,7 @@
 //! Training and validation loss over steps, a panel a generator: what they predict and in which space
 //! decides the height of a loss, so two generators have no common axis.
 
-use super::{Figure, Generator, ReportInput, TASK, span};
+use super::{Figure, Generator, ReportInput, span};
 use crate::{
     report::{
         axes::{Frame, NORMAL, columns, look},
@@ -9,20 +9,24 @@ use crate::{
         scene::{Anchor, DOUBLE, INK, Point, Scene, text_width},
     },
     results::CurvePoint,
+    vocabulary::{Metric, Split, Task},
 };
 
 /// How the two splits are drawn.
-const SPLITS: [(&str, &str, &[f64]); 2] = [("train", "Training", &[1.5, 1.5]), ("val", "Validation", &[])];
+const SPLITS: [(Split, &str, &[f64]); 2] =
+    [(Split::Train, "Training", &[1.5, 1.5]), (Split::Val, "Validation", &[])];
 /// A curve of no more points than this shows them.
 const MOST_MARKED: usize = 40;
 
 /// None where no generator was trained.
 pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
-    let curve = |g: &Generator, split: &str| -> Vec<At> {
+    let curve = |g: &Generator, split: Split| -> Vec<At> {
         let points: Vec<&CurvePoint> = input
             .curves
             .iter()
-            .filter(|p| p.task == TASK && p.arm == g.name && p.split == split && p.metric == "loss")
+            .filter(|p| {
+                p.task == Task::Generation && p.arm == g.name && p.split == split && p.metric == Metric::Loss
+            })
             .collect();
         over_seeds(&points, Axis::Steps)
     };
@@ -46,10 +50,10 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
     for (split, name, dash) in SPLITS {
         let x0 = x;
         scene.line(vec![(x0, 9.0), (x0 + 22.0, 9.0)], INK, width(split), dash);
-        if split == "val" {
+        if split == Split::Val {
             scene.circle((x0 + 11.0, 9.0), 1.8, INK);
         }
-        let name = if split == "val" { format!("{name} (n = {n} images)") } else { name.to_owned() };
+        let name = if split == Split::Val { format!("{name} (n = {n} images)") } else { name.to_owned() };
         x += 26.0 + text_width(&name, NORMAL, false) + 16.0;
         scene.text((x0 + 26.0, 9.0 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
     }
@@ -69,7 +73,7 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
             look.dash = dash;
             let line: Vec<Point> = curve.iter().map(|a| (a.x, a.mean)).collect();
             frame.curve(&mut scene, &line, look, width(split));
-            if split == "val" && line.len() <= MOST_MARKED {
+            if split == Split::Val && line.len() <= MOST_MARKED {
                 let seen = line.iter().filter(|p| (y.0..=y.1).contains(&p.1));
                 seen.for_each(|p| scene.circle((frame.at_x(p.0), frame.at_y(p.1)), 1.8, look.color));
             }
@@ -93,6 +97,6 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
     })
 }
 
-fn width(split: &str) -> f64 {
-    if split == "val" { 1.3 } else { 0.9 }
+fn width(split: Split) -> f64 {
+    if split == Split::Val { 1.3 } else { 0.9 }
 }

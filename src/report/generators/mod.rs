@@ -11,10 +11,11 @@ use crate::{
     aggregate::Table,
     picture::Picture,
     results::{GeneratorSummary, Measurement},
+    vocabulary::{Metric, Task},
 };
 
-/// The `task` of rows and curves that tell of a generator; its name is their `arm`, its mode their `model`.
-pub const TASK: &str = "generation";
+/// What the names of generators' figures and tables begin with.
+pub const GENERATORS: &str = "generators";
 
 /// One generator. Measured values are among the report's rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,7 +25,7 @@ pub struct Generator {
     pub mode: String,
     /// None: it was not trained here.
     pub summary: Option<GeneratorSummary>,
-    /// Of one that was not trained here: it says whose images it, or each of its images, comes from.
+    /// TaskModel one that was not trained here: it says whose images it, or each of its images, comes from.
     pub names_patients: bool,
     /// Each class has a model of its own.
     pub own_models: bool,
@@ -79,9 +80,9 @@ pub struct Synthetic {
 }
 
 /// A network that was trained on real images alone and looks at synthetic ones.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Judge {
-    pub task: String,
+    pub task: Task,
     pub arm: String,
     pub model: String,
     pub seed: u64,
@@ -113,17 +114,29 @@ fn over_all<'a>(
     rows: &'a [Measurement],
     generator: &Generator,
     structure: &str,
-    metric: &str,
+    metric: Metric,
 ) -> Option<&'a Measurement> {
-    of(rows, generator, metric).find(|r| r.structure == structure && r.view.is_empty() && r.phase.is_empty())
+    derived(rows, generator, structure, metric.as_str())
 }
 
+/// A generator's derived figure (`dice_sd`) over all its images.
+fn derived<'a>(
+    rows: &'a [Measurement],
+    generator: &Generator,
+    structure: &str,
+    word: &str,
+) -> Option<&'a Measurement> {
+    let is_over_all = |r: &&Measurement| r.structure == structure && r.view.is_empty() && r.phase.is_empty();
+    of(rows, generator, word).find(is_over_all)
+}
+
+/// A generator's rows of a metric, by its word.
 fn of<'a>(
     rows: &'a [Measurement],
     generator: &Generator,
-    metric: &str,
+    word: &str,
 ) -> impl Iterator<Item = &'a Measurement> {
-    rows.iter().filter(move |r| r.task == TASK && r.arm == generator.name && r.metric == metric)
+    rows.iter().filter(move |r| r.task == Task::Generation && r.arm == generator.name && r.metric == word)
 }
 
 /// `64`, `40 to 64`: how many there are of one thing and another.

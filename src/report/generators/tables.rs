@@ -1,9 +1,10 @@
 //! What was trained and made, what judges say of it, its texture, and what it cost.
 
-use super::{Cost, Generator, Judge, ReportInput, over_all};
+use super::{Cost, Generator, Judge, ReportInput, derived, over_all};
 use crate::{
-    aggregate::{Cell, Table, estimate, number},
+    aggregate::{Table, TableCell, estimate, number},
     results::{GOOD_TEXTURE, Measurement, OCTAVES},
+    vocabulary::{Metric, Statistic, Structure, Task},
 };
 
 /// The table that differs between two runs.
@@ -18,12 +19,12 @@ pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
     tables.into_iter().flatten().collect()
 }
 
-fn text(text: &str) -> Cell {
+fn text(text: &str) -> TableCell {
     text.into()
 }
 
-fn estimated(mean: f64, sd: Option<f64>) -> Cell {
-    Cell::Estimate { mean, sd, interval: None, undefined: 0 }
+fn estimated(mean: f64, sd: Option<f64>) -> TableCell {
+    TableCell::Estimate { mean, sd, interval: None, undefined: 0 }
 }
 
 fn columns(names: &[&str]) -> Vec<String> {
@@ -59,16 +60,16 @@ fn generators(input: &ReportInput) -> Table {
         let mut row = vec![text(&g.name), text(&g.mode)];
         match &g.summary {
             Some(s) => row.extend([
-                Cell::Count(s.parameters),
-                Cell::Count(s.trainable),
+                TableCell::Count(s.parameters),
+                TableCell::Count(s.trainable),
                 format!("{} / {}", s.train_patients, s.train_images).into(),
                 format!("{} × {}", s.steps, s.batch).into(),
                 text(&s.precision),
-                Cell::Count(s.image_size),
+                TableCell::Count(s.image_size),
             ]),
-            None => row.extend((0..6).map(|_| Cell::Empty)),
+            None => row.extend((0..6).map(|_| TableCell::Empty)),
         }
-        row.push(Cell::Count(g.images));
+        row.push(TableCell::Count(g.images));
         table.rows.push(row);
     }
     without_empty_columns(&mut table);
@@ -106,29 +107,34 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let label = input.judges.iter().map(|j| j.label.as_str()).find(|label| !label.is_empty());
     let right = format!("Right {}", label.unwrap_or_default());
     // A classifier of views says the same in both columns.
-    let view = label.filter(|label| *label != "view").map(|_| "view_accuracy");
+    let view = label.filter(|label| *label != "view").map(|_| Metric::ViewAccuracy);
     let mut body = Vec::new();
     for g in &input.generators {
-        let value = |structure: &str, metric: &str| over_all(rows, g, structure, metric);
-        let count = |found: Option<&Measurement>| found.and_then(|r| r.n).map_or(Cell::Empty, Cell::Count);
-        let share = |found: Option<&Measurement>| found.map_or(Cell::Empty, |r| estimated(r.value, None));
-        let (dice, accuracy) = (value("mean", "dice"), value("", "accuracy"));
+        let value = |structure: &str, metric: Metric| over_all(rows, g, structure, metric);
+        let count =
+            |found: Option<&Measurement>| found.and_then(|r| r.n).map_or(TableCell::Empty, TableCell::Count);
+        let share =
+            |found: Option<&Measurement>| found.map_or(TableCell::Empty, |r| estimated(r.value, None));
+        let (dice, accuracy) = (value(Structure::MEAN, Metric::Dice), value("", Metric::Accuracy));
         if dice.is_none() && accuracy.is_none() {
             continue;
         }
-        let sd = value("mean", "dice_sd").map(|r| r.value).filter(|sd| sd.is_finite());
+        let sd = derived(rows, g, Structure::MEAN, &Metric::Dice.with(Statistic::Sd))
+            .map(|r| r.value)
+            .filter(|sd| sd.is_finite());
         body.push(vec![
             text(&g.name),
             text(&g.mode),
-            dice.map_or(Cell::Empty, |r| estimated(r.value, sd)),
-            value("mean", "hd95").map_or(Cell::Empty, |r| {
+            dice.map_or(TableCell::Empty, |r| estimated(r.value, sd)),
+            value(Structure::MEAN, Metric::Hd95).map_or(TableCell::Empty, |r| {
+                let failed = Metric::Hd95.with(Statistic::Failures);
                 let failures: f64 = (rows.iter())
                     .filter(|row| {
-                        row.arm == g.name && row.metric == "hd95_failures" && row.structure != "mean"
+                        row.arm == g.name && row.metric == failed && row.structure != Structure::MEAN
                     })
                     .map(|row| row.value)
                     .sum();
-                Cell::Estimate { mean: r.value, sd: None, interval: None, undefined: failures as u64 }
+                TableCell::Estimate { mean: r.value, sd: None, interval: None, undefined: failures as u64 }
             }),
             count(dice),
             share(accuracy),
@@ -137,7 +143,8 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
         ]);
     }
     body.first()?;
-    let unit = rows.iter().find(|r| r.task == super::TASK && r.metric == "hd95").map(|r| r.unit.as_str());
+    let unit =
+        rows.iter().find(|r| r.task == Task::Generation && r.metric == Metric::Hd95).map(|r| r.unit.as_str());
     let hd95 = format!("HD95 in {}", unit.unwrap_or("px"));
     let mut table = Table {
         name: "generators_judged".to_owned(),
@@ -155,8 +162,11 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
 /// Who judges, and what it reaches on real images: no generator can be expected to do better.
 fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
     let Judge { task, arm, model, seed, label } = judge;
-    let split = crate::aggregate::reported_split(rows, task).unwrap_or_default();
-    let (metric, structure) = if task == "segmentation" { ("dice", Some("mean")) } else { ("correct", None) };
+    let split = crate::aggregate::reported_split(rows, *task).unwrap_or_default();
+    let (metric, structure) = match task {
+        Task::Segmentation => (Metric::Dice, Some(Structure::MEAN)),
+        _ => (Metric::Correct, None),
+    };
     let real: Vec<&Measurement> = rows
         .iter()
         .filter(|r| r.task == *task && r.arm == *arm && r.model == *model && r.seed == Some(*seed))
@@ -164,7 +174,7 @@ fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
         .collect();
     let real = estimate(&real);
     let reached = format!("{} on {} real {split} images", number(real.mean, 3), real.images);
-    if task == "segmentation" {
+    if *task == Task::Segmentation {
         format!(
             "Dice (mean of endocardium, myocardium and left atrium; mean over images ± sample standard deviation): the image is segmented by {model} of arm {arm}, seed {seed}, and compared with its control mask. HD95 is the mean over images likewise; structures that only one of the masks has are left out of it, and counted as undefined. The same network reaches {reached}."
         )
@@ -177,7 +187,8 @@ fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
 
 /// Columns that say nothing of any generator.
 pub(super) fn without_empty_columns(table: &mut Table) {
-    let says = |i: usize| table.rows.iter().any(|row| row.get(i).is_some_and(|cell| *cell != Cell::Empty));
+    let says =
+        |i: usize| table.rows.iter().any(|row| row.get(i).is_some_and(|cell| *cell != TableCell::Empty));
     let kept: Vec<bool> = (0..table.columns.len()).map(says).collect();
     let keep = |i: &mut usize| {
         *i += 1;
@@ -194,11 +205,11 @@ pub(super) fn without_empty_columns(table: &mut Table) {
 fn texture(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let mut body = Vec::new();
     for g in &input.generators {
-        let found = OCTAVES.map(|octave| over_all(rows, g, octave, "texture"));
+        let found = OCTAVES.map(|octave| over_all(rows, g, octave, Metric::Texture));
         let Some(n) = found.iter().flatten().find_map(|r| r.n) else { continue };
         let mut row = vec![text(&g.name), text(&g.mode)];
-        row.extend(found.map(|r| r.map_or(Cell::Empty, |r| estimated(r.value, None))));
-        row.push(Cell::Count(n));
+        row.extend(found.map(|r| r.map_or(TableCell::Empty, |r| estimated(r.value, None))));
+        row.push(TableCell::Count(n));
         body.push(row);
     }
     (!body.is_empty()).then(|| Table {
@@ -229,9 +240,9 @@ fn costs(generators: &[Generator]) -> Option<Table> {
         body.push(vec![
             text(&g.name),
             text(&g.mode),
-            g.training_cost.as_ref().map_or(Cell::Empty, minutes),
-            Cell::Count(g.images),
-            g.sampling_cost.as_ref().map_or(Cell::Empty, each),
+            g.training_cost.as_ref().map_or(TableCell::Empty, minutes),
+            TableCell::Count(g.images),
+            g.sampling_cost.as_ref().map_or(TableCell::Empty, each),
             text(&g.sampling),
             on.join("; ").into(),
         ]);

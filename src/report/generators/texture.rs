@@ -7,6 +7,7 @@ use crate::{
         scene::{Anchor, DOUBLE, INK, MUTED, Point, Rgb, Scene},
     },
     results::{GOOD_TEXTURE, Measurement, OCTAVES},
+    vocabulary::Metric,
 };
 
 const BAND: Rgb = (0, 158, 115);
@@ -22,8 +23,9 @@ struct Ratio {
 
 fn ratio(rows: &[Measurement], generator: &Generator, octave: &str) -> Option<Ratio> {
     let power = |value: f64| value.log2().clamp(-FARTHEST, FARTHEST);
-    let all = over_all(rows, generator, octave, "texture").filter(|r| r.value >= 0.0)?;
-    let classes = of(rows, generator, "texture").filter(|r| r.structure == octave && r.value >= 0.0);
+    let all = over_all(rows, generator, octave, Metric::Texture).filter(|r| r.value >= 0.0)?;
+    let classes =
+        of(rows, generator, Metric::Texture.as_str()).filter(|r| r.structure == octave && r.value >= 0.0);
     let (low, high) = classes
         .map(|r| power(r.value))
         .fold((power(all.value), power(all.value)), |(low, high), p| (low.min(p), high.max(p)));
@@ -95,7 +97,7 @@ pub(super) fn figure(input: &ReportInput, rows: &[Measurement]) -> Option<Figure
             look(*i).draw_marker(&mut scene, place(octave, r.all), 2.8);
         }
     }
-    let n = span(series.iter().filter_map(|(_, g, _)| over_all(rows, g, OCTAVES[0], "texture")?.n));
+    let n = span(series.iter().filter_map(|(_, g, _)| over_all(rows, g, OCTAVES[0], Metric::Texture)?.n));
     Some(Figure {
         name: "generators_texture".to_owned(),
         title: "Generators: texture".to_owned(),

@@ -14,8 +14,8 @@ use crate::{
     experiment::{Classification, Freeze},
     nn::{
         classifier::Classifier,
+        forward_mode::{ForwardMode, TrainingStep},
         init,
-        mode::{Mode, Step},
     },
     random,
     vocabulary::{Backbone, Label},
@@ -40,9 +40,9 @@ impl Task for ClassificationTask<'_> {
         let (done, mode) = match step {
             Some(step) => {
                 let (seed, hold_frozen_norms) = (self.seed, self.hold_frozen_norms);
-                (self.done.train, Mode::Train(Step { seed, step, hold_frozen_norms }))
+                (self.done.train, ForwardMode::Train(TrainingStep { seed, step, hold_frozen_norms }))
             }
-            None => (self.done.val, Mode::Eval),
+            None => (self.done.val, ForwardMode::Eval),
         };
         self.net.forward_from(done, images, mode)
     }

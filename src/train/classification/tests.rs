@@ -166,8 +166,8 @@ fn held_features_stand_for_the_images() {
     };
     let features = Features::of(&images, |images| net.held_features(images)).unwrap().unwrap();
     let cached = Loader { features: Some(&features), ..images };
-    let step = Step { seed: 1, step: 2, hold_frozen_norms: true };
-    for mode in [Mode::Eval, Mode::Train(step)] {
+    let step = TrainingStep { seed: 1, step: 2, hold_frozen_norms: true };
+    for mode in [ForwardMode::Eval, ForwardMode::Train(step)] {
         let logits = |loader: &Loader, done: usize| {
             let mut all = Vec::new();
             loader

@@ -9,7 +9,7 @@ use super::{batches::Batch, networks::Making};
 use crate::{
     error::{AtPath, Error, Result},
     nn::{
-        clip_text::{Activation, ClipTextConfig, ClipTextModel},
+        clip_text::{ClipActivation, ClipTextConfig, ClipTextModel},
         init,
         tokenizer::{self, ClipTokenizer},
         unet2d_condition::UNet2DConditionModel,
@@ -65,7 +65,7 @@ impl Texts {
             num_hidden_layers: settings.text_layers,
             num_attention_heads: settings.text_heads,
             max_position_embeddings: settings.text_tokens,
-            hidden_act: Activation::QuickGelu,
+            hidden_act: ClipActivation::QuickGelu,
             layer_norm_eps: 1e-5,
             eos_token_id: Some(tokenizer.eos().into()),
         };

@@ -2,54 +2,47 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    DATA, Place,
-    report_input::{is_phantom, record},
-};
+use super::FinishedPlan;
 use crate::{
     error::Result,
     experiment::{self, ReportOn, ResolvedSpec, SplitScheme},
     manifest::Manifest,
     report::{ArmInfo, ReportMeta},
-    vocabulary::{Mode, Split},
+    vocabulary::{Mode, Split, Task},
 };
 
 /// The report's head.
-pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
+pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
+    let spec = finished.spec;
     let (mut settings, mut methods, mut notes, mut warnings) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut description = String::new();
-    let of_tasks = ["segmentation", "classification"].map(|task| format!("data/{task}"));
-    let of_generators = spec.generators.keys().map(|name| format!("data/generator {name}"));
-    for role in of_tasks.into_iter().chain(of_generators) {
-        let Ok(dir) = place.artifact(&role) else { continue };
-        let manifest = Manifest::read(dir.join(DATA))?;
+    if let Some(key) = finished.data_keys().next() {
+        let manifest = Manifest::read(finished.data(key)?)?;
         let count = |split: Split| {
             let rows: Vec<_> = manifest.of(split).collect();
             let patients: BTreeSet<_> = rows.iter().map(|row| &row.patient).collect();
             format!("{} images of {} patients", rows.len(), patients.len())
         };
-        if description.is_empty() {
-            description = format!(
-                "{}: {} to train on, {} for validation (they choose the checkpoint) and {} as test; split by patient ({}).",
-                spec.data.source.description(),
-                count(Split::Train),
-                count(Split::Val),
-                count(Split::Test),
-                split_words(&spec.data.split),
-            );
-        }
+        description = format!(
+            "{}: {} to train on, {} for validation (they choose the checkpoint) and {} as test; split by patient ({}).",
+            spec.data.source.description(),
+            count(Split::Train),
+            count(Split::Val),
+            count(Split::Test),
+            split_words(&spec.data.split),
+        );
     }
     if let Some(t) = &spec.tasks.segmentation {
-        settings.extend(described("segmentation", t, t.budget.is_some()));
-        methods.push(("segmentation".to_owned(), segmentation_words(t)));
+        settings.extend(described(Task::Segmentation, t, t.budget.is_some()));
+        methods.push((Task::Segmentation, segmentation_words(t)));
         if t.report_on == ReportOn::Val {
             warnings.push("Segmentation is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
     }
     if let Some(t) = &spec.tasks.classification {
-        settings.extend(described("classification", t, t.budget.is_some()));
-        methods.push(("classification".to_owned(), classification_words(t)));
+        settings.extend(described(Task::Classification, t, t.budget.is_some()));
+        methods.push((Task::Classification, classification_words(t)));
         if t.report_on == ReportOn::Val {
             warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
         }
@@ -64,22 +57,22 @@ pub(super) fn meta(place: &Place, spec: &ResolvedSpec) -> Result<ReportMeta> {
             spec.experiment.seeds.len()
         ));
     }
-    if spec.report.pictures && !is_phantom(place) {
+    if spec.report.pictures && !finished.is_phantom() {
         warnings.push(
             "This report shows pictures of patients: mind the data set's terms before it is passed on."
                 .into(),
         );
     }
-    let mut versions = place.versions.to_vec();
-    versions.extend(trained_with(place).into_iter().map(|by| ("networks trained with".to_owned(), by)));
+    let mut versions = finished.versions.to_vec();
+    versions.extend(trained_with(finished).into_iter().map(|by| ("networks trained with".to_owned(), by)));
     Ok(ReportMeta {
         name: spec.experiment.name.clone(),
         title: spec.experiment.title.clone(),
-        is_phantom: is_phantom(place),
+        is_phantom: finished.is_phantom(),
         data_description: description,
         resolved_toml: spec.to_toml(),
         versions,
-        commit: place.commit.to_owned(),
+        commit: finished.commit.to_owned(),
         seeds: spec.experiment.seeds.clone(),
         arms: spec.arms.iter().map(arm_info).collect(),
         methods,
@@ -185,11 +178,11 @@ fn arm_info(arm: &experiment::Arm) -> ArmInfo {
 }
 
 /// With what the networks were trained, each kind once: the report may be drawn by another build.
-fn trained_with(place: &Place) -> BTreeSet<String> {
-    let trains = |role: &str| role.starts_with("train/") || role.starts_with("generator/train/");
-    let dirs = place.artifacts.iter().filter(|(role, _)| trains(role)).map(|(_, dir)| dir);
-    dirs.filter_map(|dir| {
-        let record = record(dir)?;
+fn trained_with(finished: &FinishedPlan) -> BTreeSet<String> {
+    let networks = finished.plan.networks.iter().map(|stages| &stages.train);
+    let keys = networks.chain(finished.plan.generators.iter().filter_map(|stages| stages.train.as_ref()));
+    keys.filter_map(|key| {
+        let record = finished.record(key)?;
         let versions: Vec<String> =
             record.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let (commit, device, threads) = (record.commit, record.device, record.threads);
@@ -278,7 +271,7 @@ fn augment_words(a: &experiment::Augment) -> String {
 }
 
 /// The settings that a reader asks for, as (name, value). With a budget, what counts epochs decides nothing.
-fn described<T: serde::Serialize>(task: &str, settings: &T, budget: bool) -> Vec<(String, String)> {
+fn described<T: serde::Serialize>(task: Task, settings: &T, budget: bool) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(map)) = serde_json::to_value(settings) else { return Vec::new() };
     map.into_iter()
         .filter(|(name, _)| !budget || !["epochs", "validate_every"].contains(&name.as_str()))

@@ -20,12 +20,12 @@ use crate::{
     },
 };
 
-pub(super) enum Networks {
+pub(super) enum PipelineNetworks {
     Unconditional(Box<Unconditional>),
     Latent(Box<Latent>),
 }
 
-impl Networks {
+impl PipelineNetworks {
     /// Where they denoise.
     pub fn space(&self) -> &Space {
         match self {

@@ -2,111 +2,140 @@
 
 use std::{collections::HashSet, path::Path};
 
-use super::{
-    DATA, Place,
-    distances::NEAREST,
-    report_input::{is_phantom, record, summary},
-};
+use super::{FinishedPlan, summary};
 use crate::{
     aggregate,
     error::{Error, Result},
-    experiment::{self, ResolvedSpec},
-    manifest::{Manifest, Row, patient_of},
-    measure::{generators, networks},
+    experiment,
+    manifest::{DATA, Manifest, Row, patient_of},
     picture::Picture,
     pipeline::training_patients,
-    plan::{self, GeneratorCell},
+    plan::GeneratorStages,
     report::{
         ReportInput,
-        generators::{
-            Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, TASK, distances::Distances,
-        },
+        generators::{Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, distances::Distances},
     },
-    results::{self, CurvePoint, Measurement, NearestPair, word},
+    results::{self, CURVES, CurvePoint, MEASUREMENTS, Measurement, NEAREST, NearestPair},
     samples::class_of,
     train,
-    vocabulary::{Label, Mode, Phase, Split, View},
+    vocabulary::{Label, Mode, Phase, Split, Task, View},
 };
 
-/// Pictures a class, on either side of the sample figure; fewer where masks stand between them.
+/// Pictures of each class on either side of the sample figure; fewer where masks stand between them.
 const PICTURES: usize = 4;
 const PICTURES_WITH_MASKS: usize = 3;
 
-/// Adds every generator of the spec to the report's input.
-pub(super) fn gather(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput) -> Result<()> {
+/// Adds every generator of the plan to the report's input.
+pub(super) fn gather(finished: &FinishedPlan, input: &mut ReportInput) -> Result<()> {
+    let spec = finished.spec;
     if spec.generators.is_empty() {
         return Ok(());
     }
     let mut shown = HashSet::new();
-    for (name, patients) in plan::generator_cells(spec) {
-        let settings = &spec.generators[name];
-        let label = GeneratorCell::label(name, patients);
-        let artifact = |what: &str| place.artifacts.get(format!("generator/{what}/{label}").as_str());
-        let mode = word(&settings.mode);
-        let real = Manifest::read(place.artifact(&format!("data/generator {name}"))?.join(DATA))?;
-        let made_by = place.artifact(&format!("generator/images/{label}"))?;
-        let made = Manifest::read(made_by.join(DATA))?;
-        let mut generator = Generator {
-            name: label.clone(),
-            mode: mode.clone(),
-            own_models: settings.mode == Mode::Unconditional && settings.per_class,
-            images: made.rows.len() as u64,
-            sampling: sampling(settings),
-            names_patients: names_patients(settings, &made)?,
-            made_from: made_from(settings, &made),
-            lineage: lineage(settings, &made),
-            ..Generator::default()
-        };
-        if settings.mode != Mode::External {
-            generator.sampling_cost = cost(made_by);
-        }
-        if let Some(dir) = artifact("train") {
-            generator.summary = Some(summary(dir)?);
-            generator.val_images = train::diffusion::validation_images(settings, &real);
-            generator.training_cost = cost(dir);
-            let points: Vec<CurvePoint> = results::read_csv(&dir.join(train::CURVES))?;
-            input.curves.extend(points.into_iter().map(|point| CurvePoint {
-                experiment: spec.experiment.name.clone(),
-                task: TASK.into(),
-                arm: label.clone(),
-                model: mode.clone(),
-                seed: Some(settings.seed),
-                ..point
-            }));
-        }
-        let read = |dir: &Path| results::read_csv::<Measurement>(&dir.join(networks::MEASUREMENTS));
-        let mut rows = Vec::new();
-        for task in ["segmentation", "classification"] {
-            if let Some(dir) = artifact(&format!("judge-{task}")) {
-                // Per image they fill the store alone.
-                rows.extend(aggregate::judged(&read(dir)?)?);
-            }
-        }
-        for measured in ["texture", "distances"] {
-            if let Some(dir) = artifact(measured) {
-                rows.extend(read(dir)?);
-            }
-        }
-        input.measurements.extend(rows.into_iter().map(|row| Measurement {
+    for stages in &finished.plan.generators {
+        let settings = &spec.generators[&stages.cell.name];
+        let identity = RowIdentity {
             experiment: spec.experiment.name.clone(),
-            task: TASK.into(),
-            arm: label.clone(),
-            model: mode.clone(),
-            seed: Some(settings.seed),
-            ..row
-        }));
+            arm: stages.cell.label(),
+            model: settings.mode.to_string(),
+            seed: settings.seed,
+        };
+        let real = Manifest::read(finished.data(&stages.data)?)?;
+        let made = Manifest::read(finished.artifact(&stages.images)?.join(DATA))?;
+        let mut generator = described(finished, stages, settings, &real, &made)?;
+        if let Some(key) = &stages.train {
+            let points: Vec<CurvePoint> = results::read_csv(&finished.artifact(key)?.join(CURVES))?;
+            input.curves.extend(points.into_iter().map(|point| identity.point(point)));
+        }
+        input.measurements.extend(measured(finished, stages)?.into_iter().map(|row| identity.row(row)));
         // One figure of a generator, however often it was trained.
-        if (spec.report.pictures || is_phantom(place)) && shown.insert(name) {
+        if finished.shows_pictures() && shown.insert(&stages.cell.name) {
             generator.samples = samples(&real, &made)?;
-            if let Some(dir) = artifact("distances") {
-                generator.nearest = nearest(&dir.join(NEAREST), &real, &made)?;
+            if let Some(key) = &stages.distances {
+                generator.nearest = nearest(&finished.artifact(key)?.join(NEAREST), &real, &made)?;
             }
         }
         input.generators.push(generator);
     }
-    input.judges = judges(place, spec);
-    input.distances = references(place, spec, input)?;
+    input.judges = judges(finished);
+    input.distances = references(finished, input)?;
     Ok(())
+}
+
+/// The columns that say which generator a row is of.
+struct RowIdentity {
+    experiment: String,
+    arm: String,
+    model: String,
+    seed: u64,
+}
+
+impl RowIdentity {
+    fn row(&self, row: Measurement) -> Measurement {
+        Measurement {
+            experiment: self.experiment.clone(),
+            task: Task::Generation.into(),
+            arm: self.arm.clone(),
+            model: self.model.clone(),
+            seed: Some(self.seed),
+            ..row
+        }
+    }
+
+    fn point(&self, point: CurvePoint) -> CurvePoint {
+        CurvePoint {
+            experiment: self.experiment.clone(),
+            task: Task::Generation.into(),
+            arm: self.arm.clone(),
+            model: self.model.clone(),
+            seed: Some(self.seed),
+            ..point
+        }
+    }
+}
+
+/// A generator in words and counts, without what was measured.
+fn described(
+    finished: &FinishedPlan,
+    stages: &GeneratorStages,
+    settings: &experiment::Generator,
+    real: &Manifest,
+    made: &Manifest,
+) -> Result<Generator> {
+    let mut generator = Generator {
+        name: stages.cell.label(),
+        mode: settings.mode.to_string(),
+        own_models: settings.mode == Mode::Unconditional && settings.per_class,
+        images: made.rows.len() as u64,
+        sampling: sampling(settings),
+        names_patients: names_patients(settings, made)?,
+        made_from: made_from(settings, made),
+        lineage: lineage(settings, made),
+        ..Generator::default()
+    };
+    if settings.mode != Mode::External {
+        generator.sampling_cost = cost(finished, &stages.images);
+    }
+    if let Some(key) = &stages.train {
+        generator.summary = Some(summary(&finished.artifact(key)?)?);
+        generator.val_images = train::diffusion::validation_images(settings, real);
+        generator.training_cost = cost(finished, key);
+    }
+    Ok(generator)
+}
+
+/// What was measured of a generator's images.
+fn measured(finished: &FinishedPlan, stages: &GeneratorStages) -> Result<Vec<Measurement>> {
+    let read = |key: &str| results::read_csv::<Measurement>(&finished.artifact(key)?.join(MEASUREMENTS));
+    let mut rows = Vec::new();
+    for (_, key) in &stages.judged {
+        // Rows of single images would only fill the report.
+        rows.extend(aggregate::judged(&read(key)?)?);
+    }
+    for key in std::iter::once(&stages.texture).chain(&stages.distances) {
+        rows.extend(read(key)?);
+    }
+    Ok(rows)
 }
 
 /// The synthetic images that are nearest to training images by the extractor's features, beside these.
@@ -133,33 +162,31 @@ fn nearest(file: &Path, real: &Manifest, made: &Manifest) -> Result<Vec<NearestP
         .collect()
 }
 
-/// Adds what tells the scale of the distances.
-fn references(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput) -> Result<Option<Distances>> {
-    let Some(measure) = &spec.measure else { return Ok(None) };
+/// Adds the distances between sets of images whose likeness is known.
+fn references(finished: &FinishedPlan, input: &mut ReportInput) -> Result<Option<Distances>> {
+    let Some(measure) = &finished.spec.measure else { return Ok(None) };
+    let by_size = &finished.plan.references;
     let mut references = Vec::new();
-    let of_sizes: Vec<&str> =
-        place.stage.inputs.iter().filter_map(|i| i.role.strip_prefix("reference/")).collect();
-    for size in &of_sizes {
-        let dir = place.artifact(&format!("reference/{size}"))?;
-        let rows: Vec<Measurement> = results::read_csv(&dir.join(networks::MEASUREMENTS))?;
+    for (size, key) in by_size {
+        let rows: Vec<Measurement> = results::read_csv(&finished.artifact(key)?.join(MEASUREMENTS))?;
         for row in rows {
-            let arm = if of_sizes.len() > 1 { format!("{}, {size} px", row.arm) } else { row.arm.clone() };
+            let arm = if by_size.len() > 1 { format!("{}, {size} px", row.arm) } else { row.arm.clone() };
             if !references.contains(&arm) {
                 references.push(arm.clone());
             }
             input.measurements.push(Measurement {
-                experiment: spec.experiment.name.clone(),
-                task: TASK.into(),
+                experiment: finished.spec.experiment.name.clone(),
+                task: Task::Generation.into(),
                 arm,
-                model: "reference".into(),
+                model: aggregate::REFERENCE.into(),
                 seed: Some(measure.seed),
                 ..row
             });
         }
     }
     Ok(Some(Distances {
-        extractor: generators::extractor_words(&measure.extractor),
-        frechet: generators::frechet_name(&measure.extractor).to_owned(),
+        extractor: measure.extractor.words(),
+        frechet: measure.extractor.name.frechet(),
         neighbours: measure.neighbours as u64,
         kid_subsets: measure.kid_subsets as u64,
         seed: measure.seed,
@@ -168,33 +195,35 @@ fn references(place: &Place, spec: &ResolvedSpec, input: &mut ReportInput) -> Re
     }))
 }
 
-fn cost(artifact: &Path) -> Option<Cost> {
-    let record = record(artifact)?;
+fn cost(finished: &FinishedPlan, key: &str) -> Option<Cost> {
+    let record = finished.record(key)?;
     let threads = if record.threads == 1 { "thread" } else { "threads" };
     Some(Cost { seconds: record.seconds, on: format!("{}, {} {threads}", record.device, record.threads) })
 }
 
-/// Those that looked at the images of at least one generator.
-fn judges(place: &Place, spec: &ResolvedSpec) -> Vec<Judge> {
+/// The networks that looked at the images of at least one generator.
+fn judges(finished: &FinishedPlan) -> Vec<Judge> {
+    let spec = finished.spec;
     let (Some(arm), Some(&seed)) = (spec.judge(), spec.experiment.seeds.first()) else { return Vec::new() };
-    let segmentation = spec.tasks.segmentation.as_ref().map(|t| ("segmentation", Some(t.model.as_str()), ""));
+    let segmentation =
+        spec.tasks.segmentation.as_ref().map(|t| (Task::Segmentation, Some(t.model.as_str()), ""));
     let classification = spec.tasks.classification.as_ref().map(|t| {
         let label = match t.label {
             Label::Phase => "phase",
             Label::View => "view",
             Label::ViewPhase => "view and phase",
         };
-        ("classification", t.models.first().map(|model| model.as_str()), label)
+        (Task::Classification, t.models.first().map(|model| model.as_str()), label)
     });
+    let judged = |task: Task| {
+        finished.plan.generators.iter().flat_map(|stages| &stages.judged).any(|(of, _)| *of == task)
+    };
     segmentation
         .into_iter()
         .chain(classification)
-        .filter(|(task, ..)| {
-            let start = format!("generator/judge-{task}/");
-            place.artifacts.keys().any(|role| role.starts_with(&start))
-        })
+        .filter(|(task, ..)| judged(*task))
         .map(|(task, model, label)| Judge {
-            task: task.to_owned(),
+            task,
             arm: arm.name.clone(),
             model: model.unwrap_or_default().to_owned(),
             seed,

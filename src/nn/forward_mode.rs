@@ -10,23 +10,23 @@ use crate::random;
 
 /// What batch norms, dropout and stochastic depth go by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Mode {
+pub enum ForwardMode {
     /// Running statistics; nothing is left out.
     Eval,
     /// Statistics of the batch, which move the running ones.
-    Train(Step),
+    Train(TrainingStep),
 }
 
 /// An optimizer step, for which masks are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Step {
+pub struct TrainingStep {
     pub seed: u64,
     pub step: u64,
-    /// Batch norms whose weights are frozen are run as in [`Mode::Eval`].
+    /// Batch norms whose weights are frozen are run as in [`ForwardMode::Eval`].
     pub hold_frozen_norms: bool,
 }
 
-impl Mode {
+impl ForwardMode {
     /// `torch.nn.Dropout(p)`. `place` tells the layers of a network apart.
     pub fn dropout(self, xs: &Tensor, p: f64, place: u64) -> Tensor {
         self.without(xs, p, "dropout", place, &xs.size())
@@ -41,7 +41,7 @@ impl Mode {
 
     /// `xs` times a mask of this shape: 0 with probability `p`, otherwise 1 / (1 - p).
     fn without(self, xs: &Tensor, p: f64, purpose: &str, place: u64, shape: &[i64]) -> Tensor {
-        let Self::Train(Step { seed, step, .. }) = self else { return xs.shallow_clone() };
+        let Self::Train(TrainingStep { seed, step, .. }) = self else { return xs.shallow_clone() };
         if p == 0.0 {
             return xs.shallow_clone();
         }
@@ -68,7 +68,10 @@ mod tests {
     fn masks_come_from_seed_step_and_place_alone_and_keep_the_mean() {
         let xs = Tensor::ones([32, 1000], (Kind::Float, Device::Cpu));
         let at = |seed, step, place| {
-            values(&Mode::Train(Step { seed, step, ..Step::default() }).dropout(&xs, 0.2, place))
+            values(
+                &ForwardMode::Train(TrainingStep { seed, step, ..TrainingStep::default() })
+                    .dropout(&xs, 0.2, place),
+            )
         };
         let mask = at(1, 2, 3);
         tch::manual_seed(9);
@@ -79,13 +82,13 @@ mod tests {
         assert!(mask.iter().all(|&v| v == 0.0 || v == 1.25));
         let mean = mask.iter().sum::<f32>() / mask.len() as f32;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
-        assert_eq!(values(&Mode::Eval.dropout(&xs, 0.2, 3)), values(&xs));
+        assert_eq!(values(&ForwardMode::Eval.dropout(&xs, 0.2, 3)), values(&xs));
     }
 
     #[test]
     fn stochastic_depth_leaves_out_whole_images() {
         let xs = Tensor::ones([64, 3, 2, 2], (Kind::Float, Device::Cpu));
-        let ys = values(&Mode::Train(Step::default()).stochastic_depth(&xs, 0.5, 0));
+        let ys = values(&ForwardMode::Train(TrainingStep::default()).stochastic_depth(&xs, 0.5, 0));
         let images: Vec<&[f32]> = ys.chunks_exact(12).collect();
         assert!(images.iter().all(|image| image.iter().all(|v| *v == image[0])));
         let dropped = images.iter().filter(|image| image[0] == 0.0).count();

@@ -11,27 +11,13 @@ use crate::{
     error::{AtPath, Error, Result},
     experiment::{Classification, Segmentation},
     manifest::Row,
-    nn::{
-        mode::Mode,
-        unet::{UNet, UNetConfig},
-        weights,
-    },
+    nn::{forward_mode::ForwardMode, weights},
     picture::Picture,
     progress::Bar,
-    results::{self, Measurement},
+    results::{self, MEASUREMENTS, Measurement, PREDICTIONS, prediction_name},
     samples::Samples,
     vocabulary::{Backbone, Label, Structure},
 };
-
-/// The measured rows.
-pub const MEASUREMENTS: &str = "measurements.csv";
-/// Folder of predicted masks, named as the images are.
-pub const PREDICTIONS: &str = "predictions";
-
-/// A predicted mask is named as its (prepared) image, whose name is safe and unique.
-pub fn prediction_name(row: &Row) -> &std::ffi::OsStr {
-    row.image.file_name().unwrap_or_default()
-}
 
 /// Images at a time. It decides speed and memory, not results.
 const BATCH: usize = 16;
@@ -110,7 +96,7 @@ fn predict<T: Send>(
 ) -> Result<Vec<T>> {
     let _guard = tch::no_grad_guard();
     let vs = VarStore::new(device);
-    let net = UNet::new(&vs.root(), &UNetConfig::with_channels(&settings.channels))?;
+    let net = settings.model.build(&vs.root(), &settings.channels)?;
     weights::load(&vs, network, |_| false)?;
     let (size, mut all) = (samples.size, Vec::new());
     for from in (0..samples.len()).step_by(BATCH) {
@@ -177,7 +163,7 @@ pub fn classification(
     let mut probabilities: Vec<f64> = Vec::new();
     for from in (0..samples.len()).step_by(BATCH) {
         let to = (from + BATCH).min(samples.len());
-        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, Mode::Eval);
+        let logits = net.forward_t(&batch(samples, from, to, &mean, &std, device)?, ForwardMode::Eval);
         let p: Vec<f64> = logits.softmax(1, Kind::Double).flatten(0, -1).try_into()?;
         probabilities.extend(p);
         bar.inc((to - from) as u64);
