@@ -4,6 +4,16 @@ pub(super) const INDEX: &str = "model_index.json";
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
+/// What a tokenizer's folder may hold.
+pub(super) const TOKENIZER_FILES: [&str; 6] = [
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
 /// The first part of a weight file's name.
 pub(super) fn stem(library: &str) -> &'static str {
     if library == "transformers" { "model" } else { "diffusion_pytorch_model" }

@@ -4,9 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    file_names::{CONFIG, INDEX, SCHEDULER_CONFIG},
+    file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, TOKENIZER_FILES},
     folder::{NOT_NEEDED, PipelineFolder, PipelinePart},
-    folder_write::TOKENIZER_FILES,
     space::EXTRAS,
 };
 

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use tch::{Tensor, nn::VarStore};
 
-use super::file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, is_plain, stem};
+use super::file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, TOKENIZER_FILES, is_plain, stem};
 use crate::{
     error::{AtPath, Error, Result},
     nn::tensor_file,
@@ -19,16 +19,6 @@ use crate::{
 
 /// The version of diffusers whose form the folders have.
 const DIFFUSERS_VERSION: &str = "0.42.1";
-
-/// What a tokenizer's folder may hold.
-pub(super) const TOKENIZER_FILES: [&str; 6] = [
-    "added_tokens.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-];
 
 /// A network's variables by their names, sorted: what [`write_part`] takes.
 pub fn named(vs: &VarStore) -> Vec<(String, Tensor)> {

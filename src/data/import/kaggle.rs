@@ -15,7 +15,7 @@ use crate::picture::Picture;
 use crate::{
     data::split::DIFFECHO_VALIDATION,
     manifest::CLASSES,
-    vocabulary::{Phase, Split, View},
+    vocabulary::{Phase, Source, Split, View},
 };
 
 /// One data set, as bytes: `count` pictures of `width` x `height`.
@@ -39,7 +39,7 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
     // Otherwise the library prints its own stack.
     hdf5_metno::silence_errors(true);
     let file = File::open(src).map_err(|e| {
-        Error::input(format!("not a readable HDF5 file: {e}")).at(src).help(layout(super::Format::KaggleH5))
+        Error::input(format!("not a readable HDF5 file: {e}")).at(src).help(layout(Source::KaggleH5))
     })?;
     let mut found = Vec::new();
     let mut people = None;
@@ -90,7 +90,7 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
 fn read(file: &File, key: &str, to_bytes: fn(&[f32], usize) -> Result<Vec<u8>>) -> Result<Stack> {
     let wrong = |e: hdf5_metno::Error| Error::input(format!("`{key}`: {e}"));
     let data: Dataset = file.dataset(key).map_err(|e| {
-        Error::input(format!("the data set `{key}` is missing: {e}")).help(layout(super::Format::KaggleH5))
+        Error::input(format!("the data set `{key}` is missing: {e}")).help(layout(Source::KaggleH5))
     })?;
     let (count, height, width) = match data.shape()[..] {
         [n, h, w] | [n, h, w, 1] if n > 0 && h > 0 && w > 0 => (n, h, w),
