@@ -8,11 +8,13 @@
 //! [`results`] (measurements and curves) and [`picture`].
 
 pub mod aggregate;
+pub mod atomic_file;
 pub mod augment;
 pub mod cell;
 pub mod cli;
 pub mod data;
 pub mod determinism;
+pub mod dice;
 pub mod doctor;
 pub mod error;
 pub mod execute;

@@ -19,10 +19,6 @@ pub const DATA: &str = "data";
 /// Name of the table in a data folder.
 pub const FILE: &str = "manifest.csv";
 
-/// Number of classes in a mask: 0 background, 1 left-ventricle endocardium (the cavity),
-/// 2 myocardium, 3 left atrium.
-pub const CLASSES: usize = 4;
-
 /// A file of this name beside a manifest, or at the root of a data set in CAMUS's layout, marks a phantom.
 pub const PHANTOM_MARKER: &str = "PHANTOM.md";
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use image::ImageEncoder;
 
 use crate::error::{AtPath, Error, Result};
-use crate::manifest::CLASSES;
+use crate::vocabulary::MASK_CLASSES;
 
 /// A grey picture, rows from top to bottom, `pixels.len() == width * height`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,9 @@ impl Picture {
 
     /// An error names the first pixel whose value is no class.
     pub fn check_classes(&self) -> Result<()> {
-        let Some(at) = self.pixels.iter().position(|&v| usize::from(v) >= CLASSES) else { return Ok(()) };
+        let Some(at) = self.pixels.iter().position(|&v| usize::from(v) >= MASK_CLASSES) else {
+            return Ok(());
+        };
         Err(Error::input(format!(
             "the mask holds {} at x {}, y {}; a mask holds class indices 0 to 3",
             self.pixels[at],

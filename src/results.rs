@@ -105,6 +105,9 @@ pub struct GeneratorSummary {
     pub trainable: u64,
     pub train_images: u64,
     pub train_patients: u64,
+    /// Behind each point of the validation curve; where each class has a model of its own, of all together.
+    #[serde(default)]
+    pub val_images: u64,
     pub steps: u64,
     /// Images behind one step.
     pub batch: u64,

@@ -13,8 +13,11 @@ use serde::Serialize;
 use super::ImageProgress;
 use super::staging::size_mismatch;
 use crate::error::{Error, Result};
-use crate::manifest::{CLASSES, Manifest, Row};
 use crate::picture::Picture;
+use crate::{
+    manifest::{Manifest, Row},
+    vocabulary::MASK_CLASSES,
+};
 
 /// Problems shown in one error; the others are counted.
 const SHOWN: usize = 20;
@@ -54,7 +57,7 @@ struct CheckedImage {
     height: usize,
     digest: blake3::Hash,
     /// Which classes the mask holds.
-    classes: Option<[bool; CLASSES]>,
+    classes: Option<[bool; MASK_CLASSES]>,
 }
 
 /// Reads every image and mask under `root`.
@@ -123,7 +126,7 @@ fn look(manifest: &Manifest, row: &Row) -> Result<CheckedImage, Vec<Error>> {
             None
         }
         Some((Ok(mask), _)) => {
-            let mut classes = [false; CLASSES];
+            let mut classes = [false; MASK_CLASSES];
             for &value in &mask.pixels {
                 if let Some(class) = classes.get_mut(usize::from(value)) {
                     *class = true;

@@ -1,8 +1,8 @@
 //! One 2-D slice of a medical-image file, as numbers, before it becomes an 8-bit picture.
 
 use crate::error::{Error, Result};
-use crate::manifest::CLASSES;
 use crate::picture::Picture;
+use crate::vocabulary::MASK_CLASSES;
 
 /// The longest side of a picture; a header that gives more is taken to be damaged.
 pub const MAX_SIDE: usize = 16_384;
@@ -33,7 +33,7 @@ impl Slice {
     /// A mask of class indices; anything but exactly 0, 1, 2 or 3 is refused.
     pub fn to_mask(&self) -> Result<Picture> {
         self.convert(
-            |v| (v.fract() == 0.0 && (0.0..CLASSES as f64).contains(&v)).then_some(v as u8),
+            |v| (v.fract() == 0.0 && (0.0..MASK_CLASSES as f64).contains(&v)).then_some(v as u8),
             |v, place| {
                 Error::input(format!("the mask holds {v} at {place}; a mask holds class indices 0 to 3"))
                     .help("0 background, 1 endocardium, 2 myocardium, 3 atrium; resample masks by nearest neighbour")

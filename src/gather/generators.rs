@@ -17,7 +17,6 @@ use crate::{
     },
     results::{self, CURVES, CurvePoint, MEASUREMENTS, Measurement, NEAREST, NearestPair},
     samples::class_of,
-    train,
     vocabulary::{Label, Mode, Phase, Split, Task, View},
 };
 
@@ -42,7 +41,7 @@ pub(super) fn gather(finished: &FinishedPlan, input: &mut ReportInput) -> Result
         };
         let real = Manifest::read(finished.data(&stages.data)?)?;
         let made = Manifest::read(finished.artifact(&stages.images)?.join(DATA))?;
-        let mut generator = described(finished, stages, settings, &real, &made)?;
+        let mut generator = described(finished, stages, settings, &made)?;
         if let Some(key) = &stages.train {
             let points: Vec<CurvePoint> = results::read_csv(&finished.artifact(key)?.join(CURVES))?;
             input.curves.extend(points.into_iter().map(|point| identity.point(point)));
@@ -99,7 +98,6 @@ fn described(
     finished: &FinishedPlan,
     stages: &GeneratorStages,
     settings: &experiment::Generator,
-    real: &Manifest,
     made: &Manifest,
 ) -> Result<Generator> {
     let mut generator = Generator {
@@ -118,7 +116,6 @@ fn described(
     }
     if let Some(key) = &stages.train {
         generator.summary = Some(summary(&finished.artifact(key)?)?);
-        generator.val_images = train::diffusion::validation_images(settings, real);
         generator.training_cost = cost(finished, key);
     }
     Ok(generator)

@@ -10,12 +10,12 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::{
+    atomic_file::write_atomically,
     error::{AtPath, Error, Result},
     nn::tensor_file::TensorFile,
     picture::{self, Picture},
     pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise},
     progress::Progress,
-    store::write_atomically,
     vocabulary::Mode,
 };
 

@@ -1,8 +1,9 @@
 //! Everything that is measured of a predicted mask against the true one: one list for folders of masks and for
 //! trained networks.
 
-use super::{dice, surface_distance::surface_distance};
+use super::surface_distance::surface_distance;
 use crate::{
+    dice,
     error::Result,
     vocabulary::{Metric, Structure},
 };

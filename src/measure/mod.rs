@@ -4,7 +4,6 @@
 
 mod arrays;
 pub mod classification;
-pub mod dice;
 mod distances;
 pub mod extractor;
 pub mod folder;
@@ -22,8 +21,6 @@ pub mod surface_distance;
 pub mod texture;
 
 use serde::Serialize;
-
-use crate::error::{Error, Result};
 
 /// Mean and spread of the values that exist.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -51,15 +48,6 @@ pub fn summary(values: impl IntoIterator<Item = f64>) -> Summary {
         mean: if n > 0 { mean } else { f64::NAN },
         sd: if n > 1 { (squares / (n - 1) as f64).sqrt() } else { f64::NAN },
     }
-}
-
-/// Two masks that are compared have the same number of pixels.
-fn same_size<T, U>(truth: &[T], prediction: &[U]) -> Result<()> {
-    if truth.len() == prediction.len() {
-        return Ok(());
-    }
-    Err(Error::input(format!("the truth has {} pixels, the prediction {}", truth.len(), prediction.len()))
-        .help("truth and prediction must have the same width and height"))
 }
 
 #[cfg(test)]

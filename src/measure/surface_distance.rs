@@ -8,8 +8,8 @@
 
 use serde::Serialize;
 
-use super::same_size;
 use crate::{
+    dice::same_size,
     error::{Error, Result},
     vocabulary::Structure,
 };

@@ -12,9 +12,9 @@ use tch::{Tensor, nn::VarStore};
 
 use super::file_names::{CONFIG, INDEX, SCHEDULER_CONFIG, TOKENIZER_FILES, is_plain, stem};
 use crate::{
+    atomic_file::write_atomically,
     error::{AtPath, Error, Result},
     nn::tensor_file,
-    store::write_atomically,
 };
 
 /// The version of diffusers whose form the folders have.

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
+    atomic_file::write_atomically,
     error::{AtPath, Error, Result},
-    manifest::CLASSES,
     nn::{
         autoencoder_kl::{AutoencoderKL, Posterior},
         diffusion::config::ClassEmbed,
     },
-    store::write_atomically,
+    vocabulary::MASK_CLASSES,
 };
 
 /// The file that a folder trained here has beside `model_index.json`.
@@ -169,7 +169,7 @@ impl Space {
 
 /// Input channels that a mask takes where one place stands for `factor` x `factor` pixels.
 pub fn mask_channels(factor: i64) -> i64 {
-    (CLASSES as i64 - 1) * factor * factor
+    (MASK_CLASSES as i64 - 1) * factor * factor
 }
 
 /// Masks (batch, height, width) of class indices as input channels: each structure as 0 or 1, folded
@@ -178,20 +178,20 @@ pub fn mask_channels(factor: i64) -> i64 {
 /// # Errors
 /// A height or width that is no multiple of `factor`.
 pub fn mask_to_channels(masks: &Tensor, factor: i64) -> Result<Tensor> {
-    let structures: Vec<Tensor> = (1..CLASSES as i64).map(|class| masks.eq(class)).collect();
+    let structures: Vec<Tensor> = (1..MASK_CLASSES as i64).map(|class| masks.eq(class)).collect();
     Ok(Tensor::f_stack(&structures, 1)?.to_kind(Kind::Float).f_pixel_unshuffle(factor)?)
 }
 
 /// The same of control images (batch, 3, height, width) that show class k as grey k / 3.
 pub(super) fn mask_channels_of_grey(control: &Tensor, factor: i64) -> Result<Tensor> {
-    let classes = (control.f_select(1, 0)?.to_kind(Kind::Float) * (CLASSES as f64 - 1.0)).round();
+    let classes = (control.f_select(1, 0)?.to_kind(Kind::Float) * (MASK_CLASSES as f64 - 1.0)).round();
     Ok(mask_to_channels(&classes, factor)?.to_kind(control.kind()))
 }
 
 /// Masks (batch, height, width) of class indices as a ControlNet sees them: grey k / 3 in three
 /// channels, f32.
 pub fn mask_to_control(masks: &Tensor) -> Tensor {
-    let grey = masks.to_kind(Kind::Float) / (CLASSES as f64 - 1.0);
+    let grey = masks.to_kind(Kind::Float) / (MASK_CLASSES as f64 - 1.0);
     grey.unsqueeze(1).repeat([1, 3, 1, 1])
 }
 

@@ -351,12 +351,13 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
                 trainable: if masked { 2_100_000 } else { parameters },
                 train_images: 1520,
                 train_patients: 380,
+                val_images: 64,
                 steps: 1500,
                 batch: 16,
                 image_size: 128,
                 precision: "bf16".into(),
             });
-            (generator.val_images, generator.sampling) = (64, "ddim, 50 steps".into());
+            generator.sampling = "ddim, 50 steps".into();
             (generator.training_cost, generator.sampling_cost) = (cost(5400.0 + 60.0 * own), cost(320.0));
             let mut rng = random::rng(12, "generator", &[i as u64]);
             for step in (25u64..=1500).step_by(25) {

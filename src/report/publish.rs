@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
+    atomic_file::write_atomically,
     error::{AtPath, Error, Result},
     report::{PAGE, generators::GENERATORS},
-    store::write_atomically,
     vocabulary::Task,
 };
 

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fs,
-    io::Write,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -12,7 +11,10 @@ use std::{
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    atomic_file::write_atomically,
+    error::{AtPath, Error, Result},
+};
 
 const CACHE: &str = "digests.json";
 
@@ -128,19 +130,4 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 
 fn is_hidden(entry: &fs::DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
-}
-
-/// Writes to a temporary file beside the place, flushes it to disk, and renames it.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let write = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().at_path(path, "cannot write").inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
 }

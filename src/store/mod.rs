@@ -15,9 +15,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use digest::{Digests, write_atomically};
+pub use digest::Digests;
 
 use crate::{
+    atomic_file::write_atomically,
     error::{AtPath, Error, Result},
     plan::{Input, Outside, Stage, StageKind},
 };

@@ -4,15 +4,13 @@ use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{Loader, Target, TaskData, TrainingContext, TrainingTask, UpdateRule, ValidationScore, fit};
 use crate::{
-    augment,
+    augment, dice,
     error::Result,
     experiment::{Segmentation, SegmentationLoss},
-    manifest::CLASSES,
-    measure::dice,
     nn::segmenter::Segmenter,
     random,
     samples::Samples,
-    vocabulary::{Metric, Structure},
+    vocabulary::{MASK_CLASSES, Metric, Structure},
 };
 
 struct SegmentationTask<'a> {
@@ -124,7 +122,7 @@ pub fn segmentation(
     };
     let (train, val) = (loader(&data.train), loader(&data.val));
     let weights: Vec<f32> = settings.class_weights.iter().map(|&w| w as f32).collect();
-    debug_assert_eq!(weights.len(), CLASSES);
+    debug_assert_eq!(weights.len(), MASK_CLASSES);
     let task = SegmentationTask {
         net,
         class_weights: Tensor::from_slice(&weights).to_device(context.device),

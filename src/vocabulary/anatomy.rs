@@ -12,9 +12,11 @@ words! {
     Phase { Ed = "ED", Es = "ES" }
 }
 
+/// Number of classes in a mask: 0 background, 1 left-ventricle endocardium (the cavity), 2 myocardium, 3 left atrium.
+pub const MASK_CLASSES: usize = 4;
+
 words! {
-    /// What is measured in a mask of class indices (0 background, 1 left-ventricle endocardium, 2 myocardium,
-    /// 3 left atrium).
+    /// What is measured in a mask of class indices.
     Structure {
         /// Class 1, the cavity.
         Endo = "endo",

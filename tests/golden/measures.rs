@@ -3,9 +3,9 @@
 
 use serde::Deserialize;
 use synecho::{
+    dice,
     measure::{
         classification::{scores, wilson},
-        dice,
         surface_distance::{Missing, outline_distances, percentile, surface_distance},
     },
     vocabulary::Structure,

@@ -14,8 +14,7 @@ use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::{
     data::split::DIFFECHO_VALIDATION,
-    manifest::CLASSES,
-    vocabulary::{Phase, Source, Split, View},
+    vocabulary::{MASK_CLASSES, Phase, Source, Split, View},
 };
 
 /// One data set, as bytes: `count` pictures of `width` x `height`.
@@ -126,7 +125,7 @@ fn mask_bytes(values: &[f32], width: usize) -> Result<Vec<u8>> {
             .help("a mask holds classes 0 to 3, or grey 0, 85, 170, 255"));
     }
     let pixels: Vec<u8> = values.iter().map(|&v| v as u8).collect();
-    if pixels.iter().all(|&v| usize::from(v) < CLASSES) {
+    if pixels.iter().all(|&v| usize::from(v) < MASK_CLASSES) {
         return Ok(pixels);
     }
     let height = pixels.len() / width.max(1);

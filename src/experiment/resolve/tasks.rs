@@ -7,7 +7,10 @@ use super::{
     },
     Check,
 };
-use crate::{error::Result, manifest::CLASSES, vocabulary::Precision};
+use crate::{
+    error::Result,
+    vocabulary::{MASK_CLASSES, Precision},
+};
 
 pub(super) fn segmentation(typed: SegmentationSpec, check: &Check) -> Result<Segmentation> {
     epochs_or_budget("segmentation", typed.epochs, typed.budget.flatten(), check)?;
@@ -74,7 +77,7 @@ fn check_segmentation(task: &Segmentation, check: &Check) -> Result<()> {
     let fault = |field: &str, problem: &str, help: &str| {
         Err(check.fault(&format!("tasks.segmentation.{field}"), problem, help))
     };
-    if task.class_weights.len() != CLASSES
+    if task.class_weights.len() != MASK_CLASSES
         || task.class_weights.iter().any(|w| !w.is_finite() || *w < 0.0)
         || task.class_weights.iter().sum::<f64>() <= 0.0
     {

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{
+    atomic_file::write_atomically,
     error::{AtPath, Error, Result},
     nn::tensor_file::{self, TensorFile},
-    store::write_atomically,
 };
 
 /// BLAKE3 of an image file's bytes.

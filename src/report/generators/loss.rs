@@ -45,7 +45,7 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
     let (head, high, step) = (34.0, 118.0, 118.0 + 54.0);
     let rows = panels.len().div_ceil(across);
     let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
-    let n = span(panels.iter().map(|(_, g, _)| g.val_images));
+    let n = span(panels.iter().filter_map(|(_, g, _)| Some(g.summary.as_ref()?.val_images)));
     let mut x = places[0].0;
     for (split, name, dash) in SPLITS {
         let x0 = x;

@@ -29,8 +29,6 @@ pub struct Generator {
     pub names_patients: bool,
     /// Each class has a model of its own.
     pub own_models: bool,
-    /// Behind each point of the validation curve.
-    pub val_images: u64,
     /// How many it made.
     pub images: u64,
     /// Words: how the images were sampled, what each was made from, and the same under the sample figure.

@@ -2,17 +2,17 @@
 
 use super::{Figure, Generator};
 use crate::{
-    manifest::CLASSES,
     picture::Picture,
     report::{
         axes::{NORMAL, SMALL},
         scene::{Anchor, DOUBLE, Scene, Shape, Text},
     },
+    vocabulary::MASK_CLASSES,
 };
 
 /// Class indices as grey levels that can be told apart.
 fn shown(mask: &Picture) -> Picture {
-    let step = 255 / (CLASSES as u8 - 1);
+    let step = 255 / (MASK_CLASSES as u8 - 1);
     Picture { pixels: mask.pixels.iter().map(|class| class.saturating_mul(step)).collect(), ..mask.clone() }
 }
 

@@ -29,12 +29,12 @@ use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
     experiment::{Generator, ImageSpace},
-    manifest::{Manifest, Row},
+    manifest::Row,
     pipeline::space::Space,
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
-    vocabulary::{Label, Mode, Precision, Split},
+    vocabulary::{Label, Mode, Precision},
 };
 
 /// The folder that diffusers loads, in a trained generator's artifact; of one model per class each in a
@@ -112,20 +112,6 @@ pub fn diffusion(
     let text = serde_json::to_string_pretty(&run.summary)
         .map_err(|e| Error::failure(format!("cannot write the summary: {e}")))?;
     write(&context.out.join(SUMMARY), text.as_bytes())
-}
-
-/// How many images are behind each point of the validation curve; where each class has its own model, of
-/// all together. `manifest` is what the generator was trained on.
-pub fn validation_images(settings: &Generator, manifest: &Manifest) -> u64 {
-    if settings.training.validate_every == 0 {
-        return 0;
-    }
-    let own = settings.has_model_per_class();
-    let mut counts = [0; 4];
-    for row in manifest.of(Split::Val) {
-        counts[if own { class_of(row, Label::ViewPhase) } else { 0 }] += 1;
-    }
-    counts.iter().map(|&n| fit::VALIDATION_IMAGES.min(n) as u64).sum()
 }
 
 struct Run<'a> {
@@ -243,12 +229,17 @@ impl Run<'_> {
         denoiser.write(&inputs, &weights, &to)?;
         self.curves.extend(curves);
         let trained = parameters.count() as u64;
+        let val_images = match recipe.validate_every {
+            0 => 0,
+            _ => fit::VALIDATION_IMAGES.min(data.val.len()) as u64,
+        };
         self.summary = GeneratorSummary {
             mode: crate::results::word(&settings.mode),
             parameters: denoiser.parameters(),
             trainable: trained,
             train_images: self.summary.train_images + data.train.len() as u64,
             train_patients: self.summary.train_patients.max(data.train.patients() as u64),
+            val_images: self.summary.val_images + val_images,
             steps: self.summary.steps + recipe.steps,
             batch: (settings.training.batch_size * settings.training.accumulate) as u64,
             image_size: settings.image_size as u64,

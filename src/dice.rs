@@ -1,6 +1,9 @@
-//! Dice similarity per cardiac structure.
+//! Dice similarity per cardiac structure: what checkpoints are chosen by, and what is measured.
 
-use crate::{error::Result, vocabulary::Structure};
+use crate::{
+    error::{Error, Result},
+    vocabulary::Structure,
+};
 
 /// Dice of each structure, in the order of [`Structure::ALL`]: 2 |T and P| / (|T| + |P|).
 ///
@@ -10,7 +13,7 @@ use crate::{error::Result, vocabulary::Structure};
 /// # Errors
 /// When the two masks have not the same number of pixels.
 pub fn per_structure(truth: &[u8], prediction: &[u8]) -> Result<[f64; 4]> {
-    super::same_size(truth, prediction)?;
+    same_size(truth, prediction)?;
     // Pixels per (class in the truth, class in the prediction); 4 stands for whatever is no class.
     let mut joint = [[0u64; 5]; 5];
     for (&t, &p) in truth.iter().zip(prediction) {
@@ -30,6 +33,15 @@ pub fn per_structure(truth: &[u8], prediction: &[u8]) -> Result<[f64; 4]> {
     }))
 }
 
+/// Two masks that are compared have the same number of pixels.
+pub(crate) fn same_size<T, U>(truth: &[T], prediction: &[U]) -> Result<()> {
+    if truth.len() == prediction.len() {
+        return Ok(());
+    }
+    Err(Error::input(format!("the truth has {} pixels, the prediction {}", truth.len(), prediction.len()))
+        .help("truth and prediction must have the same width and height"))
+}
+
 /// Dice of one structure; see [`per_structure`].
 pub fn dice(truth: &[u8], prediction: &[u8], structure: Structure) -> Result<f64> {
     Ok(per_structure(truth, prediction)?[structure as usize])
@@ -38,7 +50,13 @@ pub fn dice(truth: &[u8], prediction: &[u8], structure: Structure) -> Result<f64
 /// Mean over endocardium, myocardium and atrium of what [`per_structure`] gives, NaN left out;
 /// NaN where none is there. (`epi` is made of two of them and stays out.)
 pub fn mean(per_structure: &[f64; 4]) -> f64 {
-    super::summary(Structure::CLASSES.map(|s| per_structure[s as usize])).mean
+    // Welford's recurrence: one pass, no cancellation.
+    let (mut n, mut mean) = (0, 0.0);
+    for value in Structure::CLASSES.map(|s| per_structure[s as usize]).into_iter().filter(|v| !v.is_nan()) {
+        n += 1;
+        mean += (value - mean) / f64::from(n);
+    }
+    if n > 0 { mean } else { f64::NAN }
 }
 
 #[cfg(test)]
