@@ -318,7 +318,8 @@ mod tests {
     }
 
     pinned! {
-        Work::Phantom(_) = Work::Phantom(Phantom { patients: 10, size: 128, seed: 0 }) => "37c3477a053b5059c92950b052e488a7",
+        Work::Phantom(_) = Work::Phantom(Phantom { patients: 10, size: 128, seed: 0 })
+            => "37c3477a053b5059c92950b052e488a7",
         Work::Import { .. } = Work::Import { format: Source::Camus } => "3beaf3c5c98fe3d6d93d64f0424df978",
         Work::Prepare { .. } = Work::Prepare {
             image_size: 128,
@@ -337,23 +338,28 @@ mod tests {
             settings: generator(),
             patients: Some(Fraction { fraction: 0.5, seed: 1 }),
         } => "bddc01bbb94d5515d4ab186241e8179c",
-        Work::Generate { .. } = Work::Generate { settings: generator(), patients: None } => "1ebeb0c3777f0b54d082623b0f182eac",
+        Work::Generate { .. } = Work::Generate { settings: generator(), patients: None }
+            => "1ebeb0c3777f0b54d082623b0f182eac",
         Work::ImportSynthetic {} = Work::ImportSynthetic {} => "c5e7721c8217672e249c89d5ee640cad",
-        Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 } => "bfd03c86d03120dedbcdb7f33b6c042e",
+        Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 }
+            => "bfd03c86d03120dedbcdb7f33b6c042e",
         Work::TrainSegmentation { .. } = train(segmentation()) => "7c77b984740322a2698bef69a28a21a4",
         Work::TrainClassification { .. } = Work::TrainClassification {
             settings: classification(),
             model: Backbone::Resnet18,
             mixture: Mixture::real(1.0, 0),
         } => "4c0650d64c54906d28f658260230b915",
-        Work::JudgeSegmentation { .. } = Work::JudgeSegmentation { settings: segmentation() } => "30bed1a0c1edf6b7a518a77adc4c457e",
+        Work::JudgeSegmentation { .. } = Work::JudgeSegmentation { settings: segmentation() }
+            => "30bed1a0c1edf6b7a518a77adc4c457e",
         Work::JudgeClassification { .. } = Work::JudgeClassification {
             settings: classification(),
             model: Backbone::Resnet18,
         } => "1356e472c6dc5bd4d36b24fe378bcd86",
-        Work::PseudoMasks { .. } = Work::PseudoMasks { settings: segmentation() } => "2e5cc51ec647be2a31ec0260996d0e16",
+        Work::PseudoMasks { .. } = Work::PseudoMasks { settings: segmentation() }
+            => "2e5cc51ec647be2a31ec0260996d0e16",
         Work::MeasureTexture {} = Work::MeasureTexture {} => "f6e2f4ed061732ff4ba0a9762cf2ac72",
-        Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() } => "7d45f78b89eb40d7508b52c0bf575893",
+        Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() }
+            => "7d45f78b89eb40d7508b52c0bf575893",
         Work::MeasureReference { .. } = Work::MeasureReference {
             measure: Measure::default(),
             per_class: 100,

@@ -128,3 +128,31 @@ pub(super) fn new_scheduler(settings: &Generator) -> Result<SchedulerConfig> {
     });
     SchedulerConfig::read(&Config::parse(&value.to_string(), Path::new("scheduler"))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn min_snr_limits_the_weight_of_nearly_clean_images() {
+        // SNR 9 and 1/9.
+        let alphas = Tensor::from_slice(&[0.9f32, 0.1]);
+        for (prediction, expected) in
+            [(Prediction::Epsilon, [5.0 / 9.0, 1.0]), (Prediction::VPrediction, [0.5, 0.1])]
+        {
+            let weights = min_snr(&alphas, 5.0, prediction).unwrap();
+            let off = weights.iter().zip(expected).map(|(w, e)| (w - e).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-6, "{prediction}: {weights:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_whole_timesteps_of_the_scheduler() {
+        let settings = Generator::preset(crate::experiment::GeneratorPreset::Cpu, Mode::Text);
+        let objective = NoiseObjective::new(&new_scheduler(&settings).unwrap(), 0.0).unwrap();
+        let mut rng = crate::random::rng(0, "test", &[]);
+        let times: Vec<f64> = (0..1000).map(|_| objective.times().draw(&mut rng)).collect();
+        assert!(times.iter().all(|time| time.fract() == 0.0 && (0.0..1000.0).contains(time)));
+        assert!(times.iter().any(|&time| time > 900.0) && times.iter().any(|&time| time < 100.0));
+    }
+}
