@@ -408,7 +408,7 @@ impl Generator {
                 ..base
             },
             Mode::Text => {
-                let base = base.as_stable_diffusion();
+                let base = base.into_stable_diffusion();
                 Self {
                     prompts: GeneratorPrompts { prompt: PAPER_PROMPT.into(), random_tokens: true },
                     training: GeneratorTraining {
@@ -423,7 +423,7 @@ impl Generator {
                 }
             }
             Mode::TextSegmentation => {
-                let base = base.as_stable_diffusion();
+                let base = base.into_stable_diffusion();
                 Self {
                     prompts: GeneratorPrompts {
                         prompt: "an ultrasound image of heart in {view} view".into(),
@@ -444,7 +444,7 @@ impl Generator {
     }
 
     /// With the networks and the noise of Stable Diffusion, which the paper's text models start from.
-    fn as_stable_diffusion(self) -> Self {
+    fn into_stable_diffusion(self) -> Self {
         Self {
             image_size: 512,
             networks: GeneratorNetworks {
