@@ -22,7 +22,7 @@ use crate::{
     plan::{self, Plan, Stage, StageKind},
     progress::{Progress, complain},
     report,
-    store::{Digests, StageStatus, Store},
+    store::{Digests, RECORD, StageStatus, Store},
 };
 
 pub(super) fn carry_out(command: Command) -> Result<u8> {
@@ -166,7 +166,7 @@ fn report_stage(plan: &Plan) -> Result<&Stage> {
 /// Copies the report's artifact to where people look for it.
 fn publish(plan: &Plan, store: &Store, to: &Path) -> Result<()> {
     let stage = report_stage(plan)?;
-    report::publish(&store.artifact(stage.kind(), &stage.key), to)
+    report::publish(&store.artifact(stage.kind(), &stage.key), to, RECORD)
 }
 
 fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::tasks::{Augment, AugmentSpec, TranslateUnit};
+use super::augment::{Augment, AugmentSpec, TranslateUnit};
 use crate::vocabulary::{Betas, Mode, NoiseLevels, Precision, Prediction, Sampler, TimeScaleShift};
 
 /// Where the settings that are not typed come from.

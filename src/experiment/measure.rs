@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    recipe::{Preset, Schedule, TrainingRecipe},
-    tasks::{Classification, layered},
+    preset::Preset,
+    recipe::{Schedule, TrainingRecipe},
+    sections::layered,
+    tasks::Classification,
 };
 use crate::vocabulary::{Convention, Extractor, GeneratorMeasure, Label};
 

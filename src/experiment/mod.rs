@@ -1,11 +1,15 @@
 //! The experiment spec: as typed ([`ExperimentSpec`]) and as resolved ([`ResolvedSpec`], every default
 //! filled in, saved beside the results). No later part of the program reads the TOML.
 
+mod augment;
 mod generators;
 mod measure;
+mod origin;
+mod preset;
 mod read;
 mod recipe;
 mod resolve;
+mod sections;
 mod tasks;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -14,17 +18,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::Source;
 
+pub use augment::{Augment, AugmentSpec, TranslateUnit};
 pub use generators::{
     Generator, GeneratorNetworks, GeneratorPreset, GeneratorPrompts, GeneratorSampling, GeneratorSchedule,
     GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace, MaskConditioning,
 };
 pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
+pub use preset::Preset;
 pub use read::{load, parse};
-pub use recipe::{Budget, Preset, ReportOn, Schedule, TrainingRecipe};
+pub use recipe::{Budget, ReportOn, Schedule, TrainingRecipe};
 pub use resolve::resolve;
 pub use tasks::{
-    Augment, AugmentSpec, Classification, ClassificationSpec, Freeze, Segmentation, SegmentationLoss,
-    SegmentationSpec, TranslateUnit,
+    Classification, ClassificationSpec, Freeze, Segmentation, SegmentationLoss, SegmentationSpec,
 };
 
 /// The spec as typed. Every field may be missing; [`resolve`] reports those that are needed.

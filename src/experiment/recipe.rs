@@ -2,20 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tasks::Augment;
+use super::{augment::Augment, preset::Preset};
 use crate::vocabulary::Precision;
-
-/// Where the settings that are not typed come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// The paper's recipe with its faults mended.
-    #[default]
-    Corrected,
-    /// The paper's recipe as its code runs. It starts classifiers from ImageNet's weights, which `weights`
-    /// has to name, and its own split is `split = "diffecho"` with `test_from = "none"`.
-    PaperCode,
-}
 
 /// Training by optimizer steps in place of epochs, so that every arm gets as many, however many images it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

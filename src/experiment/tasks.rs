@@ -5,43 +5,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::recipe::{Budget, Preset, ReportOn, Schedule, TrainingRecipe};
+use super::{
+    augment::{Augment, AugmentSpec},
+    preset::Preset,
+    recipe::{Budget, ReportOn, Schedule, TrainingRecipe},
+};
 use crate::vocabulary::{Backbone, Label, MaskDecoding, Pairing, Precision, SegmentationNetwork};
-
-/// Declares a section as typed (every field optional) and as resolved (every field there). `tables`
-/// are sections within the section, each declared likewise.
-macro_rules! layered {
-    ($(#[$meta:meta])* $typed:ident => $resolved:ident {
-        $( $(#[$doc:meta])* $field:ident : $ty:ty ),* $(,)?
-    } $( tables { $( $(#[$table_doc:meta])* $table:ident : $table_typed:ty => $table_resolved:ty ),* $(,)? } )?) => {
-        #[doc = concat!("As typed; see [`", stringify!($resolved), "`].")]
-        #[derive(Debug, Clone, Default, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        pub struct $typed {
-            $( pub $field: Option<$ty>, )*
-            $( $( pub $table: Option<$table_typed>, )* )?
-        }
-
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        pub struct $resolved {
-            $( $(#[$doc])* pub $field: $ty, )*
-            $( $( $(#[$table_doc])* pub $table: $table_resolved, )* )?
-        }
-
-        impl $typed {
-            /// The typed fields over `base`'s.
-            pub fn over(self, base: $resolved) -> $resolved {
-                $resolved {
-                    $( $field: self.$field.unwrap_or(base.$field), )*
-                    $( $( $table: self.$table.unwrap_or_default().over(base.$table), )* )?
-                }
-            }
-        }
-    };
-}
-
-pub(super) use layered;
 
 /// Declares a task's section as [`layered!`] does, in the order in which its keys are written. Those in `recipe` blocks
 /// belong to the [`TrainingRecipe`] that the resolved section holds as one field. `[absent if "f"]` omits a key from
@@ -115,16 +84,6 @@ pub enum SegmentationLoss {
     DiceCrossEntropy,
 }
 
-/// The unit of the greatest translation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TranslateUnit {
-    /// Of the image size. Drawn translations are whole pixels, as by torchvision's `RandomAffine`.
-    Fraction,
-    /// Fault: pixels, drawn as they are; 0.1 is a tenth of a pixel.
-    Pixels,
-}
-
 /// How the trained parameters of a classifier are kept to a budget: whole tensors are trained from the last
 /// one backwards, the others are frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,29 +95,6 @@ pub enum Freeze {
     /// Never above the budget (but the last layer is always trained). What is frozen is run as in
     /// evaluation: batch norms by their running statistics, nothing dropped below the first trained tensor.
     Exact,
-}
-
-layered! {
-    /// Random changes of training images, and of their masks along with them. All draws are uniform.
-    AugmentSpec => Augment {
-        /// False: none.
-        enabled: bool,
-        /// ± degrees.
-        rotate: f64,
-        /// ±, in `translate_unit`.
-        translate: f64,
-        translate_unit: TranslateUnit,
-        /// ±, around 1.
-        scale: f64,
-        /// ± degrees.
-        shear: f64,
-        /// ±, around 1.
-        brightness: f64,
-        /// ±, around 1.
-        contrast: f64,
-        /// Fault when true: images are sampled by nearest neighbour, as masks are.
-        nearest_images: bool,
-    }
 }
 
 task_section! {
@@ -239,23 +175,6 @@ task_section! {
         }
         recipe { val_loss_starts_from_train: bool, report_on: ReportOn }
         own {}
-    }
-}
-
-impl Augment {
-    pub fn preset(preset: Preset) -> Self {
-        let faulty = preset == Preset::PaperCode;
-        Self {
-            enabled: true,
-            rotate: 10.0,
-            translate: 0.1,
-            translate_unit: if faulty { TranslateUnit::Pixels } else { TranslateUnit::Fraction },
-            scale: 0.1,
-            shear: 10.0,
-            brightness: 0.3,
-            contrast: 0.3,
-            nearest_images: faulty,
-        }
     }
 }
 

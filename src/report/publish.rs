@@ -23,11 +23,12 @@ const EARLIER: &str = "measurements.csv";
 const MARK: &str = "Synecho report";
 
 /// Copies a report into the folder `to`. A file that is the same is not written; what an earlier
-/// report left in `figures/` and `tables/` goes away, told by its name; other files stay.
+/// report left in `figures/` and `tables/` is removed, recognised by its name; other files stay. `record` is the store's own
+/// file in the artifact, which is not published.
 ///
 /// # Errors
 /// The folder cannot be written, or holds a page that is no report.
-pub fn publish(artifact: &Path, to: &Path) -> Result<()> {
+pub fn publish(artifact: &Path, to: &Path, record: &str) -> Result<()> {
     let earlier = is_report(to)?;
     let mut kept = BTreeSet::new();
     for folder in ["", DRAWN[0], DRAWN[1]] {
@@ -37,7 +38,7 @@ pub fn publish(artifact: &Path, to: &Path) -> Result<()> {
         }
         fs::create_dir_all(&into).at_path(&into, "cannot make the report's folder")?;
         for file in files(&from)? {
-            let Some(name) = file.file_name().filter(|name| *name != crate::store::RECORD) else { continue };
+            let Some(name) = file.file_name().filter(|name| *name != record) else { continue };
             let target = into.join(name);
             let bytes = fs::read(&file).at_path(&file, "cannot read")?;
             if fs::read(&target).ok().as_deref() != Some(bytes.as_slice()) {
@@ -122,7 +123,7 @@ mod tests {
         fs::write(to.join("notes.md"), "mine").unwrap();
         fs::write(to.join("index.html"), "old: Synecho report").unwrap();
         fs::write(to.join("measurements.csv"), "old").unwrap();
-        publish(&from, &to).unwrap();
+        publish(&from, &to, "record.json").unwrap();
         assert_eq!(fs::read_to_string(to.join("index.html")).unwrap(), "new: Synecho report");
         assert!(to.join("figures/my_heart.svg").exists());
         assert!(to.join("figures/x.svg").exists() && to.join("notes.md").exists());
@@ -140,13 +141,13 @@ mod tests {
         for mine in ["tables/training.csv", "measurements.csv"] {
             fs::write(to.join(mine), "mine").unwrap();
         }
-        publish(&from, &to).unwrap();
+        publish(&from, &to, "record.json").unwrap();
         assert!(to.join("tables/training.csv").exists() && to.join("measurements.csv").exists());
         fs::write(to.join("index.html"), "my home page").unwrap();
-        let error = publish(&from, &to).unwrap_err();
+        let error = publish(&from, &to, "record.json").unwrap_err();
         assert!(error.to_string().contains("index.html: this page is no report"), "{error}");
         assert_eq!(fs::read_to_string(to.join("index.html")).unwrap(), "my home page");
         let file = dir.path().join("a/index.html");
-        assert!(publish(&from, &file).unwrap_err().to_string().contains("is not a folder"));
+        assert!(publish(&from, &file, "record.json").unwrap_err().to_string().contains("is not a folder"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Task;
+use super::{Structure, Task};
 
 /// What one value of a metric is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -346,6 +346,18 @@ impl Metric {
     /// Whether it stands in the foreground of a report: with a figure, and not folded away.
     pub fn is_main(self) -> bool {
         matches!(self, Self::Dice | Self::Hd95 | Self::Correct)
+    }
+}
+
+impl Task {
+    /// The validation score that checkpoints are chosen by, as (metric, column `structure`). Higher is better. None for
+    /// generators, whose last weights are taken.
+    pub fn selection(self) -> Option<(Metric, &'static str)> {
+        match self {
+            Self::Segmentation => Some((Metric::Dice, Structure::MEAN)),
+            Self::Classification => Some((Metric::Accuracy, "")),
+            Self::Generation => None,
+        }
     }
 }
 

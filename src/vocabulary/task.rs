@@ -1,6 +1,6 @@
 //! What networks are trained for.
 
-use super::{Metric, Structure, words};
+use super::words;
 
 words! {
     /// The column `task` of results.
@@ -22,16 +22,6 @@ impl Task {
             Self::Segmentation => "Segmentation",
             Self::Classification => "Classification",
             Self::Generation => "Generation",
-        }
-    }
-
-    /// The validation score that checkpoints are chosen by, as (metric, column `structure`). Higher is better. None for
-    /// generators, whose last weights are taken.
-    pub fn selection(self) -> Option<(Metric, &'static str)> {
-        match self {
-            Self::Segmentation => Some((Metric::Dice, Structure::MEAN)),
-            Self::Classification => Some((Metric::Accuracy, "")),
-            Self::Generation => None,
         }
     }
 }

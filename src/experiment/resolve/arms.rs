@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::{Arm, ArmSection, Generator, Mix, OneOrMany, read::nearest},
+    super::{Arm, ArmSection, Generator, Mix, OneOrMany, origin::nearest},
     Check,
 };
 use crate::error::Result;

@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     experiment::{
         Generator, GeneratorNetworks, GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace,
-        MaskConditioning, read::nearest,
+        MaskConditioning, origin::nearest,
     },
     vocabulary::{Mode, NoiseLevels, Precision, PromptField, Sampler},
 };

@@ -11,7 +11,7 @@ use std::{collections::HashSet, path::Path};
 
 use super::{
     Data, DataSection, Experiment, ExperimentSpec, HeldOut, Mix, Phantom, Report, ReportOn, ResolvedSpec,
-    Source, SplitScheme, SplitSettings, Tasks, read::Origin,
+    Source, SplitScheme, SplitSettings, Tasks, origin::Origin,
 };
 use crate::error::{Error, Result};
 
