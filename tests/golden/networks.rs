@@ -145,11 +145,12 @@ fn backbones_equal_torchvisions_in_evaluation_and_in_training() {
             let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
             largest_difference(found, &expected) / scale
         };
-        let same = |found: &[f32], name: &str| {
+        let within = |tolerance: f32, found: &[f32], name: &str| {
             let difference = difference(found, name);
             println!("{key} {name}: {difference:e}");
-            assert!(difference < 1e-4, "{key} {name}: {difference}");
+            assert!(difference < tolerance, "{key} {name}: {difference}");
         };
+        let same = |found: &[f32], name: &str| within(1e-4, found, name);
         let images = signal(&format!("{key}/images"), &[3, 3, 96, 96]);
         let eval = values(&tch::no_grad(|| net.forward_t(&images, ForwardMode::Eval)));
         same(&eval, "eval");
@@ -161,7 +162,9 @@ fn backbones_equal_torchvisions_in_evaluation_and_in_training() {
         let variables = vs.variables();
         for name in gradients {
             let gradient = variables[name].grad().flatten(0, -1).slice(0, 0, None, 37);
-            same(&values(&gradient), &format!("gradient/{name}"));
+            // The last bit of an activation decides whether a ReLU lets a gradient pass, and where a maximum lies:
+            // torchvision's own gradients differ by 5.7e-3 between two CPUs.
+            within(1e-2, &values(&gradient), &format!("gradient/{name}"));
         }
         for name in
             norm.iter().flat_map(|norm| ["running_mean", "running_var"].map(|s| format!("{norm}.{s}")))

@@ -114,11 +114,14 @@ fn difference(found: &Tensor, expected: &Tensor) -> f64 {
     difference / if scale > 10.0 { scale } else { 1.0 }
 }
 
-/// Of half precision a few units in the last place.
-fn tolerance(dtype: &str) -> f64 {
-    match dtype {
+/// Of half precision a few units in the last place. PNDM on squared-cosine betas divides by nearly 0, so that the last
+/// bit of a cosine decides the third digit of a sample: diffusers itself differs by 3.2e-3 between an AMD EPYC, which made
+/// the fixture, and an Intel Xeon.
+fn tolerance(case: &Case) -> f64 {
+    match case.dtype.as_str() {
         "bf16" => 0.03,
         "f16" => 0.004,
+        _ if case.scheduler == "pndm" && case.config.contains("squaredcos_cap_v2") => 5e-3,
         _ => 1e-4,
     }
 }
@@ -139,7 +142,7 @@ fn loops_equal_diffusers() {
             }
         };
         let difference = difference(&found, &row(&samples, case.row));
-        if timesteps != case.timesteps || difference.is_nan() || difference > tolerance(&case.dtype) {
+        if timesteps != case.timesteps || difference.is_nan() || difference > tolerance(case) {
             failures.push(format!("{at}: {difference}, {timesteps:?}, not {:?}", case.timesteps));
         }
         let largest = if case.dtype == "f32" { &mut largest } else { &mut largest_half };
