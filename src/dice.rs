@@ -13,6 +13,28 @@ use crate::{
 /// # Errors
 /// When the two masks have not the same number of pixels.
 pub fn per_structure(truth: &[u8], prediction: &[u8]) -> Result<[f64; 4]> {
+    Ok(counts(truth, prediction)?.map(|pixels| {
+        if pixels.truth == 0 {
+            return f64::NAN;
+        }
+        2.0 * pixels.both as f64 / (pixels.truth + pixels.prediction) as f64
+    }))
+}
+
+/// Pixels of a structure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PixelCounts {
+    pub truth: u64,
+    pub prediction: u64,
+    /// In the truth and in the prediction.
+    pub both: u64,
+}
+
+/// The pixels of each structure, in the order of [`Structure::ALL`].
+///
+/// # Errors
+/// The two masks do not have the same number of pixels.
+pub(crate) fn counts(truth: &[u8], prediction: &[u8]) -> Result<[PixelCounts; 4]> {
     same_size(truth, prediction)?;
     // Pixels per (class in the truth, class in the prediction); 4 stands for whatever is no class.
     let mut joint = [[0u64; 5]; 5];
@@ -20,16 +42,16 @@ pub fn per_structure(truth: &[u8], prediction: &[u8]) -> Result<[f64; 4]> {
         joint[usize::from(t.min(4))][usize::from(p.min(4))] += 1;
     }
     Ok(Structure::ALL.map(|structure| {
-        let (mut both, mut in_truth, mut in_prediction) = (0, 0, 0);
+        let mut pixels = PixelCounts { truth: 0, prediction: 0, both: 0 };
         for (t, row) in (0u8..).zip(&joint) {
             for (p, &count) in (0u8..).zip(row) {
                 let (t, p) = (structure.contains(t), structure.contains(p));
-                in_truth += if t { count } else { 0 };
-                in_prediction += if p { count } else { 0 };
-                both += if t && p { count } else { 0 };
+                pixels.truth += if t { count } else { 0 };
+                pixels.prediction += if p { count } else { 0 };
+                pixels.both += if t && p { count } else { 0 };
             }
         }
-        if in_truth == 0 { f64::NAN } else { 2.0 * both as f64 / (in_truth + in_prediction) as f64 }
+        pixels
     }))
 }
 

@@ -19,6 +19,7 @@ pub mod numpy_random;
 pub mod prdc;
 pub mod surface_distance;
 pub mod texture;
+pub mod torch_random;
 
 use serde::Serialize;
 

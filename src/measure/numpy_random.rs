@@ -28,7 +28,7 @@ impl RandomState {
         self.at = 0;
     }
 
-    fn next_u32(&mut self) -> u32 {
+    pub(super) fn next_u32(&mut self) -> u32 {
         if self.at == SIZE {
             self.twist();
         }

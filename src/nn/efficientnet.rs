@@ -3,15 +3,13 @@
 //! Variable paths are torchvision's: `features.0.0.weight`, `features.1.0.block.1.fc1.weight`,
 //! `classifier.1.bias`, …, and they are made in the order of its `parameters()`.
 
-use tch::{
-    Kind, Tensor,
-    nn::{Init, Path},
-};
+use tch::{Tensor, nn::Path};
 
 use super::{
     classifier::{Classifier, Layer},
     conv_norm::ConvNorm,
     forward_mode::ForwardMode,
+    squeeze_excitation::SqueezeExcitation,
 };
 use crate::error::Result;
 
@@ -25,34 +23,6 @@ const STAGES: [(i64, i64, i64, i64, u64); 7] = [
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 ];
-
-/// `torchvision.ops.SqueezeExcitation`: every channel times a factor in (0, 1) that all channels' means decide.
-#[derive(Debug)]
-struct SqueezeExcitation {
-    weights: [(Tensor, Tensor); 2],
-}
-
-impl SqueezeExcitation {
-    fn new(vs: &Path, channels: i64, squeezed: i64) -> Result<Self> {
-        let convolution = |name: &str, cin: i64, cout: i64| -> Result<(Tensor, Tensor)> {
-            let vs = vs / name;
-            let weight = vs.f_var("weight", &[cout, cin, 1, 1], Init::Const(0.0))?;
-            Ok((weight, vs.f_var("bias", &[cout], Init::Const(0.0))?))
-        };
-        Ok(Self {
-            weights: [convolution("fc1", channels, squeezed)?, convolution("fc2", squeezed, channels)?],
-        })
-    }
-
-    fn forward(&self, xs: &Tensor) -> Tensor {
-        let convolve = |xs: &Tensor, (weight, bias): &(Tensor, Tensor)| {
-            xs.conv2d(weight, Some(bias), [1, 1], [0, 0], [1, 1], 1)
-        };
-        let mean = xs.mean_dim([2i64, 3].as_slice(), true, None::<Kind>);
-        let scale = convolve(&convolve(&mean, &self.weights[0]).silu(), &self.weights[1]).sigmoid();
-        xs * scale
-    }
-}
 
 /// An inverted residual block (`MBConv`): 1x1 to more channels, depthwise, squeeze-excitation, 1x1 to fewer.
 #[derive(Debug)]
@@ -109,7 +79,13 @@ pub fn efficientnet_b0_with(
             let block = InvertedResidual {
                 expand,
                 depthwise: ConvNorm::new(&(&vs / next), ["0", "1"], width, width, kernel, stride, width)?,
-                squeeze: SqueezeExcitation::new(&(&vs / (next + 1)), width, cin / 4)?,
+                squeeze: SqueezeExcitation::new(
+                    &(&vs / (next + 1)),
+                    width,
+                    cin / 4,
+                    Tensor::silu,
+                    Tensor::sigmoid,
+                )?,
                 project: ConvNorm::new(&(&vs / (next + 2)), ["0", "1"], width, cout, 1, 1, 1)?,
                 residual: (stride == 1 && cin == cout)
                     .then_some(stochastic_depth * place as f64 / blocks as f64),

@@ -17,6 +17,7 @@ mod libtorch_error;
 pub mod resnet;
 pub mod schedulers;
 pub mod segmenter;
+mod squeeze_excitation;
 pub mod tensor_file;
 pub mod tokenizer;
 pub mod unet;
