@@ -277,7 +277,7 @@ impl ValueEnum for Source {
 
 #[derive(Debug, Subcommand)]
 enum Measure {
-    /// Dice, HD, HD95 and ASSD of predicted masks, paired by file name
+    /// Overlap and surface distances of predicted masks (Dice, HD95 and others), paired by file name
     Dice {
         /// Folder of true masks (PNG, class indices 0 to 3)
         #[arg(long, value_name = "DIR")]

@@ -12,11 +12,15 @@ use crate::{
 
 const STYLE: &str = include_str!("style.css");
 
+/// The metrics of segmentation that are not in the foreground.
+fn details() -> impl Iterator<Item = Metric> {
+    Metric::of_images(Task::Segmentation).filter(|metric| !metric.is_main())
+}
+
 /// Whether a table is folded away: undefined values, and what is not in the foreground.
 fn is_folded(table: &str) -> bool {
-    let details = Metric::of_images(Task::Segmentation).filter(|metric| !metric.is_main());
     table == "failures"
-        || details.map(Score::segmentation).any(|score| {
+        || details().map(Score::segmentation).any(|score| {
             [score.file("comparisons"), format!("{}_{}", score.task, score.metric)]
                 .contains(&table.to_owned())
         })
@@ -294,7 +298,9 @@ pub(super) fn page(
         first.into_iter().for_each(|t| body += &table(t));
         if !later.is_empty() {
             let undefined = later.iter().any(|t| t.name == "failures");
-            let more = if undefined { "More distances, and undefined values" } else { "More distances" };
+            let only_distances = details().all(Metric::is_distance);
+            let what = if only_distances { "More distances" } else { "More measures" };
+            let more = if undefined { format!("{what}, and undefined values") } else { what.to_owned() };
             body += &format!("<details><summary>{more}</summary>\n");
             later.into_iter().for_each(|t| body += &table(t));
             body += "</details>\n";
