@@ -1,7 +1,7 @@
 //! Everything that is measured of a predicted mask against the true one: one list for folders of masks and for
 //! trained networks.
 
-use super::surface_distance::surface_distance;
+use super::{iou, surface_distance::surface_distance};
 use crate::{
     dice,
     error::Result,
@@ -33,11 +33,12 @@ pub struct MaskPair<'a> {
 /// The masks have different numbers of pixels, or not whole rows.
 pub fn mask_scores(pair: &MaskPair) -> Result<Vec<MaskScore>> {
     let &MaskPair { truth, prediction, width, spacing } = pair;
-    let dice = dice::per_structure(truth, prediction)?;
+    let (dice, iou) = (dice::per_structure(truth, prediction)?, iou::per_structure(truth, prediction)?);
     let mut scores = Vec::new();
-    for (structure, dice) in Structure::ALL.into_iter().zip(dice) {
+    for ((structure, dice), iou) in Structure::ALL.into_iter().zip(dice).zip(iou) {
         let mut add = |metric, value| scores.push(MaskScore { structure, metric, value });
         add(Metric::Dice, dice);
+        add(Metric::Iou, iou);
         let distances = match surface_distance(truth, prediction, width, structure, spacing)? {
             Ok(d) => [d.hd95, d.hd, d.assd],
             Err(missing) if missing.is_failure() => [f64::NAN; 3],

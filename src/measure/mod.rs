@@ -10,6 +10,7 @@ pub mod folder;
 pub mod frechet;
 pub mod generators;
 pub mod held_out;
+pub mod iou;
 pub mod kid;
 pub mod mann_whitney;
 pub mod mask_scores;

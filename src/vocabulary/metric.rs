@@ -179,6 +179,10 @@ metrics! {
         label: "ASSD", task: Segmentation, level: Image, direction: Lower, decimals: 2, undefined: EitherLacksIt,
         definition: "ASSD (average symmetric surface distance): the mean distance from the pixels of both outlines to the nearest of the other; per image and structure.",
     }
+    Iou = "iou" {
+        label: "IoU", task: Segmentation, level: Image, direction: Higher, decimals: 3, undefined: TruthLacksIt,
+        definition: "IoU (intersection over union): the area that prediction and truth share, over the area of both together; per image and structure. It orders two predictions of a structure as Dice does.",
+    }
     /// 1 where the predicted class is the true one, else 0. Its mean is the accuracy.
     Correct = "correct" {
         label: "Accuracy", task: Classification, level: Image, direction: Higher, decimals: 3, undefined: TooFew,

@@ -7,6 +7,7 @@ mod clip;
 mod diffusion_networks;
 mod distances;
 mod features;
+mod iou;
 mod measures;
 mod networks;
 mod pipelines;
