@@ -48,7 +48,7 @@ layered! {
 impl Default for Measure {
     fn default() -> Self {
         Self {
-            generators: GeneratorMeasure::ALL.to_vec(),
+            generators: GeneratorMeasure::DEFAULT.to_vec(),
             neighbours: 5,
             kid_subsets: 100,
             kid_subset_size: 1000,

@@ -51,6 +51,9 @@ words! {
 }
 
 impl GeneratorMeasure {
+    /// What is measured unless a spec asks for other measures.
+    pub const DEFAULT: [Self; 4] = [Self::Fid, Self::Kid, Self::Prdc, Self::Memorisation];
+
     /// The columns that it fills in the report's table of distances, in their order. `frechet` is what the Fréchet distance
     /// is called in the extractor's features ([`Extractor::frechet`]).
     pub fn columns(self, frechet: Metric) -> Vec<Metric> {

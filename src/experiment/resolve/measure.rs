@@ -96,7 +96,7 @@ mod tests {
     fn an_empty_table_asks_for_all_measures_and_resolves_to_itself() {
         assert_eq!(resolved(&SPEC.replace("[measure]\n", ""), "").unwrap().measure, None);
         let spec = resolved(SPEC, "").unwrap();
-        assert_eq!(spec.measure.as_ref().unwrap().generators, GeneratorMeasure::ALL);
+        assert_eq!(spec.measure.as_ref().unwrap().generators, GeneratorMeasure::DEFAULT);
         let again =
             experiment::resolve(experiment::parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
         assert_eq!(again.measure, spec.measure);
