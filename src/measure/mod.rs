@@ -15,6 +15,7 @@ pub mod kid;
 pub mod mann_whitney;
 pub mod mask_scores;
 pub mod memorisation;
+pub mod mind;
 pub mod npz;
 pub mod numpy_random;
 pub mod prdc;

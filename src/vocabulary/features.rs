@@ -47,6 +47,8 @@ words! {
         Prdc = "prdc",
         /// Whether synthetic images are nearer to training images than held-out real ones are.
         Memorisation = "memorisation",
+        /// The Monge inception distance: squared Wasserstein distances along random directions.
+        Mind = "mind",
     }
 }
 
@@ -63,6 +65,7 @@ impl GeneratorMeasure {
             Self::Prdc => {
                 vec![Metric::ManifoldPrecision, Metric::ManifoldRecall, Metric::Density, Metric::Coverage]
             }
+            Self::Mind => vec![Metric::Mind],
             // It has a table of its own.
             Self::Memorisation => vec![],
         }

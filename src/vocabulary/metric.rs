@@ -259,6 +259,10 @@ metrics! {
         label: "Coverage", task: Generation, level: Set, direction: Reference, decimals: 3, undefined: TooFew,
         definition: "",
     }
+    Mind = "mind" {
+        label: "MIND", task: Generation, level: Set, direction: Lower, decimals: 3, undefined: TooFew,
+        definition: "MIND (Monge inception distance): the squared 2-Wasserstein distance along 1000 random directions, on average, times three times the width of the features. 0 is the same, the smaller the better. It is biased upwards by few images: compare it only at equal n.",
+    }
     /// How many real images a set was compared with.
     RealCount = "n_real" {
         label: "n real", task: Generation, level: Set, direction: Neither, decimals: 0, undefined: TooFew,

@@ -16,6 +16,7 @@ use super::{
     },
     kid::{Subsets, kid},
     memorisation::memorisation,
+    mind::{Directions, mind},
     prdc::prdc,
     texture::Class,
 };
@@ -112,6 +113,10 @@ fn values(measure: &Measure, class: Class, real: &Tensor, synthetic: &Tensor) ->
                 rows.push(row(Metric::ManifoldRecall, found.recall));
                 rows.push(row(Metric::Density, found.density));
                 rows.push(row(Metric::Coverage, found.coverage));
+            }
+            GeneratorMeasure::Mind => {
+                let directions = Directions { seed: measure.seed as u32, ..Directions::default() };
+                rows.push(row(Metric::Mind, mind(real, synthetic, &directions)?.value));
             }
             // Of all classes together, by `memorised`.
             GeneratorMeasure::Memorisation => {}
