@@ -3,6 +3,7 @@
 //! patients) and [`generators`] (sets of images by their features, which an [`extractor`] takes).
 
 mod arrays;
+pub mod authenticity;
 pub mod classification;
 mod distances;
 pub mod extractor;

@@ -49,6 +49,8 @@ words! {
         Memorisation = "memorisation",
         /// The Monge inception distance: squared Wasserstein distances along random directions.
         Mind = "mind",
+        /// The share of the images that are no copies of training images.
+        Authenticity = "authenticity",
     }
 }
 
@@ -66,6 +68,7 @@ impl GeneratorMeasure {
                 vec![Metric::ManifoldPrecision, Metric::ManifoldRecall, Metric::Density, Metric::Coverage]
             }
             Self::Mind => vec![Metric::Mind],
+            Self::Authenticity => vec![Metric::Authenticity],
             // It has a table of its own.
             Self::Memorisation => vec![],
         }

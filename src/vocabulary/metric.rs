@@ -263,6 +263,10 @@ metrics! {
         label: "MIND", task: Generation, level: Set, direction: Lower, decimals: 3, undefined: TooFew,
         definition: "MIND (Monge inception distance): the squared 2-Wasserstein distance along 1000 random directions, on average, times three times the width of the features. 0 is the same, the smaller the better. It is biased upwards by few images: compare it only at equal n.",
     }
+    Authenticity = "authenticity" {
+        label: "Authentic in %", task: Generation, level: Set, direction: Reference, decimals: 1, undefined: TooFew,
+        definition: "Authentic: the share of the images that are farther from their nearest real image than that one is from its own nearest real image. Copies lower it, images far from all real ones raise it: compare it with the rows for the scale.",
+    }
     /// How many real images a set was compared with.
     RealCount = "n_real" {
         label: "n real", task: Generation, level: Set, direction: Neither, decimals: 0, undefined: TooFew,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 use super::{
+    authenticity::authenticity,
     frechet::{
         frechet,
         resample::{Extrapolation, Halves, extrapolated, interval},
@@ -117,6 +118,9 @@ fn values(measure: &Measure, class: Class, real: &Tensor, synthetic: &Tensor) ->
             GeneratorMeasure::Mind => {
                 let directions = Directions { seed: measure.seed as u32, ..Directions::default() };
                 rows.push(row(Metric::Mind, mind(real, synthetic, &directions)?.value));
+            }
+            GeneratorMeasure::Authenticity => {
+                rows.push(row(Metric::Authenticity, authenticity(real, synthetic)?.percent));
             }
             // Of all classes together, by `memorised`.
             GeneratorMeasure::Memorisation => {}
