@@ -23,6 +23,7 @@ pub mod prdc;
 pub mod surface_distance;
 pub mod texture;
 pub mod torch_random;
+pub mod vendi;
 
 use serde::Serialize;
 

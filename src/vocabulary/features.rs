@@ -51,6 +51,8 @@ words! {
         Mind = "mind",
         /// The share of the images that are no copies of training images.
         Authenticity = "authenticity",
+        /// How many different images a generator seems to have made.
+        Vendi = "vendi",
     }
 }
 
@@ -69,6 +71,7 @@ impl GeneratorMeasure {
             }
             Self::Mind => vec![Metric::Mind],
             Self::Authenticity => vec![Metric::Authenticity],
+            Self::Vendi => vec![Metric::Vendi],
             // It has a table of its own.
             Self::Memorisation => vec![],
         }

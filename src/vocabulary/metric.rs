@@ -267,6 +267,10 @@ metrics! {
         label: "Authentic in %", task: Generation, level: Set, direction: Reference, decimals: 1, undefined: TooFew,
         definition: "Authentic: the share of the images that are farther from their nearest real image than that one is from its own nearest real image. Copies lower it, images far from all real ones raise it: compare it with the rows for the scale.",
     }
+    Vendi = "vendi" {
+        label: "Vendi score", task: Generation, level: Set, direction: Reference, decimals: 3, undefined: TooFew,
+        definition: "Vendi score: how many different images the set seems to hold, from 1 to n; of the images, not of the real ones they are compared with. It grows with n: compare it only at equal n, with the rows for the scale.",
+    }
     /// How many real images a set was compared with.
     RealCount = "n_real" {
         label: "n real", task: Generation, level: Set, direction: Neither, decimals: 0, undefined: TooFew,

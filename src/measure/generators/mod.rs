@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 use super::{
+    arrays::SYNTHETIC,
     authenticity::authenticity,
     frechet::{
         frechet,
@@ -20,6 +21,7 @@ use super::{
     mind::{Directions, mind},
     prdc::prdc,
     texture::Class,
+    vendi::vendi,
 };
 use crate::{
     error::Result,
@@ -122,6 +124,7 @@ fn values(measure: &Measure, class: Class, real: &Tensor, synthetic: &Tensor) ->
             GeneratorMeasure::Authenticity => {
                 rows.push(row(Metric::Authenticity, authenticity(real, synthetic)?.percent));
             }
+            GeneratorMeasure::Vendi => rows.push(row(Metric::Vendi, vendi(synthetic, SYNTHETIC)?.value)),
             // Of all classes together, by `memorised`.
             GeneratorMeasure::Memorisation => {}
         }
