@@ -8,7 +8,7 @@ use super::{
     classifier::Classifier,
     efficientnet,
     init::{self, WeightDraws},
-    resnet, vgg, weights,
+    mobilenet_v3, resnet, vgg, weights,
 };
 use crate::{error::Result, vocabulary::Backbone};
 
@@ -21,6 +21,7 @@ impl Backbone {
             Self::Vgg16 => vgg::vgg16,
             Self::Vgg19 => vgg::vgg19,
             Self::EfficientnetB0 => efficientnet::efficientnet_b0,
+            Self::MobilenetV3Small => mobilenet_v3::mobilenet_v3_small,
         };
         make(vs, classes as i64)
     }
@@ -29,7 +30,7 @@ impl Backbone {
     pub fn init(self, vs: &VarStore, seed: u64) {
         let linear: Option<init::WeightDraw> = match self {
             Self::Resnet18 | Self::Resnet50 => None,
-            Self::Vgg16 | Self::Vgg19 => Some(init::normal_hundredth),
+            Self::Vgg16 | Self::Vgg19 | Self::MobilenetV3Small => Some(init::normal_hundredth),
             Self::EfficientnetB0 => Some(init::uniform_by_outputs),
         };
         let draws = WeightDraws {
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn names_features_last_layers_and_smallest_images_are_the_networks_own() {
         // Parameters with 1000 classes, as torchvision's documentation has them.
-        let counts = [11_689_512, 25_557_032, 138_357_544, 143_667_240, 5_288_548];
+        let counts = [11_689_512, 25_557_032, 138_357_544, 143_667_240, 5_288_548, 2_542_856];
         for (backbone, count) in Backbone::ALL.into_iter().zip(counts) {
             assert_eq!(backbone.as_str().parse(), Ok(backbone));
             let vs = VarStore::new(Device::Cpu);

@@ -8,13 +8,15 @@ use tch::{
 use super::forward_mode::ForwardMode;
 use crate::error::Result;
 
-/// `torch.nn.BatchNorm2d`: eps 1e-5, momentum 0.1.
+/// `torch.nn.BatchNorm2d`: momentum 0.1 and eps 1e-5 unless [`ConvNorm::with_norm`] says otherwise.
 #[derive(Debug)]
 struct BatchNorm {
     weight: Tensor,
     bias: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
+    momentum: f64,
+    eps: f64,
 }
 
 impl BatchNorm {
@@ -24,6 +26,8 @@ impl BatchNorm {
             bias: vs.f_var("bias", &[channels], Init::Const(0.0))?,
             running_mean: vs.f_zeros_no_train("running_mean", &[channels])?,
             running_var: vs.f_ones_no_train("running_var", &[channels])?,
+            momentum: 0.1,
+            eps: 1e-5,
         })
     }
 
@@ -39,8 +43,8 @@ impl BatchNorm {
             Some(&self.running_mean),
             Some(&self.running_var),
             train,
-            0.1,
-            1e-5,
+            self.momentum,
+            self.eps,
             true,
         )
     }
@@ -70,6 +74,12 @@ impl ConvNorm {
         let shape = [cout, cin / groups, kernel, kernel];
         let weight = (vs / conv).f_var("weight", &shape, Init::Const(0.0))?;
         Ok(Self { weight, bn: BatchNorm::new(&(vs / bn), cout)?, stride, groups })
+    }
+
+    /// The BatchNorm with these arguments of `torch.nn.BatchNorm2d`.
+    pub fn with_norm(mut self, momentum: f64, eps: f64) -> Self {
+        (self.bn.momentum, self.bn.eps) = (momentum, eps);
+        self
     }
 
     pub fn forward(&self, xs: &Tensor, mode: ForwardMode) -> Tensor {

@@ -14,6 +14,7 @@ pub mod forward_mode;
 pub mod inception;
 pub mod init;
 mod libtorch_error;
+pub mod mobilenet_v3;
 pub mod resnet;
 pub mod schedulers;
 pub mod segmenter;

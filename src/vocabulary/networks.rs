@@ -10,6 +10,7 @@ words! {
         Vgg16 = "vgg16",
         Vgg19 = "vgg19",
         EfficientnetB0 = "efficientnet_b0",
+        MobilenetV3Small = "mobilenet_v3_small",
     }
 }
 
@@ -20,6 +21,7 @@ impl Backbone {
             Self::Resnet18 | Self::Resnet50 => "fc",
             Self::Vgg16 | Self::Vgg19 => "classifier.6",
             Self::EfficientnetB0 => "classifier.1",
+            Self::MobilenetV3Small => "classifier.3",
         }
     }
 
@@ -30,6 +32,7 @@ impl Backbone {
             Self::Resnet50 => 2048,
             Self::Vgg16 | Self::Vgg19 => 4096,
             Self::EfficientnetB0 => 1280,
+            Self::MobilenetV3Small => 1024,
         }
     }
 
@@ -39,7 +42,7 @@ impl Backbone {
             // Halved five times.
             Self::Vgg16 | Self::Vgg19 => 32,
             // At 32 one pixel is left for the last batch norms: a batch of one image has no variance.
-            Self::Resnet18 | Self::Resnet50 | Self::EfficientnetB0 => 40,
+            Self::Resnet18 | Self::Resnet50 | Self::EfficientnetB0 | Self::MobilenetV3Small => 40,
         }
     }
 }

@@ -9,6 +9,7 @@ mod distances;
 mod features;
 mod iou;
 mod measures;
+mod mobilenet;
 mod networks;
 mod pipelines;
 mod python;
