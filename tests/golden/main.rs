@@ -13,6 +13,7 @@ mod mobilenet;
 mod networks;
 mod pipelines;
 mod python;
+mod quality;
 mod schedulers;
 mod texture;
 mod tokenizer;
