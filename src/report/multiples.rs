@@ -22,7 +22,7 @@ struct Panel {
     curve: Vec<At>,
     behind: Vec<At>,
     baseline: String,
-    /// TaskModel the arm and of its baseline, to the same target.
+    /// The arm's and its baseline's, to the same target.
     speeds: [Speed; 2],
 }
 

@@ -25,7 +25,7 @@ pub struct Generator {
     pub mode: String,
     /// None: it was not trained here.
     pub summary: Option<GeneratorSummary>,
-    /// TaskModel one that was not trained here: it says whose images it, or each of its images, comes from.
+    /// Whether a generator that was not trained here names the patients that its images come from.
     pub names_patients: bool,
     /// Each class has a model of its own.
     pub own_models: bool,

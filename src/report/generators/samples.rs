@@ -94,7 +94,7 @@ pub(super) fn nearest(generator: &Generator) -> Option<Figure> {
         name: format!("generators_nearest_{}", generator.name),
         title: format!("Generators: the most likely copies among the images of {}", generator.name),
         caption: format!(
-            "TaskModel {} synthetic images those whose features are nearest to a training image's, with that image below and the distance ({} x {} pixels). A copy would show the same patient.",
+            "Of {} synthetic images those whose features are nearest to a training image's, with that image below and the distance ({} x {} pixels). A copy would show the same patient.",
             generator.images, first.synthetic.width, first.synthetic.height
         ),
         scene,
