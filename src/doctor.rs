@@ -31,7 +31,7 @@ pub struct Doctor {
     pub cuda: Cuda,
     /// What `--device` can be on this machine.
     pub devices: Vec<String>,
-    pub store: Store,
+    pub store: StoreState,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -106,7 +106,7 @@ pub struct CudaDevice {
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub struct Store {
+pub struct StoreState {
     pub path: PathBuf,
     pub writable: bool,
     /// Why not.
@@ -360,7 +360,7 @@ fn cpu_info(field: &str) -> Option<String> {
 }
 
 /// Tries to write a file in the store's folder, and removes whatever that made.
-fn inspect_store(store: &Path) -> Store {
+fn inspect_store(store: &Path) -> StoreState {
     let missing: Vec<&Path> =
         store.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     let probe = store.join(format!(".probe-{}", std::process::id()));
@@ -370,7 +370,7 @@ fn inspect_store(store: &Path) -> Store {
     for folder in missing {
         let _ = fs::remove_dir(folder);
     }
-    Store {
+    StoreState {
         path: store.to_owned(),
         writable: tried.is_ok(),
         problem: tried.err().map(|error| error.to_string()),

@@ -229,8 +229,8 @@ fn compare(arm: &[&Measurement], against: &[&Measurement]) -> Option<Comparison>
         (r.seed, [&r.patient, &r.view, &r.phase, &r.structure].map(std::clone::Clone::clone))
     };
     let other: HashMap<_, f64> = against.iter().map(|row| (key(row), row.value)).collect();
-    type Images<'a> = BTreeMap<(&'a str, &'a str), Vec<f64>>;
-    let mut patients: BTreeMap<&str, BTreeMap<Option<u64>, Images>> = BTreeMap::new();
+    type ImageValues<'a> = BTreeMap<(&'a str, &'a str), Vec<f64>>;
+    let mut patients: BTreeMap<&str, BTreeMap<Option<u64>, ImageValues>> = BTreeMap::new();
     let mut undefined = 0;
     for row in arm {
         let Some(value) = other.get(&key(row)) else { continue };
@@ -242,7 +242,7 @@ fn compare(arm: &[&Measurement], against: &[&Measurement]) -> Option<Comparison>
         let seeds = patients.entry(&row.patient).or_default();
         seeds.entry(row.seed).or_default().entry((&row.view, &row.phase)).or_default().push(difference);
     }
-    let mean_of = |images: &Images| {
+    let mean_of = |images: &ImageValues| {
         stats::mean(&images.values().map(|structures| stats::mean(structures)).collect::<Vec<_>>())
     };
     let (mut differences, mut seeds) = (Vec::new(), BTreeMap::<Option<u64>, Vec<f64>>::new());

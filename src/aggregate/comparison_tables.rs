@@ -381,7 +381,7 @@ mod tests {
     };
 
     fn compared(seeds: u64) -> (Table, Vec<Comparison>) {
-        let input = fake::input(&fake::Shape { arms: 10, seeds, ..Default::default() });
+        let input = fake::input(&fake::FakeShape { arms: 10, seeds, ..Default::default() });
         let score = Score::segmentation(Metric::Dice);
         let pairs = comparison::pairs(&input.meta.arms);
         let found = comparison::comparisons(&input.measurements, &score, "test", &pairs);
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn the_answer_counts_verdicts_and_knows_controls() {
-        let arms = fake::input(&fake::Shape { arms: 10, ..Default::default() }).meta.arms;
+        let arms = fake::input(&fake::FakeShape { arms: 10, ..Default::default() }).meta.arms;
         let (_, mut found) = compared(3);
         let score = Score::segmentation(Metric::Dice);
         let text = answer(&found, &arms, &score, true).unwrap().join(" ");
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn distances_have_their_unit_and_say_what_is_left_out() {
-        let input = fake::input(&fake::Shape { arms: 4, ..Default::default() });
+        let input = fake::input(&fake::FakeShape { arms: 4, ..Default::default() });
         let score = Score::segmentation(Metric::Hd95);
         let pairs = comparison::pairs(&input.meta.arms);
         let found = comparison::comparisons(&input.measurements, &score, "test", &pairs);
@@ -492,7 +492,7 @@ mod tests {
 
     #[test]
     fn convergence_counts_who_does_not_get_there() {
-        let input = fake::input(&fake::Shape { arms: 3, ..Default::default() });
+        let input = fake::input(&fake::FakeShape { arms: 3, ..Default::default() });
         let mean_dice = |p: &&CurvePoint| p.metric == Metric::Dice && p.structure == Structure::MEAN;
         let points = || input.curves.iter().filter(mean_dice);
         let found = convergence::convergence(points(), |_| None);

@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn tables_of_a_whole_experiment() {
-        let input = fake::input(&fake::Shape::default());
+        let input = fake::input(&fake::FakeShape::default());
         let tables = segmentation_tables(&input.measurements, &input.models);
         let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
         assert_eq!(names, ["segmentation_dice", "segmentation_hd95", "segmentation_hd", "segmentation_assd"]);
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn one_seed_says_so_and_no_rows_make_no_table() {
-        let input = fake::input(&fake::Shape { seeds: 1, ..Default::default() });
+        let input = fake::input(&fake::FakeShape { seeds: 1, ..Default::default() });
         let tables = segmentation_tables(&input.measurements, &input.models);
         assert!(tables[0].notes[1].starts_with("One seed"));
         assert!(!tables[0].to_markdown().contains('±'));

@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Command, Data, Dtype, Measure, SampleArgs, SpecArgs, distances,
+    Command, DataCommand, Dtype, MeasureCommand, SampleArgs, SpecArgs, distances,
     output::{print, print_json},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     execute::{self, Executor, LocalWorkers, RunOptions, RunRequest},
     experiment::{self, ResolvedSpec},
-    generate::sample::{self, Control, SampleOptions},
+    generate::sample::{self, ControlPicture, SampleOptions},
     measure,
     pipeline::PipelineSource,
     plan::{self, Plan, Stage, StageKind},
@@ -28,7 +28,7 @@ use crate::{
 pub(super) fn carry_out(command: Command) -> Result<u8> {
     match command {
         Command::Run { spec, device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper } => {
-            let how = Run { device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper };
+            let how = RunArgs { device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper };
             run(&spec, &how)
         }
         Command::Plan { spec, json } => show_plan(&spec, json),
@@ -41,16 +41,16 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         }
         Command::Sample(arguments) => sample(*arguments),
         Command::Data(command) => data_command(command),
-        Command::Measure(Measure::Dice { truth, prediction, json }) => {
+        Command::Measure(MeasureCommand::Dice { truth, prediction, json }) => {
             let found = measure::folder::compare(&truth, &prediction)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
-        Command::Measure(Measure::Fid(arguments)) => distances::fid(&arguments),
-        Command::Measure(Measure::Kid(arguments)) => distances::kid(&arguments),
-        Command::Measure(Measure::Prdc(arguments)) => distances::prdc(&arguments),
-        Command::Measure(Measure::Memorisation(arguments)) => distances::memorisation(&arguments),
-        Command::Measure(Measure::Statistics(arguments)) => distances::statistics(&arguments),
-        Command::Measure(Measure::Texture { real, synthetic, split, json }) => {
+        Command::Measure(MeasureCommand::Fid(arguments)) => distances::fid(&arguments),
+        Command::Measure(MeasureCommand::Kid(arguments)) => distances::kid(&arguments),
+        Command::Measure(MeasureCommand::Prdc(arguments)) => distances::prdc(&arguments),
+        Command::Measure(MeasureCommand::Memorisation(arguments)) => distances::memorisation(&arguments),
+        Command::Measure(MeasureCommand::Statistics(arguments)) => distances::statistics(&arguments),
+        Command::Measure(MeasureCommand::Texture { real, synthetic, split, json }) => {
             let found = measure::texture::folder::compare_folders(&real, &synthetic, split)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
@@ -79,7 +79,7 @@ fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
     }
 }
 
-struct Run {
+struct RunArgs {
     device: String,
     jobs: Option<u16>,
     threads: Option<u16>,
@@ -90,7 +90,7 @@ struct Run {
     helper: bool,
 }
 
-fn run(args: &SpecArgs, how: &Run) -> Result<u8> {
+fn run(args: &SpecArgs, how: &RunArgs) -> Result<u8> {
     let started = SystemTime::now();
     let device = doctor::choose_device(&how.device)?;
     let shares = execute::share_cores(device, how.jobs, how.threads);
@@ -389,8 +389,8 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
         guidance: a.guidance,
         clip_skip: a.clip_skip,
         control: match (a.control_image, a.control_mask) {
-            (Some(file), _) => Some(Control::Image(file)),
-            (None, mask) => mask.map(Control::Mask),
+            (Some(file), _) => Some(ControlPicture::Image(file)),
+            (None, mask) => mask.map(ControlPicture::Mask),
         },
         conditioning_scale: a.conditioning_scale,
         class_label: a.class_label,
@@ -407,7 +407,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
     print(&format!("{made} images in {}", options.out.display()))
 }
 
-fn data_command(command: Data) -> Result<u8> {
+fn data_command(command: DataCommand) -> Result<u8> {
     let progress = Progress::new(false);
     let bar = progress.bar(0, "data", "images");
     let show = |done: usize, total: usize| {
@@ -415,7 +415,7 @@ fn data_command(command: Data) -> Result<u8> {
         bar.set(done as u64);
     };
     match command {
-        Data::Import { from, source, to } => {
+        DataCommand::Import { from, source, to } => {
             let manifest = data::import::import(from, &source, &to, &show)?;
             print(&format!(
                 "{} images of {} patients are in {}\n",
@@ -424,7 +424,7 @@ fn data_command(command: Data) -> Result<u8> {
                 to.display()
             ))
         }
-        Data::Phantom { patients, size, seed, to } => {
+        DataCommand::Phantom { patients, size, seed, to } => {
             let spec = experiment::Phantom { patients: patients as usize, size: size as usize, seed };
             data::phantom::write(&spec, &to, &show)?;
             print(&format!(
@@ -432,7 +432,7 @@ fn data_command(command: Data) -> Result<u8> {
                 to.display()
             ))
         }
-        Data::Check { folder, json } => {
+        DataCommand::Check { folder, json } => {
             let summary = data::check::check(&folder, &show)?;
             if json { print_json(&summary) } else { print(&summary.to_string()) }
         }

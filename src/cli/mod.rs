@@ -109,10 +109,10 @@ enum Command {
     Sample(Box<SampleArgs>),
     /// Bring data sets into shape, check them, draw the phantom
     #[command(subcommand)]
-    Data(Data),
+    Data(DataCommand),
     /// Measure folders of images or masks
     #[command(subcommand)]
-    Measure(Measure),
+    Measure(MeasureCommand),
 }
 
 #[derive(Debug, Args)]
@@ -227,7 +227,7 @@ struct StoreArgs {
 }
 
 #[derive(Debug, Subcommand)]
-enum Data {
+enum DataCommand {
     /// Make a manifest folder (manifest.csv, 8-bit PNG) from a data set as it is distributed
     Import {
         /// How the data set is laid out
@@ -276,7 +276,7 @@ impl ValueEnum for Source {
 }
 
 #[derive(Debug, Subcommand)]
-enum Measure {
+enum MeasureCommand {
     /// Overlap and surface distances of predicted masks (Dice, HD95 and others), paired by file name
     Dice {
         /// Folder of true masks (PNG, class indices 0 to 3)

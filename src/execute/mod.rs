@@ -228,7 +228,7 @@ fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> 
         })
         .collect();
     let cache = store.root().join(FEATURES);
-    let work = stages::Place {
+    let work = stages::StageContext {
         stage,
         plan,
         store,

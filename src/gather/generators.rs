@@ -13,7 +13,10 @@ use crate::{
     plan::GeneratorStages,
     report::{
         ReportInput,
-        generators::{Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, distances::Distances},
+        generators::{
+            Cost, Judge, NearestPictures, ReportedGenerator, SampleRow, Synthetic,
+            distances::DistanceSettings,
+        },
     },
     results::{self, CURVES, CurvePoint, MEASUREMENTS, Measurement, NEAREST, NearestPair},
     samples::class_of,
@@ -99,8 +102,8 @@ fn described(
     stages: &GeneratorStages,
     settings: &experiment::Generator,
     made: &Manifest,
-) -> Result<Generator> {
-    let mut generator = Generator {
+) -> Result<ReportedGenerator> {
+    let mut generator = ReportedGenerator {
         name: stages.cell.label(),
         mode: settings.mode.to_string(),
         own_models: settings.has_model_per_class(),
@@ -109,7 +112,7 @@ fn described(
         names_patients: names_patients(settings, made)?,
         made_from: made_from(settings, made),
         lineage: lineage(settings, made),
-        ..Generator::default()
+        ..ReportedGenerator::default()
     };
     if settings.mode != Mode::External {
         generator.sampling_cost = cost(finished, &stages.images);
@@ -160,7 +163,7 @@ fn nearest(file: &Path, real: &Manifest, made: &Manifest) -> Result<Vec<NearestP
 }
 
 /// Adds the distances between sets of images whose likeness is known.
-fn references(finished: &FinishedPlan, input: &mut ReportInput) -> Result<Option<Distances>> {
+fn references(finished: &FinishedPlan, input: &mut ReportInput) -> Result<Option<DistanceSettings>> {
     let Some(measure) = &finished.spec.measure else { return Ok(None) };
     let by_size = &finished.plan.references;
     let mut references = Vec::new();
@@ -181,7 +184,7 @@ fn references(finished: &FinishedPlan, input: &mut ReportInput) -> Result<Option
             });
         }
     }
-    Ok(Some(Distances {
+    Ok(Some(DistanceSettings {
         extractor: measure.extractor.words(),
         frechet: measure.extractor.name.frechet(),
         neighbours: measure.neighbours as u64,

@@ -24,14 +24,14 @@ pub const MANIFEST: &str = "manifest.csv";
 
 /// A control image, as it lies on the disk.
 #[derive(Debug, Clone)]
-pub enum Control {
+pub enum ControlPicture {
     /// A picture, given to the ControlNet as it is.
     Image(PathBuf),
     /// A mask of class indices 0 to 3, given to the ControlNet as grey 0, 85, 170, 255.
     Mask(PathBuf),
 }
 
-impl Control {
+impl ControlPicture {
     fn file(&self) -> &Path {
         match self {
             Self::Image(file) | Self::Mask(file) => file,
@@ -57,7 +57,7 @@ pub struct SampleOptions<'a> {
     /// Upstream's where none is given: 7.5 with a text, else none.
     pub guidance: Option<f64>,
     pub clip_skip: i64,
-    pub control: Option<Control>,
+    pub control: Option<ControlPicture>,
     pub conditioning_scale: f64,
     pub class_label: Option<i64>,
     pub size: Option<[i64; 2]>,
@@ -75,7 +75,7 @@ pub struct SampleOptions<'a> {
 
 /// One image, and all that is needed to make it again.
 #[derive(Debug, Clone, Serialize)]
-struct Row {
+struct ImageRow {
     image: String,
     seed: u64,
     prompt: Option<String>,
@@ -172,10 +172,16 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
     Ok(rows.len())
 }
 
-fn row(image: String, seed: u64, request: &Request, options: &SampleOptions, pipeline: &Pipeline) -> Row {
+fn row(
+    image: String,
+    seed: u64,
+    request: &Request,
+    options: &SampleOptions,
+    pipeline: &Pipeline,
+) -> ImageRow {
     let shown = |path: &Path| path.display().to_string();
     let text = options.prompt.is_some();
-    Row {
+    ImageRow {
         image,
         seed,
         prompt: options.prompt.clone(),
@@ -198,7 +204,7 @@ fn row(image: String, seed: u64, request: &Request, options: &SampleOptions, pip
     }
 }
 
-fn to_csv(rows: &[Row]) -> Result<Vec<u8>> {
+fn to_csv(rows: &[ImageRow]) -> Result<Vec<u8>> {
     let fail = |e: csv::Error| Error::failure(format!("cannot write the manifest: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     rows.iter().try_for_each(|row| writer.serialize(row)).map_err(fail)?;
@@ -231,17 +237,17 @@ fn read_latents(file: &Path) -> Result<Tensor> {
     }
 }
 
-fn read_control(control: &Control, progress: &Progress) -> Result<DynamicImage> {
+fn read_control(control: &ControlPicture, progress: &Progress) -> Result<DynamicImage> {
     let file = control.file();
     match control {
-        Control::Mask(_) => {
+        ControlPicture::Mask(_) => {
             let mut mask = Picture::read_mask(file)?;
             mask.pixels.iter_mut().for_each(|class| *class *= 85);
             let grey = image::GrayImage::from_raw(mask.width as u32, mask.height as u32, mask.pixels);
             grey.map(DynamicImage::ImageLuma8)
                 .ok_or_else(|| Error::failure("the mask has another size than its pixels").at(file))
         }
-        Control::Image(_) => {
+        ControlPicture::Image(_) => {
             let bytes = fs::read(file)
                 .at_path(file, "cannot read the control image")
                 .map_err(|e| e.help("name a PNG or JPEG file that is there"))?;
@@ -315,14 +321,14 @@ mod tests {
         let file = dir.path().join("m.png");
         let pixels = (0..9 * 9).map(|at| (at * 7 % 4) as u8).collect();
         Picture { width: 9, height: 9, pixels }.write(&file).unwrap();
-        let values = |control: Control| -> Vec<i64> {
+        let values = |control: ControlPicture| -> Vec<i64> {
             let image = read_control(&control, &Progress::new(true)).unwrap();
             let tensor = control_tensor(image, control.filter(), Some([16, 24]), 8).unwrap() * 255.0;
             tensor.round().to_kind(Kind::Int64).flatten(0, -1).try_into().unwrap()
         };
-        assert!(values(Control::Mask(file.clone())).iter().all(|v| [0, 85, 170, 255].contains(v)));
+        assert!(values(ControlPicture::Mask(file.clone())).iter().all(|v| [0, 85, 170, 255].contains(v)));
         // Class indices seen as a picture are almost black.
-        assert!(values(Control::Image(file)).iter().all(|&v| v < 10));
+        assert!(values(ControlPicture::Image(file)).iter().all(|&v| v < 10));
     }
 
     #[test]

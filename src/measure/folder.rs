@@ -9,7 +9,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    Summary,
+    ScoreSummary,
     mask_scores::{MaskPair, MaskScore, mask_scores},
     summary,
 };
@@ -22,7 +22,7 @@ use crate::{
 
 /// One metric of one structure over all pairs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
+pub struct StructureScore {
     pub structure: Structure,
     #[serde(serialize_with = "as_word")]
     pub metric: Metric,
@@ -56,7 +56,7 @@ pub struct FolderReport {
     pub pairs: usize,
     /// What the distances are in: `mm` where every pair's pixel size is known, else `px`.
     pub unit: &'static str,
-    pub structures: Vec<Entry>,
+    pub structures: Vec<StructureScore>,
 }
 
 fn as_word<T: fmt::Display, S: Serializer>(word: &T, to: S) -> Result<S::Ok, S::Error> {
@@ -116,14 +116,14 @@ pub fn compare(truth: &Path, prediction: &Path) -> Result<FolderReport> {
     for metric in Metric::of_images(Task::Segmentation) {
         for structure in Structure::ALL {
             let of = |metric| values.get(&(metric, structure)).map(Vec::as_slice).unwrap_or_default();
-            let Summary { n, mean, sd } = summary(of(metric).iter().copied());
+            let ScoreSummary { n, mean, sd } = summary(of(metric).iter().copied());
             let unit = if metric.is_distance() { unit } else { "" };
             // Whatever the metric, the failures are those pairs of which only one has the structure.
             let failures = of(Metric::Hd).iter().filter(|value| value.is_nan()).count();
-            structures.push(Entry { structure, metric, value: mean, sd, n, failures, unit });
+            structures.push(StructureScore { structure, metric, value: mean, sd, n, failures, unit });
         }
     }
-    let Summary { n, mean, sd } = summary(means);
+    let ScoreSummary { n, mean, sd } = summary(means);
     Ok(FolderReport { metric: Metric::Dice, value: mean, sd, n, pairs: pairs.len(), unit, structures })
 }
 
@@ -193,7 +193,7 @@ fn match_up(truth: &Path, prediction: &Path, t: Masks, mut p: Masks) -> Result<V
 
 impl fmt::Display for FolderReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cell = |entry: &Entry, digits: usize| {
+        let cell = |entry: &StructureScore, digits: usize| {
             if entry.n == 0 {
                 return "-".to_owned();
             }

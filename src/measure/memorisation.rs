@@ -166,7 +166,7 @@ pub struct Memorisation {
 
 /// A memorisation test with the pairs behind it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub struct MemorisationResult {
     pub memorisation: Memorisation,
     /// Of each synthetic image, the training image.
     pub synthetic: Nearest,
@@ -179,12 +179,12 @@ pub struct Found {
 ///
 /// # Errors
 /// As [`nearest`].
-pub fn memorisation(training: &Tensor, synthetic: &Tensor, held_out: &Tensor) -> Result<Found> {
+pub fn memorisation(training: &Tensor, synthetic: &Tensor, held_out: &Tensor) -> Result<MemorisationResult> {
     let of_synthetic = nearest_of(synthetic, SYNTHETIC, training, TRAINING)?;
     let of_held_out = nearest_of(held_out, HELD_OUT, training, TRAINING)?;
     let n_training = training.size()[0] as u64;
     let memorisation = compare(&of_synthetic.distances, &of_held_out.distances, n_training)?;
-    Ok(Found { memorisation, synthetic: of_synthetic, held_out: of_held_out })
+    Ok(MemorisationResult { memorisation, synthetic: of_synthetic, held_out: of_held_out })
 }
 
 /// Of the distances to the nearest of `n_training` training images.

@@ -29,7 +29,7 @@ use serde::Serialize;
 
 /// Mean and spread of the values that exist.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Summary {
+pub struct ScoreSummary {
     /// How many values are behind the mean: those that are not NaN.
     pub n: usize,
     /// NaN where `n` is 0.
@@ -39,7 +39,7 @@ pub struct Summary {
 }
 
 /// Summarises `values`; NaN (an absent structure) is left out and seen in `n`.
-pub fn summary(values: impl IntoIterator<Item = f64>) -> Summary {
+pub fn summary(values: impl IntoIterator<Item = f64>) -> ScoreSummary {
     // Welford's recurrence: one pass, no cancellation.
     let (mut n, mut mean, mut squares) = (0usize, 0.0, 0.0);
     for value in values.into_iter().filter(|v| !v.is_nan()) {
@@ -48,7 +48,7 @@ pub fn summary(values: impl IntoIterator<Item = f64>) -> Summary {
         mean += before / n as f64;
         squares += before * (value - mean);
     }
-    Summary {
+    ScoreSummary {
         n,
         mean: if n > 0 { mean } else { f64::NAN },
         sd: if n > 1 { (squares / (n - 1) as f64).sqrt() } else { f64::NAN },

@@ -16,7 +16,7 @@ use crate::{
 
 /// The three distances, in the unit of the spacing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Distances {
+pub struct SurfaceDistances {
     /// Hausdorff distance: the greatest distance from an outline pixel to the other outline.
     pub hd: f64,
     /// The 95th percentile of the distances in each direction; the greater of the two.
@@ -59,12 +59,12 @@ pub fn surface_distance(
     width: usize,
     structure: Structure,
     spacing: (f64, f64),
-) -> Result<Outcome<Distances>> {
+) -> Result<Outcome<SurfaceDistances>> {
     let distances = outline_distances(&structure.mask(truth), &structure.mask(prediction), width, spacing)?;
     Ok(distances.map(|[mut forth, mut back]| {
         let hd = forth.iter().chain(&back).fold(0.0f64, |a, &b| a.max(b));
         let assd = forth.iter().chain(&back).sum::<f64>() / (forth.len() + back.len()) as f64;
-        Distances { hd, hd95: percentile(&mut forth, 0.95).max(percentile(&mut back, 0.95)), assd }
+        SurfaceDistances { hd, hd95: percentile(&mut forth, 0.95).max(percentile(&mut back, 0.95)), assd }
     }))
 }
 
@@ -97,7 +97,7 @@ pub fn outline_distances(
     if let Some(missing) = missing {
         return Ok(Err(missing));
     }
-    let frame = Frame::around(of_truth.iter().chain(&of_prediction));
+    let frame = CropFrame::around(of_truth.iter().chain(&of_prediction));
     Ok(Ok([
         frame.nearest(&of_prediction, &of_truth, spacing),
         frame.nearest(&of_truth, &of_prediction, spacing),
@@ -127,7 +127,7 @@ fn outline(mask: &[bool], width: usize) -> Vec<(usize, usize)> {
 }
 
 /// The bounding box of both outlines: nothing outside of it matters.
-struct Frame {
+struct CropFrame {
     x: usize,
     y: usize,
     width: usize,
@@ -137,7 +137,7 @@ struct Frame {
 /// Farther than any pixel of a picture, yet its square fits.
 const FAR: i32 = 1 << 29;
 
-impl Frame {
+impl CropFrame {
     fn around<'a>(points: impl Iterator<Item = &'a (usize, usize)>) -> Self {
         let (mut low, mut high) = ((usize::MAX, usize::MAX), (0, 0));
         for &(x, y) in points {
@@ -231,7 +231,7 @@ mod tests {
         mask
     }
 
-    fn all(a: &[u8], b: &[u8], spacing: (f64, f64)) -> Vec<Outcome<Distances>> {
+    fn all(a: &[u8], b: &[u8], spacing: (f64, f64)) -> Vec<Outcome<SurfaceDistances>> {
         Structure::ALL.iter().map(|&s| surface_distance(a, b, SIZE.0, s, spacing).unwrap()).collect()
     }
 
@@ -266,7 +266,7 @@ mod tests {
         let flip =
             |m: &[u8]| -> Vec<u8> { m.chunks(SIZE.0).flat_map(|row| row.iter().rev().copied()).collect() };
         let upside_down = |m: &[u8]| -> Vec<u8> { m.chunks(SIZE.0).rev().flatten().copied().collect() };
-        let near = |a: &[Outcome<Distances>], b: &[Outcome<Distances>], factor: f64| {
+        let near = |a: &[Outcome<SurfaceDistances>], b: &[Outcome<SurfaceDistances>], factor: f64| {
             for (a, b) in a.iter().zip(b) {
                 let (Ok(a), Ok(b)) = (a, b) else {
                     assert_eq!(a.is_err(), b.is_err());

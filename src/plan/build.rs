@@ -283,7 +283,7 @@ struct Generators<'a> {
 }
 
 #[derive(Clone)]
-struct Made {
+struct GeneratedSet {
     train: Option<String>,
     images: String,
     /// The images as segmentation takes them: at its size, with pseudo-masks, where these are asked for.
@@ -319,12 +319,12 @@ impl Generators<'_> {
         Some(b.add(label, work, inputs, outside))
     }
 
-    fn made(&mut self, b: &mut Builder, name: &str, patients: Option<Fraction>) -> Made {
+    fn made(&mut self, b: &mut Builder, name: &str, patients: Option<Fraction>) -> GeneratedSet {
         let settings = &self.spec.generators[name];
         if settings.mode == Mode::External {
             let outside = self.outside("source", &settings.source.folder).into_iter().collect();
             let images = b.add(format!("import images of {name}"), Work::ImportSynthetic {}, vec![], outside);
-            return Made { train: None, masked: self.with_masks(b, name, patients, &images), images };
+            return GeneratedSet { train: None, masked: self.with_masks(b, name, patients, &images), images };
         }
         let train = self.trained(b, name, patients);
         let data = (self.prepare)(b, settings.image_size);
@@ -341,7 +341,7 @@ impl Generators<'_> {
             settings.sampling.sampling_steps
         );
         let images = b.add(label, work, inputs, outside);
-        Made { train, masked: self.with_masks(b, name, patients, &images), images }
+        GeneratedSet { train, masked: self.with_masks(b, name, patients, &images), images }
     }
 
     /// The images with the masks that a network trained on the same patients' real images sees.
@@ -385,7 +385,7 @@ fn judged(
     b: &mut Builder,
     spec: &ResolvedSpec,
     cell: GeneratorCell,
-    made: Made,
+    made: GeneratedSet,
     data: String,
 ) -> GeneratorStages {
     let label = cell.label();

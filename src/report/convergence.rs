@@ -119,7 +119,7 @@ fn interpolated(curve: &[At], x: f64) -> Option<f64> {
     }
 }
 
-struct Panel {
+struct CurvePanel {
     title: &'static str,
     label: String,
     split: Split,
@@ -127,14 +127,14 @@ struct Panel {
     structure: &'static str,
 }
 
-fn panels(task: Task) -> Vec<Panel> {
+fn panels(task: Task) -> Vec<CurvePanel> {
     let mut panels = Vec::new();
     if let Some((metric, _)) = task.selection() {
         let structures: &[&'static str] = match task {
             Task::Segmentation => &[Structure::MEAN, "endo", "myo", "la"],
             _ => &[""],
         };
-        panels.extend(structures.iter().map(|&structure| Panel {
+        panels.extend(structures.iter().map(|&structure| CurvePanel {
             title: match structure {
                 "" => metric.label(),
                 Structure::MEAN => "Mean of structures",
@@ -150,7 +150,7 @@ fn panels(task: Task) -> Vec<Panel> {
         [(Split::Train, "Training loss", "training"), (Split::Val, "Validation loss", "validation")]
     {
         let label = format!("{} ({words})", Metric::Loss.label());
-        panels.push(Panel { title, label, split, metric: Metric::Loss, structure: "" });
+        panels.push(CurvePanel { title, label, split, metric: Metric::Loss, structure: "" });
     }
     panels
 }
@@ -159,12 +159,12 @@ fn panels(task: Task) -> Vec<Panel> {
 pub(crate) fn figure(input: &ReportInput, of: &TaskModel<'_>, axis: Axis) -> Option<Figure> {
     let curves: Vec<&CurvePoint> =
         input.curves.iter().filter(|p| p.task == of.task && p.model == of.model).collect();
-    let present = |panel: &Panel| {
+    let present = |panel: &CurvePanel| {
         curves
             .iter()
             .any(|p| p.split == panel.split && p.metric == panel.metric && p.structure == panel.structure)
     };
-    let panels: Vec<Panel> = panels(of.task).into_iter().filter(|panel| present(panel)).collect();
+    let panels: Vec<CurvePanel> = panels(of.task).into_iter().filter(|panel| present(panel)).collect();
     if panels.is_empty() {
         return None;
     }

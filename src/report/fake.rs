@@ -5,7 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     PanelItem, ReportInput, ReportMeta, TrainedNetwork,
-    generators::{Cost, Generator, Judge, NearestPictures, SampleRow, Synthetic, distances::Distances},
+    generators::{
+        Cost, Judge, NearestPictures, ReportedGenerator, SampleRow, Synthetic, distances::DistanceSettings,
+    },
 };
 use crate::{
     cell::NetworkCell,
@@ -15,14 +17,14 @@ use crate::{
     vocabulary::{Metric, Task},
 };
 
-pub(crate) struct Shape {
+pub(crate) struct FakeShape {
     pub arms: usize,
     pub seeds: u64,
     pub epochs: u64,
     pub patients: u64,
 }
 
-impl Default for Shape {
+impl Default for FakeShape {
     fn default() -> Self {
         Self { arms: 3, seeds: 3, epochs: 20, patients: 40 }
     }
@@ -61,7 +63,7 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
 }
 
-pub(crate) fn input(shape: &Shape) -> ReportInput {
+pub(crate) fn input(shape: &FakeShape) -> ReportInput {
     let mut input = ReportInput {
         meta: ReportMeta {
             name: "fake".into(),
@@ -97,7 +99,7 @@ pub(crate) fn input(shape: &Shape) -> ReportInput {
 }
 
 fn model(
-    shape: &Shape,
+    shape: &FakeShape,
     arm: (&str, f64, u64),
     seed: u64,
     task: Task,
@@ -134,7 +136,7 @@ fn model(
 
 fn segmentation(
     input: &mut ReportInput,
-    shape: &Shape,
+    shape: &FakeShape,
     arm: (&str, f64, u64),
     seed: u64,
     rng: &mut ChaCha8Rng,
@@ -209,7 +211,7 @@ fn segmentation(
 
 fn classification(
     input: &mut ReportInput,
-    shape: &Shape,
+    shape: &FakeShape,
     arm: (&str, f64, u64),
     seed: u64,
     rng: &mut ChaCha8Rng,
@@ -336,12 +338,12 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
             }
         }
         let cost = |seconds: f64| Some(Cost { seconds, on: "cpu, 2 threads".into() });
-        let mut generator = Generator {
+        let mut generator = ReportedGenerator {
             name: name.clone(),
             mode: mode.into(),
             images: 400,
             samples: ["2CH ED", "2CH ES", "4CH ED", "4CH ES"].map(|class| samples(class, masked)).to_vec(),
-            ..Generator::default()
+            ..ReportedGenerator::default()
         };
         if mode != "external" {
             let parameters = 7_304_880;
@@ -397,7 +399,7 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
 /// Adds distances of the generators, and of what tells the scale.
 pub(crate) fn add_distances(input: &mut ReportInput) {
     let references = ["real against real (two halves)", "blurred real", "noise"];
-    input.distances = Some(Distances {
+    input.distances = Some(DistanceSettings {
         extractor: "domain".into(),
         frechet: Metric::Frechet,
         neighbours: 5,

@@ -179,7 +179,7 @@ mod tests {
     };
 
     fn drawn(seeds: u64) -> Figure {
-        let input = fake::input(&fake::Shape { arms: 10, seeds, patients: 30, epochs: 2 });
+        let input = fake::input(&fake::FakeShape { arms: 10, seeds, patients: 30, epochs: 2 });
         let rows = measurements_table(&input.measurements).unwrap();
         let of = TaskModel { task: Task::Segmentation, model: "monai-unet", several: false, arms: &[] };
         figure(&compared(&input, &rows)[0], &of).unwrap()

@@ -3,7 +3,7 @@
 use super::{
     Figure, MEASUREMENTS, PHANTOM, ReportInput,
     comparisons::Compared,
-    generators::{GENERATORS, Generator},
+    generators::{GENERATORS, ReportedGenerator},
 };
 use crate::{
     aggregate::{Score, Table, TableCell, also, answer, findings, training_images},
@@ -199,7 +199,7 @@ fn asked(input: &ReportInput) -> Vec<(String, String)> {
 }
 
 /// What a generator is, and how it came to its images.
-fn generator_words(g: &Generator) -> String {
+fn generator_words(g: &ReportedGenerator) -> String {
     let mode = if g.name == g.mode { String::new() } else { format!(" ({})", g.mode) };
     let mut words = format!("{}{mode}: {} images", g.name, grouped(g.images));
     if !g.made_from.is_empty() {

@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn every_cell_of_a_report_is_explained_down_to_the_users_files() {
-        let mut input = fake::input(&fake::Shape { seeds: 2, arms: 4, patients: 4, epochs: 3 });
+        let mut input = fake::input(&fake::FakeShape { seeds: 2, arms: 4, patients: 4, epochs: 3 });
         let line = |key: &str, label: &str, inputs: &[&str], outside: &[&str]| StageLine {
             key: key.repeat(32),
             kind: "train".into(),

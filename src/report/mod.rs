@@ -99,11 +99,11 @@ pub struct ReportInput {
     pub models: Vec<TrainedNetwork>,
     /// Shown only of a phantom, or where [`ReportMeta::samples`] asks for it.
     pub panel: Vec<PanelItem>,
-    pub generators: Vec<generators::Generator>,
+    pub generators: Vec<generators::ReportedGenerator>,
     /// What looked at the generators' images.
     pub judges: Vec<generators::Judge>,
     /// Where distances from real images were measured.
-    pub distances: Option<generators::distances::Distances>,
+    pub distances: Option<generators::distances::DistanceSettings>,
     /// Figures of others; None: none are shown, not even as missing.
     pub published: Option<Vec<aggregate::published::Published>>,
     /// What every number comes from.
@@ -336,7 +336,7 @@ fn remove_earlier(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fake::Shape;
+    use crate::report::fake::FakeShape;
 
     fn written(input: &ReportInput) -> (tempfile::TempDir, String) {
         let dir = tempfile::tempdir().unwrap();
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn the_whole_report_twice_is_the_same_bytes() {
-        let input = fake::input(&Shape { arms: 5, ..Shape::default() });
+        let input = fake::input(&FakeShape { arms: 5, ..FakeShape::default() });
         let (a, page) = written(&input);
         let (b, _) = written(&input);
         assert_eq!(files(a.path()), files(b.path()));
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn without_classification_there_is_no_such_section_and_its_old_files_go() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, ..Default::default() });
+        let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, ..Default::default() });
         let (dir, page) = written(&input);
         assert!(page.contains("<h2 id=\"classification\">"));
         fs::write(dir.path().join("figures/mine.png"), "mine").unwrap();
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_everywhere() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
+        let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
         let evil = "<script>alert(\"1\")</script> & 'real'";
         for row in &mut input.measurements {
             row.arm = evil.into();
@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn real_patients_are_not_shown_unless_asked_for() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
+        let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 3, epochs: 3 });
         input.meta.is_phantom = false;
         let (dir, page) = written(&input);
         assert!(!dir.path().join("figures/segmentation_samples.svg").exists());
@@ -467,7 +467,7 @@ mod tests {
     fn nothing_at_all_and_nothing_defined_still_make_a_page() {
         let (_dir, page) = written(&ReportInput::default());
         assert!(page.contains("No results"));
-        let mut input = fake::input(&Shape { seeds: 2, arms: 2, patients: 3, epochs: 3 });
+        let mut input = fake::input(&FakeShape { seeds: 2, arms: 2, patients: 3, epochs: 3 });
         input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
         let (_dir, page) = written(&input);
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn generators_have_a_section_whose_measured_times_alone_differ_between_runs() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
+        let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
         fake::add_generators(&mut input);
         let (a, page) = written(&input);
         let figures = ["loss", "texture", "samples_text", "samples_text-segmentation", "samples_external"];
@@ -514,7 +514,7 @@ mod tests {
         };
         assert_eq!(decided(a.path()), decided(b.path()));
 
-        let without = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
+        let without = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
         write(&without, a.path()).unwrap();
         assert!(files(a.path()).iter().all(|(name, _)| !name.contains("generators")));
         let page = fs::read_to_string(a.path().join(PAGE)).unwrap();
@@ -526,7 +526,7 @@ mod tests {
 
     #[test]
     fn distances_stand_beside_what_tells_their_scale() {
-        let mut input = fake::input(&Shape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
+        let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
         fake::add_generators(&mut input);
         fake::add_distances(&mut input);
         let (dir, page) = written(&input);
@@ -578,7 +578,7 @@ mod tests {
 
     #[test]
     fn ten_arms_fit() {
-        let input = fake::input(&Shape { arms: 10, seeds: 2, patients: 12, epochs: 12 });
+        let input = fake::input(&FakeShape { arms: 10, seeds: 2, patients: 12, epochs: 12 });
         let (dir, _) = written(&input);
         let svg = fs::read_to_string(dir.path().join("figures/segmentation_convergence_steps.svg")).unwrap();
         for model in &input.models {

@@ -16,7 +16,7 @@ use crate::{
     vocabulary::Task,
 };
 
-struct Panel {
+struct ArmPanel {
     arm: String,
     look: Look,
     curve: Vec<At>,
@@ -38,7 +38,7 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
             .collect();
         over_seeds(&points, Axis::Steps)
     };
-    let panels: Vec<Panel> = of
+    let panels: Vec<ArmPanel> = of
         .arms
         .iter()
         .enumerate()
@@ -49,7 +49,7 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
                 let of_model = converged.iter().find(|c| c.arm == *name && c.model == of.model);
                 of_model.map(|c| c.common.1)
             };
-            Some(Panel {
+            Some(ArmPanel {
                 arm: name.clone(),
                 look: look(i),
                 curve: curve(name),
@@ -87,7 +87,7 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
 }
 
 /// The same axes in every panel; and whether they are cut.
-fn draw(panels: &[Panel], label: &str, n: &str, page: f64) -> (Scene, bool) {
+fn draw(panels: &[ArmPanel], label: &str, n: &str, page: f64) -> (Scene, bool) {
     let across = if page < DOUBLE { 2 } else { 3 };
     let (gap, side) = if page < DOUBLE { (30.0, 72.0) } else { (36.0, 100.0) };
     let names = [
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_panel_for_each_arm_that_has_a_baseline() {
-        let mut input = fake::input(&fake::Shape { arms: 4, patients: 2, ..Default::default() });
+        let mut input = fake::input(&fake::FakeShape { arms: 4, patients: 2, ..Default::default() });
         let arms: Vec<String> = input.meta.arms.iter().map(|arm| arm.name.clone()).collect();
         let of = TaskModel { task: Task::Segmentation, model: "monai-unet", several: false, arms: &arms };
         let drawn = figure(&input, &of).unwrap();

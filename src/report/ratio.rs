@@ -34,13 +34,13 @@ pub(super) struct RatioPoint {
 
 /// The arms with one share of the real patients.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Panel {
+pub(super) struct RatioPanel {
     pub real_fraction: f64,
     pub real: Option<RatioPoint>,
     pub points: Vec<RatioPoint>,
 }
 
-impl Panel {
+impl RatioPanel {
     fn all(&self) -> impl Iterator<Item = &RatioPoint> + Clone {
         self.points.iter().chain(&self.real)
     }
@@ -95,12 +95,12 @@ pub(super) fn figure(
             fractions.push(arm.real_fraction);
         }
     }
-    let panels: Vec<Panel> = fractions
+    let panels: Vec<RatioPanel> = fractions
         .into_iter()
         .map(|real_fraction| {
             let same = || arms.iter().filter(|arm| arm.real_fraction == real_fraction);
             let score_of = |arm: &ArmInfo| point(rows, of, score, &split, arm);
-            Panel {
+            RatioPanel {
                 real_fraction,
                 real: same().find(|arm| arm.is_real_only()).and_then(score_of),
                 points: same().filter(varied).filter_map(score_of).collect(),
@@ -115,7 +115,7 @@ pub(super) fn figure(
     }
     let name = if score.structures.is_empty() { "Accuracy" } else { "Mean Dice" };
     let label = format!("{name} ({split})");
-    let all = || panels.iter().flat_map(Panel::all);
+    let all = || panels.iter().flat_map(RatioPanel::all);
     let n = super::n_of(all().map(|p| p.n), all().map(|p| p.seeds.len() as u64));
     let caption = format!(
         "{name} on the {split} patients ({n}) over added images per real one (logarithmic). Line across: real images alone; dashed: copies of the real images, as many ({REPEATED}), where there are such arms: only what a generator has above these comes from what its images show, and not from their number. Marker: mean over seeds; bar and band: 95 % bootstrap interval over patients; small points: single seeds. Intervals of two arms that overlap may still differ on the same patients: the comparisons' table has the tests."
@@ -135,7 +135,7 @@ pub(super) fn figure(
 }
 
 /// Generators by first appearance, then the control.
-fn series(panels: &[Panel]) -> Vec<(String, Look)> {
+fn series(panels: &[RatioPanel]) -> Vec<(String, Look)> {
     let names = super::distinct(panels.iter().flat_map(|p| &p.points).map(|p| p.series.as_str()));
     let (controls, generators): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n == REPEATED);
     let generators = generators.into_iter().enumerate().map(|(i, name)| (name, look(i)));
@@ -148,7 +148,7 @@ fn ratio_label(ratio: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn draw(panels: &[Panel], label: &str, n: &str, page: f64) -> Scene {
+fn draw(panels: &[RatioPanel], label: &str, n: &str, page: f64) -> Scene {
     let series = series(panels);
     let mut names: Vec<(String, Look)> = Vec::new();
     if panels.iter().any(|panel| panel.real.is_some()) {
@@ -165,7 +165,7 @@ fn draw(panels: &[Panel], label: &str, n: &str, page: f64) -> Scene {
     let ends = |f: fn(f64, f64) -> f64, start: f64| {
         let values = panels
             .iter()
-            .flat_map(Panel::all)
+            .flat_map(RatioPanel::all)
             .flat_map(|p| p.seeds.iter().copied().chain([p.mean, p.low, p.high]));
         values.filter(|v| v.is_finite()).fold(start, f)
     };
@@ -242,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_panel_for_each_share_of_the_real_patients() {
-        let mut input = fake::input(&fake::Shape { arms: 10, patients: 6, epochs: 2, ..Default::default() });
+        let mut input =
+            fake::input(&fake::FakeShape { arms: 10, patients: 6, epochs: 2, ..Default::default() });
         let rows = aggregate::measurements_table(&input.measurements).unwrap();
         let of = TaskModel { task: Task::Segmentation, model: "monai-unet", several: false, arms: &[] };
         let score = Score::segmentation(Metric::Dice);

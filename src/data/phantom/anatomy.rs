@@ -23,8 +23,8 @@ pub struct Patient {
     pub half_angle: f64,
     /// Ejection fraction that the shapes have (biplane discs), 0..1.
     pub ef: f64,
-    pub two_chamber: Shape,
-    pub four_chamber: Shape,
+    pub two_chamber: HeartShape,
+    pub four_chamber: HeartShape,
     /// Shortening of the long axis at end-systole, relative.
     shortening: f64,
     /// Wall thickness at end-systole over end-diastole.
@@ -33,7 +33,7 @@ pub struct Patient {
 
 /// One view's heart at end-diastole.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shape {
+pub struct HeartShape {
     /// Where the cavity's apex is, from the probe: x to the right, y down.
     apex: (f64, f64),
     /// Angle of the long axis from straight down, positive towards the right.
@@ -102,7 +102,7 @@ impl Patient {
             let two = view == View::TwoChamber;
             let width = width * normal(rng, 1.0, 0.05, 0.88, 1.12);
             let length = length * normal(rng, 1.0, 0.015, 0.96, 1.04);
-            Shape {
+            HeartShape {
                 apex: (
                     normal(rng, if two { -9.0 } else { -7.0 }, 3.5, -18.0, 3.0),
                     normal(rng, 23.0, 3.0, 17.0, 30.0),
@@ -186,7 +186,7 @@ impl Patient {
     }
 }
 
-impl Shape {
+impl HeartShape {
     /// The lowest point of the atrium's roof, mm below the probe.
     fn bottom(&self) -> f64 {
         self.apex.1 + self.roof * self.tilt.cos()
@@ -212,7 +212,7 @@ fn profile(s: f64) -> f64 {
 /// Where a point lies, as signed distances in mm, positive inside. Near the outlines they are close
 /// to Euclidean; far away only their sign counts.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct HeartPlacement {
     /// Along the long axis from the cavity's apex, and across it to the right.
     pub u: f64,
     pub v: f64,
@@ -254,7 +254,7 @@ impl Heart {
         [-left, right].map(|v| (self.length + self.plane * v, v))
     }
 
-    pub fn place(&self, x: f64, y: f64) -> Place {
+    pub fn place(&self, x: f64, y: f64) -> HeartPlacement {
         let (u, v) = self.local(x, y);
         let above = self.length + self.plane * v - u;
         let inside = |u: f64, l: f64, r: f64, length: f64| {
@@ -271,7 +271,7 @@ impl Heart {
         // Walls taper a little towards the apex.
         let wall = self.wall * (0.85 + 0.15 * s);
         let outer = inside(u + tip, (self.left + wall) * f, (self.right + wall) * f, self.length + tip);
-        Place { u, v, cavity, outer, above, atrium: self.atrium_distance(u, v, above) }
+        HeartPlacement { u, v, cavity, outer, above, atrium: self.atrium_distance(u, v, above) }
     }
 
     fn atrium_distance(&self, u: f64, v: f64, above: f64) -> f64 {

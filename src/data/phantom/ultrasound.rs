@@ -10,7 +10,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::anatomy::{Heart, Patient, Place};
+use super::anatomy::{Heart, HeartPlacement, Patient};
 use crate::picture::Picture;
 use crate::random;
 use crate::vocabulary::{Phase, Quality, View};
@@ -168,7 +168,7 @@ fn segment(p: (f64, f64), a: (f64, f64), b: (f64, f64)) -> f64 {
 }
 
 /// What of one phase does not change from sample to sample.
-struct Scene<'a> {
+struct PhantomScene<'a> {
     heart: &'a Heart,
     acquisition: &'a Acquisition,
     depth: f64,
@@ -181,7 +181,7 @@ struct Scene<'a> {
     right_heart: f64,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> PhantomScene<'a> {
     fn new(patient: &Patient, heart: &'a Heart, acquisition: &'a Acquisition, rng: &mut ChaCha8Rng) -> Self {
         let hinges = heart.hinges();
         // The anterior leaflet is the longer one: on the septum's side in 4CH, on the right in 2CH.
@@ -253,7 +253,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Right ventricle and atrium: signed distance into either, and how bright their wall is.
-    fn right_side(&self, p: &Place) -> (f64, f64) {
+    fn right_side(&self, p: &HeartPlacement) -> (f64, f64) {
         let h = self.heart;
         let s = p.u / h.length;
         let (left, _) = h.half_widths(p.u.clamp(0.0, h.length));
@@ -269,7 +269,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Reflectors: leaflets, annulus, pericardium, the atrium's wall.
-    fn bright(&self, p: &Place, medium: f64, streaks: f64, segments: f64, s: f64) -> f64 {
+    fn bright(&self, p: &HeartPlacement, medium: f64, streaks: f64, segments: f64, s: f64) -> f64 {
         let h = self.heart;
         let mut sum = 0.0;
         if (p.u - h.length).abs() < 0.55 * h.length && p.v.abs() < 60.0 {
@@ -326,10 +326,10 @@ impl<'a> Scene<'a> {
 pub fn render(patient: &Patient, heart: &Heart, seed: u64, number: u64, size: usize) -> Picture {
     let acquisition = Acquisition::draw(patient, seed, number, heart.view);
     let rng = &mut random::rng(seed, "phantom-speckle", &[number, heart.view as u64, heart.phase as u64]);
-    let scene = Scene::new(patient, heart, &acquisition, rng);
+    let scene = PhantomScene::new(patient, heart, &acquisition, rng);
     let lines = (2.0 * patient.half_angle / LINE_STEP).ceil() as usize + 1;
     let samples = (1.6 * size as f64).ceil() as usize + 1;
-    let grid = Grid {
+    let grid = SpeckleGrid {
         lines,
         samples,
         line_step: 2.0 * patient.half_angle / (lines - 1) as f64,
@@ -351,7 +351,7 @@ pub fn render(patient: &Patient, heart: &Heart, seed: u64, number: u64, size: us
 }
 
 /// Lines (angles) by samples (depths); a line's samples lie together.
-struct Grid {
+struct SpeckleGrid {
     lines: usize,
     samples: usize,
     line_step: f64,
@@ -359,7 +359,7 @@ struct Grid {
     half_angle: f64,
 }
 
-impl Grid {
+impl SpeckleGrid {
     /// `value(angle, depth)` at every sample, computed at every second line and sample and joined
     /// linearly: tissue is smooth on that scale (the speckle that comes on top is not).
     fn fill(&self, value: impl Fn(f64, f64) -> f32) -> Vec<f32> {
@@ -382,7 +382,7 @@ impl Grid {
 }
 
 /// Power of the blurred scatterers, averaged over looks.
-fn speckle(grid: &Grid, amplitude: &[f32], rng: &mut ChaCha8Rng) -> Vec<f32> {
+fn speckle(grid: &SpeckleGrid, amplitude: &[f32], rng: &mut ChaCha8Rng) -> Vec<f32> {
     let axial = kernel(AXIAL_SD / grid.sample_step);
     let lateral = kernel(LATERAL_SD / grid.line_step);
     let mut sum = vec![0f32; amplitude.len()];
@@ -407,7 +407,7 @@ fn kernel(sd: f64) -> Vec<f32> {
     weights.iter().map(|w| (w / norm) as f32).collect()
 }
 
-fn blur(values: &[f32], grid: &Grid, axial: &[f32], lateral: &[f32]) -> Vec<f32> {
+fn blur(values: &[f32], grid: &SpeckleGrid, axial: &[f32], lateral: &[f32]) -> Vec<f32> {
     let n = grid.samples;
     let reach = axial.len() / 2;
     let mut along = vec![0f32; values.len()];
@@ -445,7 +445,7 @@ pub fn position(patient: &Patient, size: usize, x: usize, y: usize) -> (f64, f64
     ((x as f64 + 0.5 - middle) * spacing, (y as f64 + 0.5) * spacing)
 }
 
-fn scan_convert(grid: &Grid, level: &[f32], patient: &Patient, size: usize) -> Picture {
+fn scan_convert(grid: &SpeckleGrid, level: &[f32], patient: &Patient, size: usize) -> Picture {
     let mut picture = Picture::new(width(patient, size), size);
     let columns = picture.width;
     for (i, pixel) in picture.pixels.iter_mut().enumerate() {

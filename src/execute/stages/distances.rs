@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Place;
+use super::StageContext;
 use crate::{
     error::{AtPath, Result},
     experiment::Measure,
@@ -19,25 +19,25 @@ use crate::{
 };
 
 /// Synthetic images against the training images, and against what held-out ones are to these.
-pub(super) fn generator(place: &Place, measure: &Measure) -> Result<()> {
-    let features = StageFeatures::new(place, measure)?;
-    let real = place.manifest()?;
-    let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
+pub(super) fn generator(context: &StageContext, measure: &Measure) -> Result<()> {
+    let features = StageFeatures::new(context, measure)?;
+    let real = context.manifest()?;
+    let made = Manifest::read(context.artifact("synthetic")?.join(DATA))?;
     let training = features.images(&real, Split::Train)?;
     let synthetic = features.images(&made, Split::Train)?;
     let mut rows = generators::distances(measure, &training, &synthetic)?;
     if let Some(held_out) = features.held_out(&real)? {
         let (measured, pairs) = features.memorised(&training, &synthetic, &held_out)?;
         rows.extend(measured);
-        write(&place.out.join(NEAREST), &pairs)?;
+        write(&context.out.join(NEAREST), &pairs)?;
     }
-    write(&place.out.join(MEASUREMENTS), &rows)
+    write(&context.out.join(MEASUREMENTS), &rows)
 }
 
 /// The same for images that show the scale: `per_class` of each view and phase.
-pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> Result<()> {
-    let features = StageFeatures::new(place, measure)?;
-    let real = place.manifest()?;
+pub(super) fn references(context: &StageContext, measure: &Measure, per_class: usize) -> Result<()> {
+    let features = StageFeatures::new(context, measure)?;
+    let real = context.manifest()?;
     let training = features.images(&real, Split::Train)?;
     let held_out = features.held_out(&real)?;
     let few = |samples: &Samples| reference::few(samples, per_class, measure.seed);
@@ -58,31 +58,31 @@ pub(super) fn references(place: &Place, measure: &Measure, per_class: usize) -> 
         (reference::NOISE, reference::noise(&few(&training.samples), measure.seed)),
     ];
     for (arm, samples) in changed {
-        let images = features.unwritten(samples, &place.checkpoints.join(arm))?;
+        let images = features.unwritten(samples, &context.checkpoints.join(arm))?;
         let mut measured = generators::distances(measure, &training, &images)?;
         if let Some(held_out) = &held_out {
             measured.extend(features.memorised(&training, &images, held_out)?.0);
         }
         add(arm, measured);
     }
-    write(&place.out.join(MEASUREMENTS), &rows)
+    write(&context.out.join(MEASUREMENTS), &rows)
 }
 
 /// The extractor of this stage.
 struct StageFeatures<'a> {
-    place: &'a Place<'a>,
+    context: &'a StageContext<'a>,
     measure: &'a Measure,
     extractor: FeatureExtractor,
 }
 
 impl<'a> StageFeatures<'a> {
-    fn new(place: &'a Place<'a>, measure: &'a Measure) -> Result<Self> {
+    fn new(context: &'a StageContext<'a>, measure: &'a Measure) -> Result<Self> {
         let settings = &measure.extractor;
         let training = settings.domain_training();
         // A network has no weights from outside where an earlier stage trained it.
-        let weights = match place.outside("weights") {
+        let weights = match context.outside("weights") {
             Some(file) => file.to_owned(),
-            None => place.artifact("network")?.join(train::WEIGHTS),
+            None => context.artifact("network")?.join(train::WEIGHTS),
         };
         let extractor = FeatureExtractor::open(&ExtractorSource {
             extractor: settings.name,
@@ -92,9 +92,9 @@ impl<'a> StageFeatures<'a> {
                 size: training.recipe.image_size,
                 channels: train::channels(&training).map(|c| (c.mean, c.std)),
             },
-            device: place.device,
+            device: context.device,
         })?;
-        Ok(Self { place, measure, extractor })
+        Ok(Self { context, measure, extractor })
     }
 
     fn images(&self, manifest: &Manifest, split: Split) -> Result<Images> {
@@ -122,8 +122,8 @@ impl<'a> StageFeatures<'a> {
         let options = FeatureOptions {
             batch: BATCH,
             skip_unreadable: false,
-            cache: Some(self.place.cache),
-            progress: self.place.progress,
+            cache: Some(self.context.cache),
+            progress: self.context.progress,
         };
         Ok(Images { features: self.extractor.features(files, &options)?.values, samples })
     }

@@ -8,7 +8,7 @@ use std::{
 
 use rand::seq::SliceRandom;
 
-use super::Place;
+use super::StageContext;
 use crate::{
     cell::Fraction,
     data,
@@ -47,12 +47,12 @@ impl ClassLimit {
 
 /// Training and validation images of an arm's network.
 pub(super) fn task_data(
-    place: &Place,
+    context: &StageContext,
     mixture: &Mixture,
     masks: Option<MaskReading>,
     limit: Option<ClassLimit>,
 ) -> Result<train::TaskData> {
-    let manifest = place.manifest()?;
+    let manifest = context.manifest()?;
     let &Mixture { real_fraction: fraction, seed, .. } = mixture;
     let patients = arm_patients(&manifest, (fraction < 1.0).then_some(Fraction { fraction, seed }));
     let real = Samples::read(&manifest, Split::Train, patients.as_deref(), masks)?;
@@ -63,7 +63,7 @@ pub(super) fn task_data(
             real.followed_by(&copies)?
         }
         (Some(ratio), further) => {
-            let made = Manifest::read(place.artifact("synthetic")?.join(DATA))?;
+            let made = Manifest::read(context.artifact("synthetic")?.join(DATA))?;
             check_sources(&made, real.rows.iter(), &manifest)?;
             let made = Samples::read(&made, Split::Train, None, masks)?;
             let synthetic = made.chosen(&chosen(&made.rows, real.len(), ratio, seed, limit)?);
@@ -172,14 +172,14 @@ pub(super) fn check_seen(pipeline: &Path, manifest: &Manifest, patients: Option<
     refuse(&strange, "the generator was trained on", pipeline)
 }
 
-fn refuse(strange: &BTreeSet<&str>, what: &str, place: &Path) -> Result<()> {
+fn refuse(strange: &BTreeSet<&str>, what: &str, context: &Path) -> Result<()> {
     let Some(first) = strange.first() else { return Ok(()) };
     let more = if strange.len() > 1 { " and others" } else { "" };
     Err(Error::input(format!(
         "{what} {} patient(s) who do not train in this arm: {first}{more}",
         strange.len()
     ))
-    .at(place)
+    .at(context)
     .help("figures of patients whom a generator knows are worth nothing: train one in this spec, or change the split"))
 }
 

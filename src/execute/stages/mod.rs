@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// A stage with everything that it may touch.
-pub(super) struct Place<'a> {
+pub(super) struct StageContext<'a> {
     pub stage: &'a Stage,
     pub plan: &'a Plan,
     pub store: &'a Store,
@@ -50,7 +50,7 @@ pub(super) struct Place<'a> {
     pub progress: &'a Progress,
 }
 
-impl Place<'_> {
+impl StageContext<'_> {
     fn artifact(&self, role: &str) -> Result<&Path> {
         self.artifacts
             .get(role)
@@ -67,142 +67,146 @@ impl Place<'_> {
     }
 }
 
-pub(super) fn perform(place: &Place) -> Result<()> {
-    match &place.stage.work {
+pub(super) fn perform(context: &StageContext) -> Result<()> {
+    match &context.stage.work {
         Work::Phantom(phantom) => {
-            with_bar(place, "images", |p| data::phantom::write(phantom, &place.out.join(DATA), p))
+            with_bar(context, "images", |p| data::phantom::write(phantom, &context.out.join(DATA), p))
         }
         Work::Import { format } => {
-            let source = match place.outside("source") {
+            let source = match context.outside("source") {
                 Some(path) => path.to_owned(),
-                None => place.artifact("source")?.join(DATA),
+                None => context.artifact("source")?.join(DATA),
             };
-            with_bar(place, "images", |p| {
-                data::import::import(*format, &source, &place.out.join(DATA), p).map(|_| ())
+            with_bar(context, "images", |p| {
+                data::import::import(*format, &source, &context.out.join(DATA), p).map(|_| ())
             })
         }
-        Work::Prepare { image_size, split } => prepare(place, *image_size, split),
-        Work::TrainGenerator { settings, patients } => train_generator(place, settings, *patients),
-        Work::Generate { settings, patients } => generate_images(place, settings, *patients),
-        Work::ImportSynthetic {} => import_synthetic(place),
+        Work::Prepare { image_size, split } => prepare(context, *image_size, split),
+        Work::TrainGenerator { settings, patients } => train_generator(context, settings, *patients),
+        Work::Generate { settings, patients } => generate_images(context, settings, *patients),
+        Work::ImportSynthetic {} => import_synthetic(context),
         Work::PrepareSynthetic { image_size } => {
-            let source = Manifest::read(place.artifact("source")?.join(DATA))?;
-            let to = place.out.join(DATA);
+            let source = Manifest::read(context.artifact("source")?.join(DATA))?;
+            let to = context.out.join(DATA);
             std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
-            with_bar(place, "images", |p| data::prepare::prepare(&source, *image_size, &to, p).map(|_| ()))
+            with_bar(context, "images", |p| data::prepare::prepare(&source, *image_size, &to, p).map(|_| ()))
         }
         Work::TrainSegmentation { settings, mixture } => {
             let masks = MaskReading { pairing: settings.pairing, decoding: settings.mask_decoding };
-            let data = mixing::task_data(place, mixture, Some(masks), None)?;
-            train::segmentation(settings, &data, mixture.seed, &training(place, &observer(place)))
+            let data = mixing::task_data(context, mixture, Some(masks), None)?;
+            train::segmentation(settings, &data, mixture.seed, &training(context, &observer(context)))
         }
         Work::TrainClassification { settings, model, mixture } => {
             let limit = (settings.synthetic_per_class > 0).then_some(mixing::ClassLimit {
                 per_class: settings.synthetic_per_class,
                 label: settings.label,
             });
-            let data = mixing::task_data(place, mixture, None, limit)?;
-            let (backbone, weights) = (*model, place.outside("weights"));
+            let data = mixing::task_data(context, mixture, None, limit)?;
+            let (backbone, weights) = (*model, context.outside("weights"));
             train::classification(
                 settings,
                 backbone,
                 weights,
                 &data,
                 mixture.seed,
-                &training(place, &observer(place)),
+                &training(context, &observer(context)),
             )
         }
-        Work::PseudoMasks { settings } => pseudo_masks(place, settings),
+        Work::PseudoMasks { settings } => pseudo_masks(context, settings),
         Work::MeasureTexture {} => {
             let read = |role: &str| {
-                let manifest = Manifest::read(place.artifact(role)?.join(DATA))?;
+                let manifest = Manifest::read(context.artifact(role)?.join(DATA))?;
                 Samples::read(&manifest, Split::Train, None, None)
             };
             let rows = texture::measurements(&read("data")?, &read("synthetic")?)?;
-            let file = place.out.join(MEASUREMENTS);
+            let file = context.out.join(MEASUREMENTS);
             std::fs::write(&file, results::to_csv(&rows)?).at_path(&file, "cannot write")
         }
-        Work::MeasureGenerator { measure } => distances::generator(place, measure),
-        Work::MeasureReference { measure, per_class } => distances::references(place, measure, *per_class),
-        Work::JudgeSegmentation { settings } => measure_segmentation(place, settings, Split::Train),
+        Work::MeasureGenerator { measure } => distances::generator(context, measure),
+        Work::MeasureReference { measure, per_class } => distances::references(context, measure, *per_class),
+        Work::JudgeSegmentation { settings } => measure_segmentation(context, settings, Split::Train),
         Work::JudgeClassification { settings, model } => {
-            measure_classification(place, settings, *model, Split::Train)
+            measure_classification(context, settings, *model, Split::Train)
         }
-        Work::MeasureSegmentation { settings, on } => measure_segmentation(place, settings, split_of(*on)),
+        Work::MeasureSegmentation { settings, on } => measure_segmentation(context, settings, split_of(*on)),
         Work::MeasureClassification { settings, model, on } => {
-            measure_classification(place, settings, *model, split_of(*on))
+            measure_classification(context, settings, *model, split_of(*on))
         }
-        Work::Report { spec } => report(place, spec),
+        Work::Report { spec } => report(context, spec),
     }
 }
 
-fn measure_segmentation(place: &Place, settings: &experiment::Segmentation, split: Split) -> Result<()> {
-    let samples = Samples::read(&place.manifest()?, split, None, Some(MaskReading::RIGHT))?;
-    let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
-    let network = place.artifact("network")?.join(train::WEIGHTS);
-    held_out::segmentation(settings, &network, &samples, place.device, &place.out, &bar)
+fn measure_segmentation(
+    context: &StageContext,
+    settings: &experiment::Segmentation,
+    split: Split,
+) -> Result<()> {
+    let samples = Samples::read(&context.manifest()?, split, None, Some(MaskReading::RIGHT))?;
+    let bar = context.progress.bar(samples.len() as u64, &context.stage.label, "images");
+    let network = context.artifact("network")?.join(train::WEIGHTS);
+    held_out::segmentation(settings, &network, &samples, context.device, &context.out, &bar)
 }
 
 fn measure_classification(
-    place: &Place,
+    context: &StageContext,
     settings: &experiment::Classification,
     model: Backbone,
     split: Split,
 ) -> Result<()> {
-    let samples = Samples::read(&place.manifest()?, split, None, None)?;
-    let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
-    let network = place.artifact("network")?.join(train::WEIGHTS);
+    let samples = Samples::read(&context.manifest()?, split, None, None)?;
+    let bar = context.progress.bar(samples.len() as u64, &context.stage.label, "images");
+    let network = context.artifact("network")?.join(train::WEIGHTS);
     let channels = train::channels(settings).map(|c| (c.mean, c.std));
     let network = (model, network.as_path());
-    held_out::classification(settings, network, channels, &samples, place.device, &place.out, &bar)
+    held_out::classification(settings, network, channels, &samples, context.device, &context.out, &bar)
 }
 
 fn with_bar<T>(
-    place: &Place,
+    context: &StageContext,
     things: &str,
     work: impl FnOnce(data::ImageProgress) -> Result<T>,
 ) -> Result<T> {
-    let bar = place.progress.bar(0, &place.stage.label, things);
+    let bar = context.progress.bar(0, &context.stage.label, things);
     work(&|done, total| {
         bar.total(total as u64);
         bar.set(done as u64);
     })
 }
 
-fn prepare(place: &Place, image_size: usize, split: &experiment::SplitSettings) -> Result<()> {
-    let root = match place.outside("source") {
+fn prepare(context: &StageContext, image_size: usize, split: &experiment::SplitSettings) -> Result<()> {
+    let root = match context.outside("source") {
         Some(path) => path.to_owned(),
-        None => place.artifact("source")?.join(DATA),
+        None => context.artifact("source")?.join(DATA),
     };
     let mut source = Manifest::read(&root)?;
     data::split::assign(&mut source, split)?;
-    let to = place.out.join(DATA);
+    let to = context.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
-    with_bar(place, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
+    with_bar(context, "images", |p| data::prepare::prepare(&source, image_size, &to, p).map(|_| ()))
 }
 
 /// Who watches a training: another observer is put beside the terminal here.
-fn observer<'a>(place: &'a Place) -> TrainingDisplay<'a> {
-    TrainingDisplay::new(place.progress, &place.stage.label)
+fn observer<'a>(context: &'a StageContext) -> TrainingDisplay<'a> {
+    TrainingDisplay::new(context.progress, &context.stage.label)
 }
 
-fn training<'a>(place: &'a Place, observer: &'a dyn Observer) -> train::TrainingContext<'a> {
+fn training<'a>(context: &'a StageContext, observer: &'a dyn Observer) -> train::TrainingContext<'a> {
     train::TrainingContext {
-        device: place.device,
-        out: &place.out,
-        checkpoints: &place.checkpoints,
-        checkpoint_every: place.checkpoint_every,
-        start: place.artifacts.get("start").map(PathBuf::as_path),
+        device: context.device,
+        out: &context.out,
+        checkpoints: &context.checkpoints,
+        checkpoint_every: context.checkpoint_every,
+        start: context.artifacts.get("start").map(PathBuf::as_path),
         observer,
     }
 }
 
 fn train_generator(
-    place: &Place,
+    context: &StageContext,
     settings: &experiment::Generator,
     patients: Option<Fraction>,
 ) -> Result<()> {
-    let manifest = place.manifest()?;
+    let manifest = context.manifest()?;
     let chosen = mixing::arm_patients(&manifest, patients);
     let masks = match settings.mode == Mode::TextSegmentation {
         true => Some(MaskReading::RIGHT),
@@ -214,49 +218,55 @@ fn train_generator(
     };
     let train = Samples::read(&manifest, Split::Train, chosen.as_deref(), masks)?;
     let data = train::TaskData { train, val };
-    let base = match place.artifacts.get("base") {
+    let base = match context.artifacts.get("base") {
         Some(artifact) => Some(artifact.join(train::diffusion::PIPELINE)),
-        None => place.outside("base").map(Path::to_owned),
+        None => context.outside("base").map(Path::to_owned),
     };
     if let Some(base) = &base {
         mixing::check_seen(base, &manifest, chosen.as_deref())?;
     }
     generate::dataset::check(settings, &manifest, chosen.as_deref())?;
     let grid = |pipeline: &Path, class: Option<usize>, file: &Path| {
-        let inputs = dataset_inputs(place, settings, pipeline, &manifest, chosen.as_deref());
+        let inputs = dataset_inputs(context, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&inputs, class, file)
     };
-    train::diffusion::diffusion(settings, base.as_deref(), &data, &grid, &training(place, &observer(place)))?;
+    train::diffusion::diffusion(
+        settings,
+        base.as_deref(),
+        &data,
+        &grid,
+        &training(context, &observer(context)),
+    )?;
     let patients = data.train.rows.iter().map(|row| row.patient.as_str());
-    training_patients::write(&place.out.join(train::diffusion::PIPELINE), base.as_deref(), patients)
+    training_patients::write(&context.out.join(train::diffusion::PIPELINE), base.as_deref(), patients)
 }
 
 fn generate_images(
-    place: &Place,
+    context: &StageContext,
     settings: &experiment::Generator,
     patients: Option<Fraction>,
 ) -> Result<()> {
-    let manifest = place.manifest()?;
+    let manifest = context.manifest()?;
     let chosen = mixing::arm_patients(&manifest, patients);
-    let pipeline = match place.artifacts.get("generator") {
+    let pipeline = match context.artifacts.get("generator") {
         Some(artifact) => artifact.join(train::diffusion::PIPELINE),
-        None => place
+        None => context
             .outside("pipeline")
             .map(Path::to_owned)
             .ok_or_else(|| Error::failure("the stage has no generator"))?,
     };
-    for folder in [Some(&*pipeline), place.outside("controlnet")].into_iter().flatten() {
+    for folder in [Some(&*pipeline), context.outside("controlnet")].into_iter().flatten() {
         mixing::check_seen(folder, &manifest, chosen.as_deref())?;
     }
-    let to = place.out.join(DATA);
+    let to = context.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
-    let inputs = dataset_inputs(place, settings, &pipeline, &manifest, chosen.as_deref());
-    let made = generate::dataset::dataset(&inputs, &place.checkpoints.join("images"), &to)?;
+    let inputs = dataset_inputs(context, settings, &pipeline, &manifest, chosen.as_deref());
+    let made = generate::dataset::dataset(&inputs, &context.checkpoints.join("images"), &to)?;
     data::phantom::carry_marker(&manifest.root, &made.root)
 }
 
 fn dataset_inputs<'a>(
-    place: &'a Place,
+    context: &'a StageContext,
     settings: &'a experiment::Generator,
     pipeline: &'a Path,
     real: &'a Manifest,
@@ -264,25 +274,25 @@ fn dataset_inputs<'a>(
 ) -> generate::dataset::DatasetInputs<'a> {
     generate::dataset::DatasetInputs {
         settings,
-        generator: &place.stage.key[..8.min(place.stage.key.len())],
+        generator: &context.stage.key[..8.min(context.stage.key.len())],
         pipeline,
-        controlnet: place.outside("controlnet"),
+        controlnet: context.outside("controlnet"),
         real,
         patients,
-        device: place.device,
-        progress: place.progress,
-        label: &place.stage.label,
+        device: context.device,
+        progress: context.progress,
+        label: &context.stage.label,
     }
 }
 
 /// The images again, with predicted masks, which the manifest calls so.
-fn pseudo_masks(place: &Place, settings: &experiment::Segmentation) -> Result<()> {
-    let manifest = place.manifest()?;
+fn pseudo_masks(context: &StageContext, settings: &experiment::Segmentation) -> Result<()> {
+    let manifest = context.manifest()?;
     let samples = Samples::read(&manifest, Split::Train, None, None)?;
-    let bar = place.progress.bar(samples.len() as u64, &place.stage.label, "images");
-    let network = place.artifact("network")?.join(train::WEIGHTS);
-    let masks = held_out::masks(settings, &network, &samples, place.device, &bar)?;
-    let to = place.out.join(DATA);
+    let bar = context.progress.bar(samples.len() as u64, &context.stage.label, "images");
+    let network = context.artifact("network")?.join(train::WEIGHTS);
+    let masks = held_out::masks(settings, &network, &samples, context.device, &bar)?;
+    let to = context.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     let mut made = data::prepare::copy(&manifest, &to, &|_, _| {})?;
     let folder = to.join("masks");
@@ -298,16 +308,16 @@ fn pseudo_masks(place: &Place, settings: &experiment::Segmentation) -> Result<()
 }
 
 /// A folder of another program's images, as a data set that is all for training.
-fn import_synthetic(place: &Place) -> Result<()> {
-    let source = place.outside("source").ok_or_else(|| Error::failure("the stage has no folder"))?;
-    let to = place.out.join(DATA);
+fn import_synthetic(context: &StageContext) -> Result<()> {
+    let source = context.outside("source").ok_or_else(|| Error::failure("the stage has no folder"))?;
+    let to = context.out.join(DATA);
     let mut manifest = match is_manifest_folder(source) {
         true => {
             let manifest = Manifest::read(source)?;
             std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
-            with_bar(place, "images", |p| data::prepare::copy(&manifest, &to, p))?
+            with_bar(context, "images", |p| data::prepare::copy(&manifest, &to, p))?
         }
-        false => with_bar(place, "images", |p| data::import::import(Source::Folder, source, &to, p))?,
+        false => with_bar(context, "images", |p| data::import::import(Source::Folder, source, &to, p))?,
     };
     for row in &mut manifest.rows {
         row.split = Some(Split::Train);
@@ -317,16 +327,16 @@ fn import_synthetic(place: &Place) -> Result<()> {
 }
 
 /// Draws the report of the plan, whose other stages are all in the store.
-fn report(place: &Place, spec: &experiment::ResolvedSpec) -> Result<()> {
+fn report(context: &StageContext, spec: &experiment::ResolvedSpec) -> Result<()> {
     let finished = FinishedPlan {
         spec,
-        plan: place.plan,
-        store: place.store,
-        published: place.outside("published"),
-        versions: place.versions,
-        commit: place.commit,
+        plan: context.plan,
+        store: context.store,
+        published: context.outside("published"),
+        versions: context.versions,
+        commit: context.commit,
     };
-    report::write(&gather::gather(&finished)?, &place.out)
+    report::write(&gather::gather(&finished)?, &context.out)
 }
 
 fn split_of(on: ReportOn) -> Split {

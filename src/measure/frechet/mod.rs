@@ -116,7 +116,7 @@ pub struct Frechet {
 /// Fewer than two rows, rows that are not finite, or sets that differ in width.
 pub fn frechet(real: &Tensor, synthetic: &Tensor) -> Result<Frechet> {
     let (real, synthetic) = arrays::pair(real, synthetic, 2, "a covariance")?;
-    between(&Set::of(&real)?, &Set::of(&synthetic)?)
+    between(&FeatureSet::of(&real)?, &FeatureSet::of(&synthetic)?)
 }
 
 /// Between statistics that are known already.
@@ -127,10 +127,10 @@ pub fn frechet_statistics(real: &Statistics, synthetic: &Statistics) -> Result<F
     real.check(REAL)?;
     synthetic.check(SYNTHETIC)?;
     arrays::same_width(&real.mean, &synthetic.mean, [REAL, SYNTHETIC])?;
-    between(&Set::known(real)?, &Set::known(synthetic)?)
+    between(&FeatureSet::known(real)?, &FeatureSet::known(synthetic)?)
 }
 
-fn between(real: &Set, synthetic: &Set) -> Result<Frechet> {
+fn between(real: &FeatureSet, synthetic: &FeatureSet) -> Result<Frechet> {
     let d = real.d();
     let value = real.distance(synthetic)?;
     let mut warnings = warnings(real.n, d as u64, REAL);
@@ -159,7 +159,7 @@ fn warnings(n: Option<u64>, d: u64, set: &str) -> Vec<String> {
 }
 
 /// A set of features as the distance needs it.
-struct Set {
+struct FeatureSet {
     n: Option<u64>,
     mean: Tensor,
     /// Of the covariance.
@@ -171,7 +171,7 @@ struct Set {
     compact: OnceCell<Tensor>,
 }
 
-impl Set {
+impl FeatureSet {
     /// Of checked f64 features.
     fn of(features: &Tensor) -> Result<Self> {
         let n = features.size()[0];
@@ -266,14 +266,14 @@ fn factor(covariance: &Tensor) -> Result<Tensor> {
 }
 
 /// The factors of the two sets that make the least work.
-fn factors<'a>(a: &'a Set, b: &'a Set) -> Result<[&'a Tensor; 2]> {
+fn factors<'a>(a: &'a FeatureSet, b: &'a FeatureSet) -> Result<[&'a Tensor; 2]> {
     let d = a.d();
-    let rows = |set: &Set| set.rows.as_ref().map(|rows| rows.size()[0]);
+    let rows = |set: &FeatureSet| set.rows.as_ref().map(|rows| rows.size()[0]);
     let mut best = (f64::INFINITY, true, true);
     for (compact_a, compact_b) in [(false, false), (false, true), (true, false), (true, true)] {
-        let of = |set: &Set, compact: bool| if compact { Some(d) } else { rows(set) };
+        let of = |set: &FeatureSet, compact: bool| if compact { Some(d) } else { rows(set) };
         let (Some(m), Some(n)) = (of(a, compact_a), of(b, compact_b)) else { continue };
-        let making = |set: &Set, compact: bool| match rows(set) {
+        let making = |set: &FeatureSet, compact: bool| match rows(set) {
             Some(rows) if compact && set.compact.get().is_none() => compacting(rows, d),
             _ => 0.0,
         };
@@ -282,7 +282,7 @@ fn factors<'a>(a: &'a Set, b: &'a Set) -> Result<[&'a Tensor; 2]> {
             best = (work, compact_a, compact_b);
         }
     }
-    let take = |set: &'a Set, compact: bool| match &set.rows {
+    let take = |set: &'a FeatureSet, compact: bool| match &set.rows {
         Some(rows) if !compact => Ok(rows),
         _ => set.compact(),
     };

@@ -4,7 +4,7 @@ use rand::{Rng, seq::index};
 use serde::Serialize;
 use tch::Tensor;
 
-use super::{Set, between};
+use super::{FeatureSet, between};
 use crate::{
     error::{Error, Result},
     measure::arrays::{self, REAL, SYNTHETIC},
@@ -62,16 +62,16 @@ pub fn extrapolated(real: &Tensor, synthetic: &Tensor, how: &Extrapolation) -> R
     let (real, synthetic) = arrays::pair(real, synthetic, 2, "a covariance")?;
     let n = synthetic.size()[0] as usize;
     let sizes = sizes(n, how)?;
-    let real = Set::of(&real)?;
+    let real = FeatureSet::of(&real)?;
     let mut points = Vec::with_capacity(sizes.len());
     let mut warnings = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
         let found = if size == n {
-            between(&real, &Set::of(&synthetic)?)?
+            between(&real, &FeatureSet::of(&synthetic)?)?
         } else {
             let mut rng = random::rng(how.seed, "frechet subset", &[i as u64]);
             let drawn: Vec<i64> = index::sample(&mut rng, n, size).iter().map(|i| i as i64).collect();
-            between(&real, &Set::of(&synthetic.f_index_select(0, &Tensor::f_from_slice(&drawn)?)?)?)?
+            between(&real, &FeatureSet::of(&synthetic.f_index_select(0, &Tensor::f_from_slice(&drawn)?)?)?)?
         };
         points.push((size as u64, found.value));
         if size == n {
@@ -202,17 +202,17 @@ pub fn interval(real: &Tensor, synthetic: &Tensor, how: &Halves) -> Result<Inter
             .help("take at least 2, better 200"));
     }
     let (real, synthetic) = arrays::pair(real, synthetic, 4, "an interval")?;
-    let whole = between(&Set::of(&real)?, &Set::of(&synthetic)?)?;
+    let whole = between(&FeatureSet::of(&real)?, &FeatureSet::of(&synthetic)?)?;
     let units = [
         Units::new(real.size()[0] as usize, how.real_patients, REAL)?,
         Units::new(synthetic.size()[0] as usize, how.synthetic_patients, SYNTHETIC)?,
     ];
     let mut values = Vec::with_capacity(how.replicates);
     for i in 0..how.replicates as u64 {
-        let half = |features: &Tensor, side: u64| -> Result<Set> {
+        let half = |features: &Tensor, side: u64| -> Result<FeatureSet> {
             let mut rng = random::rng(how.seed, "frechet half", &[i, side]);
             let rows = units[side as usize].half(&mut rng);
-            Set::of(&features.f_index_select(0, &Tensor::f_from_slice(&rows)?)?)
+            FeatureSet::of(&features.f_index_select(0, &Tensor::f_from_slice(&rows)?)?)
         };
         values.push(half(&real, 0)?.distance(&half(&synthetic, 1)?)?);
     }

@@ -42,7 +42,7 @@ fn every_way_gives_the_same_value() {
         assert_eq!((known.n_real, known.n_synthetic, known.d), (Some(m as u64), Some(n as u64), 64));
         let back = frechet(&b, &a).unwrap().value;
         assert!(near(direct.value, back, 1e-10));
-        let sets = [Set::of(&a).unwrap(), Set::of(&b).unwrap()];
+        let sets = [FeatureSet::of(&a).unwrap(), FeatureSet::of(&b).unwrap()];
         let cross = |f1: &Tensor, f2: &Tensor| nuclear_norm(&f1.matmul(&f2.tr())).unwrap();
         let [r1, r2] = [sets[0].rows.as_ref().unwrap(), sets[1].rows.as_ref().unwrap()];
         let expected = cross(r1, r2);
@@ -59,7 +59,10 @@ fn every_way_gives_the_same_value() {
 #[test]
 fn the_cheaper_factor_is_taken() {
     let took = |m: i64, n: i64, d: i64| {
-        let sets = [Set::of(&features(m, d, 1, 0.0)).unwrap(), Set::of(&features(n, d, 2, 0.0)).unwrap()];
+        let sets = [
+            FeatureSet::of(&features(m, d, 1, 0.0)).unwrap(),
+            FeatureSet::of(&features(n, d, 2, 0.0)).unwrap(),
+        ];
         factors(&sets[0], &sets[1]).unwrap().map(|f| f.size()[0])
     };
     assert_eq!(took(30, 20, 64), [30, 20]);

@@ -9,7 +9,7 @@ use crate::{
 
 /// What the distances are by, and what was compared beside the generators.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Distances {
+pub struct DistanceSettings {
     /// Column `structure` of their rows.
     pub extractor: String,
     /// [`Metric::Fid`], or [`Metric::Frechet`] of an extractor that is not FID's.
@@ -41,7 +41,7 @@ pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
 }
 
 struct MeasuredDistances<'a> {
-    how: &'a Distances,
+    how: &'a DistanceSettings,
     rows: Vec<&'a Measurement>,
 }
 

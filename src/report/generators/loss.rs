@@ -1,7 +1,7 @@
 //! Training and validation loss over steps, a panel a generator: what they predict and in which space
 //! decides the height of a loss, so two generators have no common axis.
 
-use super::{Figure, Generator, ReportInput, span};
+use super::{Figure, ReportInput, ReportedGenerator, span};
 use crate::{
     report::{
         axes::{Frame, NORMAL, columns, look},
@@ -20,7 +20,7 @@ const MOST_MARKED: usize = 40;
 
 /// None where no generator was trained.
 pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
-    let curve = |g: &Generator, split: Split| -> Vec<At> {
+    let curve = |g: &ReportedGenerator, split: Split| -> Vec<At> {
         let points: Vec<&CurvePoint> = input
             .curves
             .iter()
@@ -30,7 +30,7 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
             .collect();
         over_seeds(&points, Axis::Steps)
     };
-    let panels: Vec<(usize, &Generator, [Vec<At>; 2])> = input
+    let panels: Vec<(usize, &ReportedGenerator, [Vec<At>; 2])> = input
         .generators
         .iter()
         .enumerate()

@@ -19,7 +19,7 @@ pub const GENERATORS: &str = "generators";
 
 /// One generator. Measured values are among the report's rows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Generator {
+pub struct ReportedGenerator {
     pub name: String,
     /// As a spec writes it.
     pub mode: String,
@@ -110,7 +110,7 @@ pub(super) fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> 
 /// A generator's value over all its images.
 fn over_all<'a>(
     rows: &'a [Measurement],
-    generator: &Generator,
+    generator: &ReportedGenerator,
     structure: &str,
     metric: Metric,
 ) -> Option<&'a Measurement> {
@@ -120,7 +120,7 @@ fn over_all<'a>(
 /// A generator's derived figure (`dice_sd`) over all its images.
 fn derived<'a>(
     rows: &'a [Measurement],
-    generator: &Generator,
+    generator: &ReportedGenerator,
     structure: &str,
     word: &str,
 ) -> Option<&'a Measurement> {
@@ -131,7 +131,7 @@ fn derived<'a>(
 /// A generator's rows of a metric, by its word.
 fn of<'a>(
     rows: &'a [Measurement],
-    generator: &Generator,
+    generator: &ReportedGenerator,
     word: &str,
 ) -> impl Iterator<Item = &'a Measurement> {
     rows.iter().filter(move |r| r.task == Task::Generation && r.arm == generator.name && r.metric == word)

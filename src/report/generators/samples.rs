@@ -1,6 +1,6 @@
 //! Real images beside synthetic ones of the same class.
 
-use super::{Figure, Generator};
+use super::{Figure, ReportedGenerator};
 use crate::{
     picture::Picture,
     report::{
@@ -17,7 +17,7 @@ fn shown(mask: &Picture) -> Picture {
 }
 
 /// None without pictures.
-pub(super) fn figure(generator: &Generator) -> Option<Figure> {
+pub(super) fn figure(generator: &ReportedGenerator) -> Option<Figure> {
     let rows = &generator.samples;
     let real = rows.iter().map(|row| row.real.len()).max()?;
     let synthetic = rows.iter().map(|row| row.synthetic.len()).max()?;
@@ -71,7 +71,7 @@ pub(super) fn figure(generator: &Generator) -> Option<Figure> {
 }
 
 /// The synthetic images that are nearest to training images, above these. None without pictures.
-pub(super) fn nearest(generator: &Generator) -> Option<Figure> {
+pub(super) fn nearest(generator: &ReportedGenerator) -> Option<Figure> {
     let pairs = &generator.nearest;
     let first = pairs.first()?;
     let (left, gap, under) = (54.0, 3.0, 12.0);

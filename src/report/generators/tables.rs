@@ -1,6 +1,6 @@
 //! What was trained and made, what judges say of it, its texture, and what it cost.
 
-use super::{Cost, Generator, Judge, ReportInput, derived, over_all};
+use super::{Cost, Judge, ReportInput, ReportedGenerator, derived, over_all};
 use crate::{
     aggregate::{Table, TableCell, estimate, number},
     results::{GOOD_TEXTURE, Measurement, OCTAVES},
@@ -75,7 +75,7 @@ fn generators(input: &ReportInput) -> Table {
     without_empty_columns(&mut table);
     if generators.iter().any(|g| g.summary.is_some()) {
         table.notes.push("Trained on: patients / images. Steps × images behind each.".to_owned());
-        let fixed = |g: &Generator| g.summary.as_ref().is_some_and(|s| s.trainable < s.parameters);
+        let fixed = |g: &ReportedGenerator| g.summary.as_ref().is_some_and(|s| s.trainable < s.parameters);
         if generators.iter().any(fixed) {
             table.notes.push("Trained of these: in the steps told here. The others are those of a text encoder, an autoencoder or a base model, trained before on the same patients or elsewhere.".to_owned());
         }
@@ -226,7 +226,7 @@ fn texture(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     })
 }
 
-fn costs(generators: &[Generator]) -> Option<Table> {
+fn costs(generators: &[ReportedGenerator]) -> Option<Table> {
     let mut body = Vec::new();
     for g in generators {
         let costs = [&g.training_cost, &g.sampling_cost];

@@ -1,6 +1,6 @@
 //! Synthetic over real power, by octave: have the images the speckle of the real ones?
 
-use super::{Figure, Generator, ReportInput, of, over_all, span};
+use super::{Figure, ReportInput, ReportedGenerator, of, over_all, span};
 use crate::{
     report::{
         axes::{Frame, Key, NORMAL, legend, look},
@@ -21,7 +21,7 @@ struct Ratio {
     high: f64,
 }
 
-fn ratio(rows: &[Measurement], generator: &Generator, octave: &str) -> Option<Ratio> {
+fn ratio(rows: &[Measurement], generator: &ReportedGenerator, octave: &str) -> Option<Ratio> {
     let power = |value: f64| value.log2().clamp(-FARTHEST, FARTHEST);
     let all = over_all(rows, generator, octave, Metric::Texture).filter(|r| r.value >= 0.0)?;
     let classes =
@@ -40,7 +40,7 @@ fn power_label(power: i32) -> String {
 
 /// None where texture was measured of none.
 pub(super) fn figure(input: &ReportInput, rows: &[Measurement]) -> Option<Figure> {
-    let series: Vec<(usize, &Generator, [Option<Ratio>; 4])> = input
+    let series: Vec<(usize, &ReportedGenerator, [Option<Ratio>; 4])> = input
         .generators
         .iter()
         .enumerate()

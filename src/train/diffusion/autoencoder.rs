@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor, nn::VarStore};
 
 use super::{
-    batches::{Batch, Batches, laid_out},
+    batches::{Batches, DiffusionBatch, laid_out},
     fit::{LoopContext, Objective, Recipe, fit},
     folder::remove_folder,
     objective::NoiseTimes,
@@ -37,7 +37,7 @@ struct Reconstruction<'a> {
 
 impl Objective for Reconstruction<'_> {
     /// Mean absolute error and half the mean square error.
-    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+    fn loss(&self, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor> {
         let images = laid_out(&batch.images);
         let posterior = self.vae.encode(&images.to_kind(kind))?;
         let noise = batch.posterior_noise.as_ref().unwrap_or(&batch.noise);

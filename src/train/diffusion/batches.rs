@@ -35,7 +35,7 @@ pub(super) struct Batches<'a> {
 }
 
 /// One batch, on the device.
-pub(super) struct Batch {
+pub(super) struct DiffusionBatch {
     /// (batch, 1, height, width), f32 in -1..1.
     pub images: Tensor,
     /// (batch, height, width), i64; none where the samples have none.
@@ -73,7 +73,7 @@ struct Pixels {
 
 impl Batches<'_> {
     /// Hands the batches `from`..`to` of the training to `step`.
-    pub fn each(&self, from: u64, to: u64, step: impl FnMut(Batch) -> Result<()>) -> Result<()> {
+    pub fn each(&self, from: u64, to: u64, step: impl FnMut(DiffusionBatch) -> Result<()>) -> Result<()> {
         let (size, mut order) = (self.batch_size as u64, Order::default());
         let batches = (from..to).map(move |batch| {
             let turns: Vec<Turn> = (batch * size..(batch + 1) * size).map(|p| order.turn(self, p)).collect();
@@ -83,7 +83,7 @@ impl Batches<'_> {
     }
 
     /// The samples themselves with noise that is always the same, at most `most` of them, evenly chosen.
-    pub fn fixed(&self, most: usize) -> Result<Vec<Batch>> {
+    pub fn fixed(&self, most: usize) -> Result<Vec<DiffusionBatch>> {
         let count = self.samples.len().min(most);
         let turns: Vec<Turn> = (0..count)
             .map(|i| Turn { at: i as u64, epoch: 0, sample: i * self.samples.len() / count })
@@ -150,7 +150,7 @@ impl Batches<'_> {
         Ok(Pixels { images, masks, noise, posterior, times, dropped, turns, training })
     }
 
-    fn tensors(&self, pixels: Pixels) -> Result<Batch> {
+    fn tensors(&self, pixels: Pixels) -> Result<DiffusionBatch> {
         let Pixels { images, masks, noise, posterior, times, dropped, turns, training } = pixels;
         let (n, s) = (turns.len() as i64, self.samples.size as i64);
         let [c, h, w] = self.noise;
@@ -161,7 +161,7 @@ impl Batches<'_> {
             false => Some(Tensor::f_from_slice(&masks)?.f_view([n, s, s])?.f_to(self.device)?),
             true => None,
         };
-        Ok(Batch {
+        Ok(DiffusionBatch {
             images: tensor(&images, [n, 1, s, s])?,
             masks,
             unchanged: self.range.is_none() || !training,

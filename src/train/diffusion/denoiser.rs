@@ -9,7 +9,7 @@ use super::{
         TextBase, base_space, blocks, check_trainable, freeze, latent_of, new_latent, new_space, open_base,
         text_unet,
     },
-    batches::{Batch, laid_out},
+    batches::{DiffusionBatch, laid_out},
     inputs::NetworkInputs,
     objective::new_scheduler,
     texts::{Texts, freeze_pooling},
@@ -309,7 +309,7 @@ impl Denoiser {
     }
 
     /// What the networks predict for noisy samples (batch, channels, height, width), f32.
-    pub fn predict(&self, noisy: &Tensor, batch: &Batch, kind: Kind) -> Result<Tensor> {
+    pub fn predict(&self, noisy: &Tensor, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor> {
         let device = noisy.device();
         let times = Tensor::from_slice(&batch.times).to_kind(Kind::Float).to_device(device);
         let noisy = laid_out(&noisy.to_kind(kind));
@@ -351,8 +351,8 @@ mod tests {
         vocabulary::Label,
     };
 
-    fn batch(labels: [i64; 2], dropped: [bool; 2]) -> Batch {
-        Batch {
+    fn batch(labels: [i64; 2], dropped: [bool; 2]) -> DiffusionBatch {
+        DiffusionBatch {
             images: Tensor::zeros([2, 1, 16, 16], (Kind::Float, Device::Cpu)),
             masks: None,
             unchanged: true,
@@ -399,7 +399,7 @@ mod tests {
             Denoiser::new(&inputs).unwrap()
         };
         let noisy = Tensor::randn([2, 4, 8, 8], (Kind::Float, Device::Cpu));
-        let apart = |networks: &Denoiser, a: Batch, b: Batch| {
+        let apart = |networks: &Denoiser, a: DiffusionBatch, b: DiffusionBatch| {
             let predict = |batch| networks.predict(&noisy, &batch, Kind::Float).unwrap();
             let apart: Tensor = predict(a) - predict(b);
             [0, 1].map(|i| apart.get(i).abs().max().double_value(&[]))

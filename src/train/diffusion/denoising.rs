@@ -8,7 +8,7 @@ use std::{
 use tch::{Kind, Tensor};
 
 use super::{
-    batches::Batch,
+    batches::DiffusionBatch,
     denoiser::Denoiser,
     fit::Objective,
     objective::{NoiseObjective, NoiseTimes},
@@ -41,7 +41,7 @@ impl<'a> Denoising<'a> {
     }
 
     /// What noise is added to, f32: nothing is learned on the way.
-    fn clean(&self, batch: &Batch) -> Result<Tensor> {
+    fn clean(&self, batch: &DiffusionBatch) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let images = match self.denoiser.image_channels {
             1 => batch.images.shallow_clone(),
@@ -58,7 +58,7 @@ impl<'a> Denoising<'a> {
 
     /// Each image is encoded once, and by itself: so its latents depend neither on the batch nor on where training
     /// was taken up.
-    fn encoded(&self, vae: &AutoencoderKL, images: &Tensor, batch: &Batch) -> Result<Posterior> {
+    fn encoded(&self, vae: &AutoencoderKL, images: &Tensor, batch: &DiffusionBatch) -> Result<Posterior> {
         let mut encoded = self.encoded.borrow_mut();
         let (mut means, mut logvars) = (Vec::new(), Vec::new());
         for (i, &sample) in batch.chosen.iter().enumerate() {
@@ -78,7 +78,7 @@ impl<'a> Denoising<'a> {
 }
 
 impl Objective for Denoising<'_> {
-    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+    fn loss(&self, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor> {
         let clean = self.clean(batch)?;
         let noisy = self.objective.mix(&clean, &batch.noise, &batch.times)?;
         let predicted = self.denoiser.predict(&noisy, batch, kind)?;

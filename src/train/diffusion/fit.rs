@@ -6,7 +6,7 @@ use std::{path::Path, time::Instant};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::batches::{Batch, Batches};
+use super::batches::{Batches, DiffusionBatch};
 use crate::{
     error::{Error, Result},
     experiment::GeneratorSchedule,
@@ -23,7 +23,7 @@ use crate::{
 /// What is trained.
 pub(super) trait Objective {
     /// The loss of a batch, f32, a mean over it; activations are of the type `kind`.
-    fn loss(&self, batch: &Batch, kind: Kind) -> Result<Tensor>;
+    fn loss(&self, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor>;
 }
 
 /// What is asked of the loop.
@@ -309,7 +309,7 @@ fn averaged(parameters: &Parameters, ema: Option<&Snapshot>) -> Named {
     }
 }
 
-fn validate(objective: &dyn Objective, batches: &[Batch], kind: Kind) -> Result<f64> {
+fn validate(objective: &dyn Objective, batches: &[DiffusionBatch], kind: Kind) -> Result<f64> {
     let _guard = tch::no_grad_guard();
     let (mut sum, mut count) = (0.0, 0);
     for batch in batches {

@@ -43,7 +43,7 @@ pub const PIPELINE: &str = "pipeline";
 
 /// Pictures on the way: called with a pipeline's folder, the class that it knows (or all), and the file
 /// to draw into.
-pub type Grid<'a> = dyn Fn(&Path, Option<usize>, &Path) -> Result<()> + 'a;
+pub type SampleGrid<'a> = dyn Fn(&Path, Option<usize>, &Path) -> Result<()> + 'a;
 
 /// Trains a generator of `settings` on the training images, or goes on from its checkpoints. `base` is
 /// the folder that it starts from: a pipeline's, or one of pipelines per class.
@@ -55,7 +55,7 @@ pub fn diffusion(
     settings: &Generator,
     base: Option<&Path>,
     data: &TaskData,
-    grid: &Grid,
+    grid: &SampleGrid,
     context: &TrainingContext,
 ) -> Result<()> {
     if settings.training.precision == Precision::F16 && context.device == Device::Cpu {
@@ -73,7 +73,13 @@ pub fn diffusion(
         }
     }
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
-    let mut run = Run { settings, grid, context, curves: Vec::new(), summary: GeneratorSummary::default() };
+    let mut run = GeneratorTrainingRun {
+        settings,
+        grid,
+        context,
+        curves: Vec::new(),
+        summary: GeneratorSummary::default(),
+    };
     if settings.has_model_per_class() {
         let total = settings.training.steps as u64 * all.len() as u64;
         for (class, name) in all.iter().enumerate() {
@@ -83,13 +89,19 @@ pub fn diffusion(
             let folder = class_folder(class);
             let base =
                 base.map(|dir| if dir.join(&folder).is_dir() { dir.join(&folder) } else { dir.to_owned() });
-            let part =
-                Part { name, folder: &folder, class: Some(class), base, seed_index: class as u64, total };
+            let part = ModelPart {
+                name,
+                folder: &folder,
+                class: Some(class),
+                base,
+                seed_index: class as u64,
+                total,
+            };
             run.part(&data, &part)?;
         }
     } else {
         let base = base.map(Path::to_owned);
-        let part = Part {
+        let part = ModelPart {
             name: "",
             folder: "",
             class: None,
@@ -114,16 +126,16 @@ pub fn diffusion(
     write(&context.out.join(SUMMARY), text.as_bytes())
 }
 
-struct Run<'a> {
+struct GeneratorTrainingRun<'a> {
     settings: &'a Generator,
-    grid: &'a Grid<'a>,
+    grid: &'a SampleGrid<'a>,
     context: &'a TrainingContext<'a>,
     curves: Vec<CurvePoint>,
     summary: GeneratorSummary,
 }
 
 /// One model: the only one, or that of one class.
-struct Part<'a> {
+struct ModelPart<'a> {
     /// In the curves.
     name: &'a str,
     /// Under `pipeline/` and under the checkpoints; empty: these themselves.
@@ -135,8 +147,8 @@ struct Part<'a> {
     total: u64,
 }
 
-impl Run<'_> {
-    fn part(&mut self, data: &TaskData, part: &Part) -> Result<()> {
+impl GeneratorTrainingRun<'_> {
+    fn part(&mut self, data: &TaskData, part: &ModelPart) -> Result<()> {
         let (settings, context) = (self.settings, self.context);
         let seed = random::seed(settings.seed, "generator", &[part.seed_index]);
         let checkpoints =

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use rand::seq::index;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{batches::Batch, inputs::NetworkInputs};
+use super::{batches::DiffusionBatch, inputs::NetworkInputs};
 use crate::{
     error::{AtPath, Error, Result},
     nn::{
@@ -85,7 +85,7 @@ impl Texts {
     }
 
     /// (batch, tokens, width) in the type `kind`.
-    pub fn embed(&self, batch: &Batch, kind: Kind) -> Result<Tensor> {
+    pub fn embed(&self, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor> {
         let empty = self.encoded.size()[0] - 1;
         let rows: Vec<i64> = batch
             .chosen
