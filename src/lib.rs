@@ -1,11 +1,15 @@
 //! Synecho: do synthetic echocardiograms help?
 //!
-//! The way through:
-//! [`experiment`] -> [`plan`] -> [`execute`] -> { [`data`], [`generate`], [`train`], [`measure`], [`aggregate`], [`report`] } -> { [`nn`], [`store`] }.
+//! A spec becomes a graph of stages, and the results of its stages become a report:
 //!
-//! Stage modules never import each other: they meet in artifacts, whose shapes are
-//! [`manifest`] (images and masks), [`pipeline`] (diffusers' folders and the networks in them),
-//! [`results`] (measurements and curves) and [`picture`].
+//! [`experiment`] -> [`plan`] -> [`execute`] -> { [`data`], [`generate`], [`train`], [`measure`] } -> artifacts in the
+//! [`store`] -> [`gather`] -> { [`aggregate`], [`report`] }.
+//!
+//! The stage modules never import each other. They meet in artifacts, whose shapes are [`manifest`] (images and masks),
+//! [`pipeline`] (diffusers' folders and the networks in them), [`results`] (measurements and curves) and [`picture`].
+//! The words that several modules share are in [`vocabulary`]; a [`cell::Cell`] identifies a result.
+//!
+//! `docs/architecture.md` describes the modules, the arrows between them, the store and the keys.
 
 pub mod aggregate;
 pub mod atomic_file;

@@ -8,7 +8,11 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{observer::Observer, results::CurvePoint};
+use crate::{
+    observer::Observer,
+    results::CurvePoint,
+    vocabulary::{Metric, Split},
+};
 
 /// The screen that progress is shown on. Clones share it.
 #[derive(Clone)]
@@ -132,13 +136,13 @@ impl Observer for TrainingDisplay<'_> {
 
     /// Shows the training loss, and beside it the first validation figure, which chooses the checkpoint.
     fn curve_point(&self, point: &CurvePoint) {
-        let message = match (point.split.as_str(), point.metric.as_str()) {
-            ("train", "loss") => {
+        let message = match (point.split.parse(), point.metric.as_str()) {
+            (Ok(Split::Train), metric) if metric == Metric::Loss.as_str() => {
                 self.loss.set(point.value);
                 self.validated.set(false);
                 format!("loss {:.4}", point.value)
             }
-            ("val", metric) if metric != "loss" && !self.validated.replace(true) => {
+            (Ok(Split::Val), metric) if metric != Metric::Loss.as_str() && !self.validated.replace(true) => {
                 let figure = format!("{} {metric}", point.structure);
                 format!("loss {:.4} {} {:.4}", self.loss.get(), figure.trim(), point.value)
             }

@@ -74,7 +74,7 @@ pub fn read(file: &Path) -> Result<Vec<Published>> {
             let help = "segmentation has the metric dice of endo, myo, epi, la or mean; classification accuracy, generation fid, of no structure";
             return wrong(format!("no table has such a figure ({what})"), help);
         }
-        if !(entry.metric == Metric::Fid) && !(0.0..=1.0).contains(&entry.value) {
+        if entry.metric != Metric::Fid && !(0.0..=1.0).contains(&entry.value) {
             return wrong(
                 format!("{} = {} is not from 0 to 1", entry.metric, entry.value),
                 "write 0.875 for 87.5 %",

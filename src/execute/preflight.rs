@@ -15,7 +15,7 @@ use crate::{
     manifest::{DATA, Manifest},
     plan::{self, Plan, Work},
     store::{Digests, Store},
-    vocabulary::{Mode, Split},
+    vocabulary::{Mode, Split, VIEW_PHASES},
 };
 
 /// The data set as an earlier run imported it, where one did.
@@ -70,7 +70,7 @@ pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
                 Some(made.rows.len())
             }
             (None, Some(generator)) if generator.mode != Mode::External => {
-                Some(4 * generator.sampling.per_class_images)
+                Some(VIEW_PHASES * generator.sampling.per_class_images)
             }
             _ => None,
         };

@@ -1,5 +1,5 @@
 //! What is measured: functions of arrays, and around them [`folder`] (masks in two folders),
-//! [`texture::folder`] and [`generators::folders`] (images in folders), [`networks`] (trained networks on held-out
+//! [`texture::folder`] and [`generators::folders`] (images in folders), [`held_out`] (trained networks on held-out
 //! patients) and [`generators`] (sets of images by their features, which an [`extractor`] takes).
 
 mod arrays;

@@ -11,7 +11,7 @@ use crate::{
     experiment::{
         Arm, Budget, Classification, Control, Generator, Mix, ResolvedSpec, Segmentation, TrainingRecipe,
     },
-    vocabulary::{Backbone, Extractor, Mode, Source, Task},
+    vocabulary::{Backbone, Extractor, Mode, Source, Task, VIEW_PHASES},
 };
 
 struct Builder {
@@ -334,7 +334,7 @@ impl Generators<'_> {
             self.outside("controlnet", &settings.source.controlnet).into_iter().collect();
         outside.extend(self.outside("pipeline", &settings.source.pipeline));
         let work = Work::Generate { settings: Box::new(settings.clone()), patients };
-        let count = 4 * settings.sampling.per_class_images;
+        let count = VIEW_PHASES * settings.sampling.per_class_images;
         let label = format!(
             "{count} images of {name}{}: {} steps each",
             of(patients),

@@ -350,7 +350,7 @@ mod tests {
             mixture: Mixture::real(1.0, 0),
         } => "4c0650d64c54906d28f658260230b915",
         Work::JudgeSegmentation { .. } = Work::JudgeSegmentation { settings: segmentation() }
-            => "30bed1a0c1edf6b7a518a77adc4c457e",
+            => "dd9a82a3efb95450404d0c681241d2ad",
         Work::JudgeClassification { .. } = Work::JudgeClassification {
             settings: classification(),
             model: Backbone::Resnet18,
@@ -367,7 +367,7 @@ mod tests {
         Work::MeasureSegmentation { .. } = Work::MeasureSegmentation {
             settings: segmentation(),
             on: ReportOn::Test,
-        } => "a0cd51c0ba730f857da6d151306b8a49",
+        } => "ce3d748679be5e4bcf1b512db342e8bc",
         Work::MeasureClassification { .. } = Work::MeasureClassification {
             settings: classification(),
             model: Backbone::Resnet18,

@@ -23,7 +23,7 @@ use crate::{
         Classification, Generator, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation, SplitSettings,
         TrainingRecipe,
     },
-    vocabulary::{Backbone, Source, Task},
+    vocabulary::{Backbone, Source, Task, VIEW_PHASES},
 };
 
 /// What kind of thing a stage makes; also the name of its folder in the store.
@@ -169,14 +169,14 @@ impl Work {
             Self::ImportSynthetic {} => 1,
             Self::PrepareSynthetic { .. } => 1,
             Self::PseudoMasks { .. } => 2,
-            Self::JudgeSegmentation { .. } => 1,
+            Self::JudgeSegmentation { .. } => 2,
             Self::JudgeClassification { .. } => 1,
             Self::MeasureTexture {} => 1,
             Self::MeasureGenerator { .. } => 1,
             Self::MeasureReference { .. } => 1,
             Self::TrainSegmentation { .. } => 1,
             Self::TrainClassification { .. } => 1,
-            Self::MeasureSegmentation { .. } => 1,
+            Self::MeasureSegmentation { .. } => 2,
             Self::MeasureClassification { .. } => 1,
             Self::Report { .. } => 12,
         }
@@ -191,11 +191,11 @@ impl Work {
             Self::TrainGenerator { settings: s, .. } => (
                 format!("generator {}", network_of(s)),
                 (s.training.steps * s.training.accumulate * s.training.batch_size) as f64
-                    * if s.has_model_per_class() { 4.0 } else { 1.0 },
+                    * if s.has_model_per_class() { VIEW_PHASES as f64 } else { 1.0 },
             ),
             Self::Generate { settings: s, .. } => (
                 format!("generate {} {:?}", network_of(s), s.sampling.guidance > 1.0),
-                (4 * s.sampling.per_class_images * s.sampling.sampling_steps) as f64,
+                (VIEW_PHASES * s.sampling.per_class_images * s.sampling.sampling_steps) as f64,
             ),
             Self::ImportSynthetic {} => ("import synthetic".into(), 1.0),
             Self::PrepareSynthetic { image_size } => (format!("prepare synthetic {image_size}"), 1.0),

@@ -131,7 +131,16 @@ fn panels(task: Task) -> Vec<CurvePanel> {
     let mut panels = Vec::new();
     if let Some((metric, _)) = task.selection() {
         let structures: &[&'static str] = match task {
-            Task::Segmentation => &[Structure::MEAN, "endo", "myo", "la"],
+            Task::Segmentation => {
+                &const {
+                    [
+                        Structure::MEAN,
+                        Structure::Endo.as_str(),
+                        Structure::Myo.as_str(),
+                        Structure::La.as_str(),
+                    ]
+                }
+            }
             _ => &[""],
         };
         panels.extend(structures.iter().map(|&structure| CurvePanel {

@@ -12,6 +12,9 @@ words! {
     Phase { Ed = "ED", Es = "ES" }
 }
 
+/// Number of pairs of a view and a phase: the classes that a generator is told.
+pub const VIEW_PHASES: usize = View::ALL.len() * Phase::ALL.len();
+
 /// Number of classes in a mask: 0 background, 1 left-ventricle endocardium (the cavity), 2 myocardium, 3 left atrium.
 pub const MASK_CLASSES: usize = 4;
 

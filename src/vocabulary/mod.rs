@@ -12,7 +12,7 @@ mod metric;
 mod networks;
 mod task;
 
-pub use anatomy::{MASK_CLASSES, Phase, Structure, View};
+pub use anatomy::{MASK_CLASSES, Phase, Structure, VIEW_PHASES, View};
 pub use data::{Label, MaskDecoding, Pairing, Quality, Sex, Source, Split};
 pub use features::{Convention, Extractor, GeneratorMeasure};
 pub use generation::{Betas, Mode, NoiseLevels, Precision, Prediction, PromptField, Sampler, TimeScaleShift};

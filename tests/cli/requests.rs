@@ -53,10 +53,7 @@ fn models_that_cannot_be_meant_name_the_model() {
     spec_fault(
         "label = \"view\"",
         &models("\"resnet18\", \"efficientnet-b0\""),
-        &[
-            "small.toml:18: `tasks.classification.models.1`: there is no model \"efficientnet-b0\"",
-            "did you mean \"efficientnet_b0\"?",
-        ],
+        &["small.toml:18: unknown variant `efficientnet-b0`", "did you mean `efficientnet_b0`?"],
     );
     spec_fault(
         "label = \"view\"",

@@ -30,8 +30,7 @@ pub fn is_manifest_folder(path: &Path) -> bool {
 
 /// The data set's folder, where it has the inner shape already.
 pub(super) fn manifest_root(data: &Data) -> Option<&Path> {
-    let allowed = matches!(data.source, Source::Folder | Source::Camus);
-    data.root.as_deref().filter(|root| allowed && is_manifest_folder(root))
+    data.root.as_deref().filter(|root| data.source.may_be_manifest() && is_manifest_folder(root))
 }
 
 /// Reads (or remembers) the digests of data and weights.

@@ -6,7 +6,7 @@ use super::Check;
 use crate::{
     error::Result,
     experiment::{Generator, Measure, MeasureSpec},
-    vocabulary::Extractor,
+    vocabulary::{Extractor, GeneratorMeasure},
 };
 
 pub(super) fn resolve(
@@ -30,7 +30,7 @@ pub(super) fn resolve(
         return fault(
             "generators",
             "the list is empty",
-            "write [\"fid\", \"kid\", \"prdc\", \"memorisation\"]",
+            &format!("write {:?}", GeneratorMeasure::DEFAULT.map(GeneratorMeasure::as_str)),
         );
     }
     if measure.generators.iter().collect::<HashSet<_>>().len() != measure.generators.len() {
