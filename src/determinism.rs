@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// To be called when a program begins: cuBLAS reads this variable when it is first used, and without it libtorch
-/// refuses its kernels after [`require`]. Whoever sets it keeps what they say.
+/// refuses its kernels after `require`. Whoever sets it keeps what they say.
 pub fn prepare() {
     const CUBLAS: &str = "CUBLAS_WORKSPACE_CONFIG";
     if std::env::var_os(CUBLAS).is_none() {

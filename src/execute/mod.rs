@@ -1,7 +1,7 @@
 //! Carries out a plan. Every process that sees the store can do any stage, so several processes share the work:
 //! a stage is locked while one of them works on it, and the others take its result from the store.
 //!
-//! An executor says which processes these are. A further one (a cluster's queue) is a file beside [`workers`] and an
+//! An executor says which processes these are. A further one (a cluster's queue) is a file beside `workers` and an
 //! arm in [`run`].
 
 mod outside;

@@ -155,7 +155,7 @@ fn field<'a>(header: &'a str, key: &str) -> Result<&'a str> {
     Ok(value[..end.ok_or_else(missing)?].trim_end())
 }
 
-/// As [`write`], into memory. The same bytes each time.
+/// As [`write()`], into memory. The same bytes each time.
 ///
 /// # Errors
 /// As [`Statistics::check`].

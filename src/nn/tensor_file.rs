@@ -116,7 +116,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     write_with(path, tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))
 }
 
-/// [`write`] with other metadata.
+/// [`write()`] with other metadata.
 pub fn write_with(
     path: &Path,
     tensors: &[(String, Tensor)],

@@ -1,7 +1,7 @@
 //! Figures, tables and one HTML page from rows of results. Same input, same bytes.
 //!
-//! A figure is laid out once as a list of shapes ([`scene`]) and drawn as SVG and PNG ([`render`]) and as
-//! PDF ([`pdf`]).
+//! A figure is laid out once as a list of shapes (`scene`) and drawn as SVG and PNG (`render`) and as
+//! PDF (`pdf`).
 
 mod axes;
 mod boxes;

@@ -1,5 +1,5 @@
 //! How far the images of a generator are from real ones: what [`frechet`], [`kid`], [`prdc`] and
-//! [`memorisation`] say of their features, as rows of results; and [`reference`](self::reference), the images
+//! [`memorisation`] say of their features, as rows of results; and [`mod@reference`], the images
 //! that tell what such a figure means.
 
 pub mod folders;

@@ -1,5 +1,5 @@
-//! Training a generator, in each of the three conditioning modes: the loop ([`fit`]), its batches ([`batches`]), the
-//! networks ([`denoiser`]) and what they learn ([`objective`]). The output is a folder that diffusers loads.
+//! Training a generator, in each of the three conditioning modes: the loop (`fit`), its batches (`batches`), the
+//! networks (`denoiser`) and what they learn (`objective`). The output is a folder that diffusers loads.
 
 mod autoencoder;
 mod bases;
