@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Command, DataCommand, Dtype, MeasureCommand, SampleArgs, SpecArgs, distances,
+    Command, DataCommand, MeasureCommand, SampleArgs, SpecArgs, distances,
     output::{print, print_json},
 };
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     progress::{Progress, complain},
     report,
     store::{Digests, RECORD, StageStatus, Store},
+    train,
 };
 
 pub(super) fn carry_out(command: Command) -> Result<u8> {
@@ -377,11 +378,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
             scheduler: a.scheduler,
             levels: a.noise_levels,
             variant: a.variant.as_deref(),
-            kind: match a.dtype {
-                Dtype::F32 => tch::Kind::Float,
-                Dtype::Bf16 => tch::Kind::BFloat16,
-                Dtype::F16 => tch::Kind::Half,
-            },
+            kind: train::kind_of(a.dtype),
             device: doctor::choose_device(&a.device)?,
         },
         prompt: a.prompt,

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
     execute::CHECKPOINT_EVERY,
-    vocabulary::{NoiseLevels, Sampler, Source, Split},
+    vocabulary::{NoiseLevels, Precision, Sampler, Source, Split},
 };
 
 /// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
@@ -180,7 +180,7 @@ struct SampleArgs {
     batch_size: u32,
     /// Numeric type of networks and samples
     #[arg(long, default_value = "f32", value_name = "TYPE")]
-    dtype: Dtype,
+    dtype: Precision,
     /// Variant of the weight files: fp16 for *.fp16.safetensors
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -193,13 +193,6 @@ struct SampleArgs {
     /// No progress on standard error
     #[arg(long)]
     quiet: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dtype {
-    F32,
-    Bf16,
-    F16,
 }
 
 #[derive(Debug, Args)]
@@ -262,6 +255,16 @@ enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl ValueEnum for Precision {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
+    }
 }
 
 /// The layouts that can be imported: all but the phantom, which is drawn.

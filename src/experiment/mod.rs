@@ -26,7 +26,7 @@ pub use generators::{
 pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
 pub use preset::Preset;
 pub use read::{load, parse};
-pub use recipe::{Budget, ReportOn, Schedule, TrainingRecipe};
+pub use recipe::{Budget, ReportOn, Schedule, TrainingRecipe, UpdateRule};
 pub use resolve::resolve;
 pub use tasks::{
     Classification, ClassificationSpec, Freeze, Segmentation, SegmentationLoss, SegmentationSpec,

@@ -1,5 +1,7 @@
 //! How a network is trained, whatever its task is.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{augment::Augment, preset::Preset};
@@ -20,6 +22,38 @@ impl Budget {
     fn resolved(self) -> Self {
         let every = if self.validate_every == 0 { self.steps.div_ceil(20) } else { self.validate_every };
         Self { validate_every: every, ..self }
+    }
+}
+
+/// How a gradient changes the weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UpdateRule {
+    /// `torch.optim.Adam(betas, eps)` without weight decay.
+    Adam { beta1: f64, beta2: f64, eps: f64 },
+    /// `torch.optim.AdamW(eps = 1e-8, betas = (0.9, 0.999), weight_decay)`.
+    AdamW { weight_decay: f64 },
+    /// `torch.optim.SGD(momentum, weight_decay)`, dampening 0.
+    Sgd { momentum: f64, weight_decay: f64 },
+}
+
+impl UpdateRule {
+    /// PyTorch's defaults.
+    pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+}
+
+impl fmt::Display for UpdateRule {
+    /// As a report names it: `SGD with momentum 0.9 and weight decay 0`. PyTorch's defaults are not mentioned.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match *self {
+            Self::ADAM => write!(f, "Adam"),
+            Self::Adam { beta1, beta2, eps } => {
+                write!(f, "Adam with betas {beta1} and {beta2} and epsilon {eps}")
+            }
+            Self::AdamW { weight_decay } => write!(f, "AdamW with weight decay {weight_decay}"),
+            Self::Sgd { momentum, weight_decay } => {
+                write!(f, "SGD with momentum {momentum} and weight decay {weight_decay}")
+            }
+        }
     }
 }
 
@@ -98,5 +132,21 @@ impl TrainingRecipe {
     /// How long it trains, in steps or in epochs.
     pub(super) fn length(&self) -> usize {
         self.budget.map_or(self.epochs, |budget| budget.steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Classification, Segmentation};
+
+    #[test]
+    fn reports_name_the_rule_that_trains() {
+        assert_eq!(Segmentation::preset(Preset::Corrected).update_rule().to_string(), "Adam");
+        let task =
+            Classification { momentum: 0.5, weight_decay: 0.01, ..Classification::preset(Preset::Corrected) };
+        assert_eq!(task.update_rule().to_string(), "SGD with momentum 0.5 and weight decay 0.01");
+        let other = UpdateRule::Adam { beta1: 0.5, beta2: 0.999, eps: 1e-8 };
+        assert_eq!(other.to_string(), "Adam with betas 0.5 and 0.999 and epsilon 0.00000001");
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     augment::{Augment, AugmentSpec},
     preset::Preset,
-    recipe::{Budget, ReportOn, Schedule, TrainingRecipe},
+    recipe::{Budget, ReportOn, Schedule, TrainingRecipe, UpdateRule},
 };
 use crate::vocabulary::{Backbone, Label, MaskDecoding, Pairing, Precision, SegmentationNetwork};
 
@@ -179,6 +179,10 @@ task_section! {
 }
 
 impl Segmentation {
+    pub fn update_rule(&self) -> UpdateRule {
+        UpdateRule::ADAM
+    }
+
     /// Keys that training does not depend on, so that they are not in its stage's key.
     pub const NOT_TRAINING: [&str; 2] = ["preset", "report_on"];
 
@@ -226,6 +230,10 @@ impl Segmentation {
 }
 
 impl Classification {
+    pub fn update_rule(&self) -> UpdateRule {
+        UpdateRule::Sgd { momentum: self.momentum, weight_decay: self.weight_decay }
+    }
+
     /// Keys that training does not depend on, so that they are not in its stage's key: it has one of the models,
     /// and knows weights by their digest.
     pub const NOT_TRAINING: [&str; 4] = ["preset", "models", "weights", "report_on"];

@@ -217,11 +217,13 @@ fn segmentation_words(t: &experiment::Segmentation) -> String {
         experiment::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
     };
     format!(
-        "MONAI's U-Net from random weights, channels {}; images resized to {size} × {size} px whatever their shape, grey values scaled to −1 to 1; {loss}; Adam, {}; {}",
+        "{network} from random weights, channels {}; images resized to {size} × {size} px whatever their shape, grey values scaled to −1 to 1; {loss}; {}, {}; {}",
         t.channels.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+        t.update_rule(),
         rate_words(&t.recipe),
         augment_words(&t.recipe.augment),
         size = t.recipe.image_size,
+        network = t.model.label(),
     )
 }
 
@@ -231,10 +233,9 @@ fn classification_words(t: &experiment::Classification) -> String {
         false => "from given weights",
     };
     format!(
-        "{weights}, to tell {} apart; images resized to {size} × {size} px whatever their shape; cross-entropy; SGD with momentum {} and weight decay {}, {}; {}",
+        "{weights}, to tell {} apart; images resized to {size} × {size} px whatever their shape; cross-entropy; {}, {}; {}",
         t.label.classes().join(", "),
-        t.momentum,
-        t.weight_decay,
+        t.update_rule(),
         rate_words(&t.recipe),
         augment_words(&t.recipe.augment),
         size = t.recipe.image_size,

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use crate::{
     augment::AugmentRange,
     error::{AtPath, Error, Result},
-    experiment::TrainingRecipe,
+    experiment::{TrainingRecipe, UpdateRule},
     nn::{tensor_file, weights},
     observer::Observer,
     results::{self, CurvePoint, TrainSummary},
@@ -27,7 +27,8 @@ use crate::{
 use checkpoint::{BestCheckpoint, Checkpoint, TrainingState};
 pub use classification::{channels, classification};
 pub use loader::{Batch, FrozenFeatures, Loader, Target, channels_last};
-use optimizer::{Optimizer, UpdateRule};
+use optimizer::Optimizer;
+pub use parameters::kind_of;
 use parameters::{Parameters, Snapshot};
 use schedule::LearningRate;
 pub use segmentation::{dice_loss, segmentation};

@@ -3,23 +3,10 @@
 
 use tch::Tensor;
 
-use crate::error::{Error, Result};
-
-/// How a gradient changes the weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum UpdateRule {
-    /// `torch.optim.Adam(betas, eps)` without weight decay.
-    Adam { beta1: f64, beta2: f64, eps: f64 },
-    /// `torch.optim.AdamW(eps = 1e-8, betas = (0.9, 0.999), weight_decay)`.
-    AdamW { weight_decay: f64 },
-    /// `torch.optim.SGD(momentum, weight_decay)`, dampening 0.
-    Sgd { momentum: f64, weight_decay: f64 },
-}
-
-impl UpdateRule {
-    /// PyTorch's defaults.
-    pub const ADAM: Self = Self::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
-}
+use crate::{
+    error::{Error, Result},
+    experiment::UpdateRule,
+};
 
 /// A rule and its moments.
 pub struct Optimizer {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Numeric type of activations and working weights.
-pub fn kind(precision: Precision) -> Kind {
+pub fn kind_of(precision: Precision) -> Kind {
     match precision {
         Precision::F32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
@@ -65,7 +65,7 @@ impl Parameters {
             let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
             all.get(&format!("{parent}.weight")).is_some_and(|weight| weight.dim() < 2)
         };
-        let kind = kind(precision);
+        let kind = kind_of(precision);
         let mut names: Vec<&String> = all.keys().collect();
         names.sort_by_key(|name| (is_norm(name), (*name).clone()));
         let (mut variables, mut buffers, mut constants) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,11 +2,11 @@
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{Loader, Target, TaskData, TrainingContext, TrainingTask, UpdateRule, ValidationScore, fit};
+use super::{Loader, Target, TaskData, TrainingContext, TrainingTask, ValidationScore, fit};
 use crate::{
     augment, dice,
     error::Result,
-    experiment::{Segmentation, SegmentationLoss},
+    experiment::{Segmentation, SegmentationLoss, UpdateRule},
     nn::segmenter::Segmenter,
     random,
     samples::Samples,
@@ -15,6 +15,7 @@ use crate::{
 
 struct SegmentationTask<'a> {
     net: Box<dyn Segmenter>,
+    update_rule: UpdateRule,
     class_weights: Tensor,
     loss: SegmentationLoss,
     val: &'a Samples,
@@ -23,7 +24,7 @@ struct SegmentationTask<'a> {
 
 impl TrainingTask for SegmentationTask<'_> {
     fn update_rule(&self) -> UpdateRule {
-        UpdateRule::ADAM
+        self.update_rule
     }
 
     fn forward(&self, images: &Tensor, _step: Option<u64>) -> Tensor {
@@ -125,6 +126,7 @@ pub fn segmentation(
     debug_assert_eq!(weights.len(), MASK_CLASSES);
     let task = SegmentationTask {
         net,
+        update_rule: settings.update_rule(),
         class_weights: Tensor::from_slice(&weights).to_device(context.device),
         loss: settings.loss,
         val: &data.val,

@@ -56,6 +56,13 @@ words! {
 }
 
 impl SegmentationNetwork {
+    /// As a report names it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MonaiUnet => "MONAI's U-Net",
+        }
+    }
+
     /// The side of images is a multiple of this, for a network of so many levels.
     pub fn size_factor(self, levels: usize) -> usize {
         match self {

@@ -5,13 +5,13 @@ use std::path::Path;
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
 use super::{
-    FrozenFeatures, Loader, Target, TaskData, TrainingContext, TrainingTask, UpdateRule, ValidationScore,
-    fit, freeze::freeze,
+    FrozenFeatures, Loader, Target, TaskData, TrainingContext, TrainingTask, ValidationScore, fit,
+    freeze::freeze,
 };
 use crate::{
     augment,
     error::Result,
-    experiment::{Classification, Freeze},
+    experiment::{Classification, Freeze, UpdateRule},
     nn::{
         classifier::Classifier,
         forward_mode::{ForwardMode, TrainingStep},
@@ -131,7 +131,7 @@ pub fn classification(
     };
     let task = ClassificationTask {
         net,
-        update_rule: UpdateRule::Sgd { momentum: settings.momentum, weight_decay: settings.weight_decay },
+        update_rule: settings.update_rule(),
         seed,
         hold_frozen_norms: holds,
         skipped,

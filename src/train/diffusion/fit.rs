@@ -9,12 +9,12 @@ use tch::{Kind, Tensor};
 use super::batches::{Batches, DiffusionBatch};
 use crate::{
     error::{Error, Result},
-    experiment::GeneratorSchedule,
+    experiment::{GeneratorSchedule, UpdateRule},
     observer::Observer,
     results::CurvePoint,
     train::{
         checkpoint::Checkpoint,
-        optimizer::{Optimizer, UpdateRule},
+        optimizer::Optimizer,
         parameters::{Parameters, Snapshot},
     },
     vocabulary::{Metric, Precision, Split},

@@ -178,7 +178,7 @@ impl GeneratorTrainingRun<'_> {
             autoencoder: autoencoder.as_deref(),
             classes: if told { Label::ViewPhase.classes() } else { &[] },
             work: &checkpoints,
-            kind: super::parameters::kind(settings.training.precision),
+            kind: super::kind_of(settings.training.precision),
             device: context.device,
             seed,
         };

@@ -8,6 +8,7 @@ use tch::{Kind, Reduction, Tensor, nn::VarStore};
 use super::{batches::DiffusionBatch, inputs::NetworkInputs};
 use crate::{
     error::{AtPath, Error, Result},
+    experiment::UpdateRule,
     nn::{
         clip_text::{ClipActivation, ClipTextConfig, ClipTextModel},
         init,
@@ -15,10 +16,7 @@ use crate::{
         unet2d_condition::UNet2DConditionModel,
     },
     random,
-    train::{
-        optimizer::{Optimizer, UpdateRule},
-        parameters::Parameters,
-    },
+    train::{optimizer::Optimizer, parameters::Parameters},
     vocabulary::Precision,
 };
 
