@@ -321,7 +321,7 @@ fn import_synthetic(context: &StageContext) -> Result<()> {
     };
     for row in &mut manifest.rows {
         row.split = Some(Split::Train);
-        row.generator.get_or_insert_with(|| "external".to_owned());
+        row.generator.get_or_insert_with(|| Mode::External.to_string());
     }
     manifest.write()
 }

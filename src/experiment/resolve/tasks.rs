@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    vocabulary::{MASK_CLASSES, Precision},
+    vocabulary::{MASK_CLASSES, Precision, Task},
 };
 
 pub(super) fn segmentation(typed: SegmentationSpec, check: &Check) -> Result<Segmentation> {
-    epochs_or_budget("segmentation", typed.epochs, typed.budget.flatten(), check)?;
+    epochs_or_budget(Task::Segmentation, typed.epochs, typed.budget.flatten(), check)?;
     let preset = Segmentation::preset(typed.preset.unwrap_or_default());
     let task = typed.over(preset);
     let task = Segmentation { recipe: task.recipe.budgeted(), ..task };
@@ -21,7 +21,7 @@ pub(super) fn segmentation(typed: SegmentationSpec, check: &Check) -> Result<Seg
 }
 
 pub(super) fn classification(typed: ClassificationSpec, check: &Check) -> Result<Classification> {
-    epochs_or_budget("classification", typed.epochs, typed.budget.flatten(), check)?;
+    epochs_or_budget(Task::Classification, typed.epochs, typed.budget.flatten(), check)?;
     let preset = Classification::preset(typed.preset.unwrap_or_default());
     let task = typed.over(preset);
     let task = Classification { recipe: task.recipe.budgeted(), ..task };
@@ -30,7 +30,7 @@ pub(super) fn classification(typed: ClassificationSpec, check: &Check) -> Result
 
 /// Epochs beside a budget are refused, because they would be ignored. A budget by `--set` takes the place of the
 /// file's epochs.
-fn epochs_or_budget(task: &str, epochs: Option<usize>, budget: Option<Budget>, check: &Check) -> Result<()> {
+fn epochs_or_budget(task: Task, epochs: Option<usize>, budget: Option<Budget>, check: &Check) -> Result<()> {
     let key = |name: &str| format!("tasks.{task}.{name}");
     let (Some(1..), Some(budget)) = (epochs, budget) else { return Ok(()) };
     if check.origin.sets_within(&key("budget")) && !check.origin.sets_within(&key("epochs")) {
@@ -41,7 +41,7 @@ fn epochs_or_budget(task: &str, epochs: Option<usize>, budget: Option<Budget>, c
     Err(check.fault(&key("epochs"), &problem, &help))
 }
 
-fn check_recipe(task: &str, recipe: &TrainingRecipe, check: &Check) -> Result<()> {
+fn check_recipe(task: Task, recipe: &TrainingRecipe, check: &Check) -> Result<()> {
     let range = |field: &str, value: f64, low: f64, high: f64| {
         check.range(&format!("tasks.{task}.{field}"), value, low, high)
     };
@@ -73,7 +73,7 @@ fn check_recipe(task: &str, recipe: &TrainingRecipe, check: &Check) -> Result<()
 }
 
 fn check_segmentation(task: &Segmentation, check: &Check) -> Result<()> {
-    check_recipe("segmentation", &task.recipe, check)?;
+    check_recipe(Task::Segmentation, &task.recipe, check)?;
     let fault = |field: &str, problem: &str, help: &str| {
         Err(check.fault(&format!("tasks.segmentation.{field}"), problem, help))
     };
@@ -110,7 +110,7 @@ fn check_segmentation(task: &Segmentation, check: &Check) -> Result<()> {
 }
 
 fn check_classification(task: &Classification, check: &Check) -> Result<()> {
-    check_recipe("classification", &task.recipe, check)?;
+    check_recipe(Task::Classification, &task.recipe, check)?;
     let fault = |field: &str, problem: &str, help: &str| {
         Err(check.fault(&format!("tasks.classification.{field}"), problem, help))
     };

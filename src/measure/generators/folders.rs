@@ -20,7 +20,7 @@ use crate::{
         npz,
         prdc::{Prdc, prdc},
     },
-    vocabulary::Split,
+    vocabulary::{GeneratorMeasure, Metric, Split},
 };
 
 /// How the features of folders are extracted.
@@ -231,7 +231,7 @@ pub fn kid_of(
 ) -> Result<DistanceReport<Kid>> {
     let (a, b) = (folders.real(real)?, folders.synthetic(synthetic)?);
     Ok(DistanceReport {
-        provenance: folders.provenance("kid", &[&a, &b]),
+        provenance: folders.provenance(GeneratorMeasure::Kid.as_str(), &[&a, &b]),
         found: kid(&a.values, &b.values, subsets)?,
     })
 }
@@ -246,7 +246,7 @@ pub fn prdc_of(
 ) -> Result<DistanceReport<Prdc>> {
     let (a, b) = (folders.real(real)?, folders.synthetic(synthetic)?);
     Ok(DistanceReport {
-        provenance: folders.provenance("prdc", &[&a, &b]),
+        provenance: folders.provenance(GeneratorMeasure::Prdc.as_str(), &[&a, &b]),
         found: prdc(&a.values, &b.values, k)?,
     })
 }
@@ -291,7 +291,7 @@ pub fn memorisation_of(
     let nearest = order.iter().take(pairs).map(pair).collect();
     let value = found.memorisation.effect;
     Ok(DistanceReport {
-        provenance: folders.provenance("memorisation", &[&a, &b, &c]),
+        provenance: folders.provenance(GeneratorMeasure::Memorisation.as_str(), &[&a, &b, &c]),
         found: MemorisationReport { value, memorisation: found.memorisation, nearest },
     })
 }
@@ -302,7 +302,11 @@ fn warn(f: &mut fmt::Formatter<'_>, warnings: &[String]) -> fmt::Result {
 
 impl fmt::Display for FrechetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.provenance.metric == "fid" { "FID" } else { "Fréchet distance (not FID)" };
+        let name = if self.provenance.metric == Metric::Fid.as_str() {
+            "FID"
+        } else {
+            "Fréchet distance (not FID)"
+        };
         let n = |n: Option<u64>| n.map_or("an unknown number of".to_owned(), |n| n.to_string());
         let (real, synthetic) = (n(self.n_real), n(self.n_synthetic));
         write!(f, "{name}  {:.6}   {real} real, {synthetic} synthetic images", self.value)?;
@@ -333,10 +337,10 @@ impl fmt::Display for DistanceReport<Prdc> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let p = &self.found;
         let values = [
-            ("precision", p.precision),
-            ("recall", p.recall),
-            ("density", p.density),
-            ("coverage", p.coverage),
+            (Metric::ManifoldPrecision, p.precision),
+            (Metric::ManifoldRecall, p.recall),
+            (Metric::Density, p.density),
+            (Metric::Coverage, p.coverage),
         ];
         values.iter().try_for_each(|(name, value)| writeln!(f, "{name:<9}  {value:.6}"))?;
         writeln!(f, "{} neighbours, {} real, {} synthetic images", p.k, p.n_real, p.n_synthetic)?;
