@@ -133,7 +133,7 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedNetwork]) -> V
         if unit == "px" {
             notes.push("px: pixels of the images as the network sees them; this copy of the data does not say how large a pixel is.".to_owned());
         }
-        if metric == Metric::Dice {
+        if metric.undefined() == Undefined::TruthLacksIt {
             if structures.contains(&Structure::MEAN) {
                 notes.push("Mean: of endocardium, myocardium and left atrium.".to_owned());
             }

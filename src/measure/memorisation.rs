@@ -37,7 +37,7 @@ pub struct Nearest {
 /// distance: whatever their rounding could hide is measured by differences. Memory is that of blocks.
 ///
 /// # Errors
-/// Rows that are not finite, no row, or sets that differ in width.
+/// Rows that are not finite or so large that squares overflow, no row, or sets that differ in width.
 pub fn nearest(queries: &Tensor, reference: &Tensor) -> Result<Nearest> {
     nearest_of(queries, "query", reference, "reference")
 }
@@ -64,6 +64,11 @@ fn nearest_of(queries: &Tensor, query: &str, reference: &Tensor, of: &str) -> Re
         let candidates = candidates(&shifted, reference, &shift)?;
         let measured = measured(&exact, reference, &candidates.indices)?;
         let lengths = arrays::values(&squares(&shifted)?)?;
+        let greatest = lengths.iter().copied().fold(longest, f64::max);
+        if !(4.0 * greatest).is_finite() {
+            return Err(Error::input("the features are too large: squares of their distances overflow")
+                .help("features of an extractor are of the order of 1"));
+        }
         let (k, farthest) = (candidates.indices.size()[1] as usize, arrays::values(&candidates.farthest)?);
         let indices = Vec::<i64>::try_from(candidates.indices.f_reshape(-1)?)?;
         for row in 0..of_queries.1 as usize {

@@ -11,7 +11,8 @@ use crate::{
         SplitSettings,
     },
     vocabulary::{
-        Backbone, Convention, Extractor, GeneratorMeasure, Label, Mode, SegmentationNetwork, Source,
+        Backbone, Convention, Extractor, GeneratorMeasure, Label, Mode, NoiseLevels, Sampler,
+        SegmentationNetwork, Source,
     },
 };
 
@@ -148,10 +149,30 @@ impl<'a> GeneratorTrainingKey<'a> {
 struct GeneratorSamplingKey<'a> {
     mode: Mode,
     image_size: usize,
-    prompts: &'a GeneratorPrompts,
     seed: u64,
-    sampling: &'a GeneratorSampling,
-    /// Where control masks are varied.
+    scheduler: Sampler,
+    sampling_steps: usize,
+    noise_levels: NoiseLevels,
+    guidance: f64,
+    per_class_images: usize,
+    sampling_batch: usize,
+    text: Option<TextSamplingKey<'a>>,
+    masks: Option<MaskSamplingKey<'a>>,
+}
+
+/// What only text-guided images depend on.
+#[derive(Serialize)]
+struct TextSamplingKey<'a> {
+    prompts: &'a GeneratorPrompts,
+    negative_prompt: &'a str,
+}
+
+/// What only images from masks depend on.
+#[derive(Serialize)]
+struct MaskSamplingKey<'a> {
+    per_mask: usize,
+    vary_masks: bool,
+    /// Where the masks are varied.
     augment: Option<&'a Augment>,
 }
 
@@ -169,8 +190,34 @@ impl<'a> GeneratorSamplingKey<'a> {
             networks: _,
             training: _,
         } = settings;
-        let augment = sampling.vary_masks.then_some(augment);
-        Self { mode: *mode, image_size: *image_size, prompts, seed: *seed, sampling, augment }
+        let &GeneratorSampling {
+            scheduler,
+            sampling_steps,
+            noise_levels,
+            guidance,
+            ref negative_prompt,
+            per_class_images,
+            per_mask,
+            vary_masks,
+            // Of the stage that gives the finished images their masks.
+            pseudo_masks: _,
+            sampling_batch,
+        } = sampling;
+        let text = TextSamplingKey { prompts, negative_prompt };
+        let masks = MaskSamplingKey { per_mask, vary_masks, augment: vary_masks.then_some(augment) };
+        Self {
+            mode: *mode,
+            image_size: *image_size,
+            seed: *seed,
+            scheduler,
+            sampling_steps,
+            noise_levels,
+            guidance,
+            per_class_images,
+            sampling_batch,
+            text: (*mode != Mode::Unconditional).then_some(text),
+            masks: (*mode == Mode::TextSegmentation).then_some(masks),
+        }
     }
 }
 
@@ -209,8 +256,8 @@ impl ClassificationNetworkKey {
 struct MeasureKey<'a> {
     generators: &'a [GeneratorMeasure],
     neighbours: usize,
-    kid_subsets: usize,
-    kid_subset_size: usize,
+    /// Number and size of subsets, where KID is measured.
+    kid: Option<[usize; 2]>,
     replicates: usize,
     seed: u64,
     extractor: ExtractorKey,
@@ -220,8 +267,8 @@ struct MeasureKey<'a> {
 #[derive(Serialize)]
 struct ExtractorKey {
     name: Extractor,
-    convention: Convention,
-    image_size: usize,
+    convention: Option<Convention>,
+    image_size: Option<usize>,
 }
 
 impl<'a> MeasureKey<'a> {
@@ -233,11 +280,14 @@ impl<'a> MeasureKey<'a> {
         Self {
             generators,
             neighbours: *neighbours,
-            kid_subsets: *kid_subsets,
-            kid_subset_size: *kid_subset_size,
+            kid: generators.contains(&GeneratorMeasure::Kid).then_some([*kid_subsets, *kid_subset_size]),
             replicates: *replicates,
             seed: *seed,
-            extractor: ExtractorKey { name, convention, image_size },
+            extractor: ExtractorKey {
+                name,
+                convention: (name == Extractor::InceptionFid).then_some(convention),
+                image_size: (name == Extractor::Domain).then_some(image_size),
+            },
         }
     }
 }
@@ -339,7 +389,7 @@ mod tests {
             patients: Some(Fraction { fraction: 0.5, seed: 1 }),
         } => "bddc01bbb94d5515d4ab186241e8179c",
         Work::Generate { .. } = Work::Generate { settings: generator(), patients: None }
-            => "1ebeb0c3777f0b54d082623b0f182eac",
+            => "b2c43fe7e1732cf013b73e5e942c05cb",
         Work::ImportSynthetic {} = Work::ImportSynthetic {} => "c5e7721c8217672e249c89d5ee640cad",
         Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 }
             => "bfd03c86d03120dedbcdb7f33b6c042e",
@@ -359,11 +409,11 @@ mod tests {
             => "2e5cc51ec647be2a31ec0260996d0e16",
         Work::MeasureTexture {} = Work::MeasureTexture {} => "f6e2f4ed061732ff4ba0a9762cf2ac72",
         Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() }
-            => "7d45f78b89eb40d7508b52c0bf575893",
+            => "759ccbaa08e95a8eebc5c09fb5b7bbe4",
         Work::MeasureReference { .. } = Work::MeasureReference {
             measure: Measure::default(),
             per_class: 100,
-        } => "f6ee4e15489f50cc5b5393064a0c4d8e",
+        } => "e35d83b8c8bbe7b4bdcdd368c1c1ac94",
         Work::MeasureSegmentation { .. } = Work::MeasureSegmentation {
             settings: segmentation(),
             on: ReportOn::Test,
@@ -467,6 +517,8 @@ mod tests {
         assert_eq!(changed(&|g| g.sampling.guidance = 3.0), [false, true]);
         assert_eq!(changed(&|g| g.prompts.random_tokens = true), [true, true]);
         assert_eq!(changed(&|g| g.seed = 7), [true, true]);
+        assert_eq!(changed(&|g| g.sampling.per_mask = 9), [false, true]);
+        assert_eq!(changed(&|g| g.sampling.pseudo_masks = true), [false, false]);
         assert_eq!(changed(&|g| g.augment.rotate = 1.0), [true, false]);
         let varied = |rotate: f64| {
             keys(&|g| {
@@ -475,5 +527,35 @@ mod tests {
             })
         };
         assert_ne!(varied(1.0)[1], varied(2.0)[1]);
+        let unconditional = |negative_prompt: &str| {
+            keys(&|g| {
+                g.mode = Mode::Unconditional;
+                g.sampling.negative_prompt = negative_prompt.into();
+            })
+        };
+        assert_eq!(unconditional("")[1], unconditional("blurred")[1]);
+    }
+
+    #[test]
+    fn what_another_extractor_or_measure_uses_is_not_in_the_key_of_a_measure() {
+        let of = |name, generators: &[GeneratorMeasure], change: &dyn Fn(&mut Measure)| {
+            let mut measure = Measure { generators: generators.to_vec(), ..Measure::default() };
+            measure.extractor.name = name;
+            change(&mut measure);
+            key(&Work::MeasureGenerator { measure }, &[], &[])
+        };
+        let counts = |name, generators: &[GeneratorMeasure], change: &dyn Fn(&mut Measure)| {
+            of(name, generators, change) != of(name, generators, &|_| {})
+        };
+        let fid = [GeneratorMeasure::Fid];
+        let other_convention = |m: &mut Measure| m.extractor.convention = Convention::CleanFid;
+        assert!(counts(Extractor::InceptionFid, &fid, &other_convention));
+        assert!(!counts(Extractor::Domain, &fid, &other_convention));
+        let other_size = |m: &mut Measure| m.extractor.image_size += 8;
+        assert!(counts(Extractor::Domain, &fid, &other_size));
+        assert!(!counts(Extractor::InceptionFid, &fid, &other_size));
+        let other_subsets = |m: &mut Measure| m.kid_subsets += 1;
+        assert!(counts(Extractor::Domain, &GeneratorMeasure::DEFAULT, &other_subsets));
+        assert!(!counts(Extractor::Domain, &fid, &other_subsets));
     }
 }

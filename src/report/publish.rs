@@ -94,8 +94,9 @@ pub(super) fn is_drawn(path: &Path) -> bool {
     else {
         return false;
     };
+    let whole = [Task::Classification.as_str(), GENERATORS, "published", "training", "failures"];
     let ours = sections().any(|section| stem.strip_prefix(section).is_some_and(|rest| rest.starts_with('_')))
-        || sections().chain(["published", "training", "failures"]).any(|name| name == stem);
+        || whole.contains(&stem);
     ours && ["svg", "pdf", "png", "md", "csv", "tex"].contains(&kind)
 }
 
@@ -120,12 +121,13 @@ mod tests {
         fs::write(from.join("figures/x.svg"), "x").unwrap();
         fs::write(to.join("figures/segmentation_old.svg"), "old").unwrap();
         fs::write(to.join("figures/my_heart.svg"), "mine").unwrap();
+        fs::write(to.join("figures/segmentation.svg"), "mine").unwrap();
         fs::write(to.join("notes.md"), "mine").unwrap();
         fs::write(to.join("index.html"), "old: Synecho report").unwrap();
         fs::write(to.join("measurements.csv"), "old").unwrap();
         publish(&from, &to, "record.json").unwrap();
         assert_eq!(fs::read_to_string(to.join("index.html")).unwrap(), "new: Synecho report");
-        assert!(to.join("figures/my_heart.svg").exists());
+        assert!(to.join("figures/my_heart.svg").exists() && to.join("figures/segmentation.svg").exists());
         assert!(to.join("figures/x.svg").exists() && to.join("notes.md").exists());
         assert!(!to.join("measurements.csv").exists());
         assert!(!to.join("figures/segmentation_old.svg").exists() && !to.join("record.json").exists());

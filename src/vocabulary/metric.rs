@@ -264,7 +264,7 @@ metrics! {
         definition: "MIND (Monge inception distance): the squared 2-Wasserstein distance along 1000 random directions, on average, times three times the width of the features. 0 is the same, the smaller the better. It is biased upwards by few images: compare it only at equal n.",
     }
     Authenticity = "authenticity" {
-        label: "Authentic in %", task: Generation, level: Set, direction: Reference, decimals: 1, undefined: TooFew,
+        label: "Authentic in %", task: Generation, level: Set, direction: Reference, decimals: 3, undefined: TooFew,
         definition: "Authentic: the share of the images that are farther from their nearest real image than that one is from its own nearest real image. Copies lower it, images far from all real ones raise it: compare it with the rows for the scale.",
     }
     Vendi = "vendi" {

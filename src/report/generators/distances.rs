@@ -122,34 +122,50 @@ impl MeasuredDistances<'_> {
         });
         let largest = largest.max()?;
         let (frechet, extractor) = (how.frechet.label(), &how.extractor);
-        let mut notes = vec![format!(
-            "Features of {extractor}{}. {frechet} and KID: 0 is the same, the smaller the better. Precision, recall, density and coverage by {} neighbours: 1 is the same.",
-            if how.frechet == Metric::Fid {
-                ""
-            } else {
-                ", which are not FID's: compare with no FID of a paper"
-            },
-            how.neighbours
-        )];
+        let shown = |metric: &&Metric| self.rows.iter().any(|r| r.metric == **metric);
+        let measured = |measure: GeneratorMeasure| measure.columns(how.frechet).iter().any(|m| shown(&m));
+        let (has_frechet, has_kid) = (measured(GeneratorMeasure::Fid), measured(GeneratorMeasure::Kid));
+        let mut reading = vec![match how.frechet == Metric::Fid {
+            true => format!("Features of {extractor}."),
+            false => format!("Features of {extractor}, which are not FID's: compare with no FID of a paper."),
+        }];
+        let distances = [(has_frechet, frechet), (has_kid, "KID")];
+        let distances: Vec<_> = distances.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
+        if !distances.is_empty() {
+            reading.push(format!("{}: 0 is the same, the smaller the better.", distances.join(" and ")));
+        }
+        if measured(GeneratorMeasure::Prdc) {
+            reading.push(format!(
+                "Precision, recall, density and coverage by {} neighbours: 1 is the same.",
+                how.neighbours
+            ));
+        }
+        let mut notes = vec![reading.join(" ")];
         notes.push(
             "The rows for the scale compare real images with those of the other half of the training patients, held-out real images, training images under a Gaussian (standard deviation a 64th of the side) and uniform noise.".into(),
         );
-        if how.replicates > 1 {
+        if how.replicates > 1 && has_frechet {
             notes.push(format!(
                 "Interval: ± 1.96 standard errors by {} random halves of the patients (a synthetic image is a patient of its own), seed {}.",
                 how.replicates, how.seed
             ));
         }
-        notes.push(format!(
-            "Extrapolated: at images without end (Chong and Forsyth 2020). KID ± standard error over {} subsets, seed {}.",
-            how.kid_subsets, how.seed
-        ));
-        let shown = |metric: &&Metric| self.rows.iter().any(|r| r.metric == **metric);
+        let mut errors = Vec::new();
+        if has_frechet {
+            errors.push("Extrapolated: at images without end (Chong and Forsyth 2020).".to_owned());
+        }
+        if has_kid {
+            errors.push(format!("KID ± standard error over {} subsets, seed {}.", how.kid_subsets, how.seed));
+        }
+        if !errors.is_empty() {
+            notes.push(errors.join(" "));
+        }
         let definitions = metrics.iter().filter(shown).map(|metric| metric.definition());
         notes.extend(definitions.filter(|words| !words.is_empty()).map(str::to_owned));
-        if largest < FEW {
+        if largest < FEW && has_frechet {
+            let kid = if has_kid { "; KID is not biased" } else { "" };
             notes.push(format!(
-                "n is below {FEW}: {frechet} is biased upwards, the more the smaller n. Compare it at equal n alone; KID is not biased."
+                "n is below {FEW}: {frechet} is biased upwards, the more the smaller n. Compare it only at equal n{kid}."
             ));
         }
         let mut table = Table {

@@ -167,7 +167,10 @@ pub(super) fn fit(
         if let Some(ema) = &mut ema {
             let _ = ema.master.f_lerp_(&parameters.master, 1.0 - recipe.decay(state.step))?;
         }
-        context.observer.lap();
+        // Of the denoiser only: the autoencoder before it is a phase of its own.
+        if context.phase.is_empty() {
+            context.observer.lap();
+        }
         state.step += 1;
         state.loss_sum += loss;
         state.loss_count += 1;
