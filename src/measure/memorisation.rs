@@ -318,6 +318,11 @@ mod tests {
         assert!(e.contains("4 of 4 rows of the held-out features"), "{e}");
         let e = memorisation(&x, &features(4, 2, 1), &x).unwrap_err().to_string();
         assert!(e.contains("synthetic features have 2 dimensions, the training 3"), "{e}");
+        let large = &x * 1e200;
+        for (queries, reference) in [(&large, &x), (&x, &large)] {
+            let e = nearest(queries, reference).unwrap_err().to_string();
+            assert!(e.contains("too large"), "{e}");
+        }
         assert!(compare(&[], &[1.0], 3).is_err());
     }
 }
