@@ -183,9 +183,6 @@ impl Segmentation {
         UpdateRule::ADAM
     }
 
-    /// Keys that training does not depend on, so that they are not in its stage's key.
-    pub const NOT_TRAINING: [&str; 2] = ["preset", "report_on"];
-
     pub fn preset(preset: Preset) -> Self {
         let corrected = Self {
             recipe: TrainingRecipe {
@@ -233,10 +230,6 @@ impl Classification {
     pub fn update_rule(&self) -> UpdateRule {
         UpdateRule::Sgd { momentum: self.momentum, weight_decay: self.weight_decay }
     }
-
-    /// Keys that training does not depend on, so that they are not in its stage's key: it has one of the models,
-    /// and knows weights by their digest.
-    pub const NOT_TRAINING: [&str; 4] = ["preset", "models", "weights", "report_on"];
 
     /// The file of this model's weights; None: from scratch.
     pub fn weights_of(&self, model: Backbone) -> Option<PathBuf> {

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::{Fraction, Input, Mixture, Outside, Work};
 use crate::{
     experiment::{
-        Augment, Classification, ExtractorSettings, Generator, GeneratorNetworks, GeneratorPrompts,
-        GeneratorSampling, GeneratorTraining, Measure, Phantom, ReportOn, ResolvedSpec, Segmentation,
-        SplitSettings,
+        Augment, Budget, Classification, ExtractorSettings, Freeze, Generator, GeneratorNetworks,
+        GeneratorPrompts, GeneratorSampling, GeneratorTraining, Measure, Phantom, ReportOn, ResolvedSpec,
+        Schedule, Segmentation, SegmentationLoss, SplitSettings, TrainingRecipe,
     },
     vocabulary::{
-        Backbone, Convention, Extractor, GeneratorMeasure, Label, Mode, NoiseLevels, Sampler,
-        SegmentationNetwork, Source,
+        Backbone, Convention, Extractor, GeneratorMeasure, Label, MaskDecoding, Mode, NoiseLevels, Pairing,
+        Precision, Sampler, SegmentationNetwork, Source,
     },
 };
 
@@ -49,8 +49,8 @@ enum KeyParameters<'a> {
     Generate { settings: GeneratorSamplingKey<'a>, patients: Option<Fraction> },
     ImportSynthetic {},
     PrepareSynthetic { image_size: usize },
-    TrainSegmentation { settings: Value, mixture: Mixture },
-    TrainClassification { settings: Value, model: Backbone, mixture: Mixture },
+    TrainSegmentation { settings: SegmentationTrainingKey<'a>, mixture: Mixture },
+    TrainClassification { settings: ClassificationTrainingKey<'a>, model: Backbone, mixture: Mixture },
     JudgeSegmentation { network: SegmentationNetworkKey<'a> },
     JudgeClassification { network: ClassificationNetworkKey },
     PseudoMasks { network: SegmentationNetworkKey<'a> },
@@ -77,11 +77,11 @@ impl<'a> KeyParameters<'a> {
             Work::ImportSynthetic {} => Self::ImportSynthetic {},
             Work::PrepareSynthetic { image_size } => Self::PrepareSynthetic { image_size: *image_size },
             Work::TrainSegmentation { settings, mixture } => Self::TrainSegmentation {
-                settings: without(settings, &Segmentation::NOT_TRAINING),
+                settings: SegmentationTrainingKey::new(settings),
                 mixture: *mixture,
             },
             Work::TrainClassification { settings, model, mixture } => Self::TrainClassification {
-                settings: without(settings, &Classification::NOT_TRAINING),
+                settings: ClassificationTrainingKey::new(settings),
                 model: *model,
                 mixture: *mixture,
             },
@@ -221,6 +221,143 @@ impl<'a> GeneratorSamplingKey<'a> {
     }
 }
 
+/// What the two tasks' trainings have in common.
+#[derive(Serialize)]
+struct RecipeKey<'a> {
+    image_size: usize,
+    epochs: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<Budget>,
+    batch_size: usize,
+    learning_rate: f64,
+    final_learning_rate: f64,
+    schedule: Schedule,
+    warmup_steps: usize,
+    validate_every: usize,
+    precision: Precision,
+    shuffle: bool,
+    val_loss_starts_from_train: bool,
+    augment: &'a Augment,
+}
+
+impl<'a> RecipeKey<'a> {
+    fn new(recipe: &'a TrainingRecipe) -> Self {
+        let &TrainingRecipe {
+            image_size,
+            epochs,
+            budget,
+            batch_size,
+            learning_rate,
+            final_learning_rate,
+            schedule,
+            warmup_steps,
+            validate_every,
+            precision,
+            shuffle,
+            val_loss_starts_from_train,
+            ref augment,
+            preset: _,
+            report_on: _,
+        } = recipe;
+        Self {
+            image_size,
+            epochs,
+            budget,
+            batch_size,
+            learning_rate,
+            final_learning_rate,
+            schedule,
+            warmup_steps,
+            validate_every,
+            precision,
+            shuffle,
+            val_loss_starts_from_train,
+            augment,
+        }
+    }
+}
+
+/// The training of a segmentation network.
+#[derive(Serialize)]
+struct SegmentationTrainingKey<'a> {
+    #[serde(flatten)]
+    recipe: RecipeKey<'a>,
+    model: SegmentationNetwork,
+    loss: SegmentationLoss,
+    class_weights: &'a [f64],
+    channels: &'a [i64],
+    pairing: Pairing,
+    mask_decoding: MaskDecoding,
+    nan_poisons_dice: bool,
+}
+
+impl<'a> SegmentationTrainingKey<'a> {
+    fn new(settings: &'a Segmentation) -> Self {
+        let Segmentation {
+            recipe,
+            model,
+            loss,
+            class_weights,
+            channels,
+            pairing,
+            mask_decoding,
+            nan_poisons_dice,
+        } = settings;
+        Self {
+            recipe: RecipeKey::new(recipe),
+            model: *model,
+            loss: *loss,
+            class_weights,
+            channels,
+            pairing: *pairing,
+            mask_decoding: *mask_decoding,
+            nan_poisons_dice: *nan_poisons_dice,
+        }
+    }
+}
+
+/// The training of a classifier, one of the task's models. Its weights are an outside file.
+#[derive(Serialize)]
+struct ClassificationTrainingKey<'a> {
+    #[serde(flatten)]
+    recipe: RecipeKey<'a>,
+    label: Label,
+    trainable_parameters: usize,
+    freeze: Freeze,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    synthetic_per_class: Option<usize>,
+    momentum: f64,
+    weight_decay: f64,
+    imagenet_normalise: bool,
+}
+
+impl<'a> ClassificationTrainingKey<'a> {
+    fn new(settings: &'a Classification) -> Self {
+        let &Classification {
+            ref recipe,
+            label,
+            trainable_parameters,
+            freeze,
+            synthetic_per_class,
+            momentum,
+            weight_decay,
+            imagenet_normalise,
+            models: _,
+            weights: _,
+        } = settings;
+        Self {
+            recipe: RecipeKey::new(recipe),
+            label,
+            trainable_parameters,
+            freeze,
+            synthetic_per_class: (synthetic_per_class > 0).then_some(synthetic_per_class),
+            momentum,
+            weight_decay,
+            imagenet_normalise,
+        }
+    }
+}
+
 /// A trained segmentation network, as far as running it needs settings.
 #[derive(Serialize)]
 struct SegmentationNetworkKey<'a> {
@@ -290,15 +427,6 @@ impl<'a> MeasureKey<'a> {
             },
         }
     }
-}
-
-/// `settings` without the keys `names`.
-fn without(settings: &impl Serialize, names: &[&str]) -> Value {
-    let mut value = serde_json::to_value(settings).unwrap_or(Value::Null);
-    if let Value::Object(fields) = &mut value {
-        fields.retain(|name, _| !names.contains(&name.as_str()));
-    }
-    value
 }
 
 /// JSON with sorted keys and no white space.
@@ -449,17 +577,6 @@ mod tests {
     fn every_kind_of_work_has_a_key_of_its_own() {
         let keys: HashSet<&str> = pinned().into_iter().map(|(_, key)| key).collect();
         assert_eq!(keys.len(), pinned().len());
-    }
-
-    #[test]
-    fn what_does_not_train_is_a_key_of_the_task() {
-        let known = |settings: Value, names: &[&str]| {
-            for name in names {
-                assert!(settings.get(name).is_some(), "there is no key `{name}`");
-            }
-        };
-        known(json!(segmentation()), &Segmentation::NOT_TRAINING);
-        known(json!(classification()), &Classification::NOT_TRAINING);
     }
 
     #[test]
