@@ -62,7 +62,7 @@ pub fn read(file: &Path) -> Result<Vec<Published>> {
         if entry.source.trim().is_empty() || !entry.value.is_finite() {
             let help =
                 "say where it can be read, or leave the entry out: the table then says \"not verified\"";
-            return wrong(format!("{} is no number with a source", entry.metric), help);
+            return wrong(format!("{} needs a number and a source", entry.metric), help);
         }
         let is_column = Structure::COLUMNS.contains(&entry.structure.as_str());
         let of_task = PUBLISHED.iter().any(|(task, metric)| {
@@ -166,7 +166,7 @@ mod tests {
     fn a_figure_needs_a_source() {
         assert_eq!(entries(&format!("{ENTRY}source = \"A 2020, table 1\"\n")).unwrap().len(), 1);
         for (line, part) in
-            [("", "source"), ("source = \" \"\n", "no number with a source"), ("sauce = 1\n", "sauce")]
+            [("", "source"), ("source = \" \"\n", "needs a number and a source"), ("sauce = 1\n", "sauce")]
         {
             let told = entries(&format!("{ENTRY}{line}")).unwrap_err().to_string();
             assert!(told.contains(part), "{told}");

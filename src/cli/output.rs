@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// To standard output; a reader that has gone away (`| head`) is no error.
+/// Prints to standard output. It is not an error when the reader has gone away, as `| head` does.
 pub(super) fn print(text: &str) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     let _ = out

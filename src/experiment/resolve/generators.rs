@@ -77,7 +77,7 @@ impl GeneratorTable<'_> {
                 );
             }
             (false, false) => {
-                return self.fault("folder", "goes with mode = \"external\" alone", "remove it");
+                return self.fault("folder", "is only used with mode = \"external\"", "remove it");
             }
             _ => {}
         }
@@ -259,7 +259,7 @@ impl GeneratorTable<'_> {
         self.range("text_layers", n.text_layers as f64, 1.0, 64.0)?;
         self.range("text_tokens", n.text_tokens as f64, 3.0, 1024.0)?;
         if n.text_heads < 1 || n.text_width % n.text_heads != 0 {
-            let problem = format!("{} is no whole number of {} heads", n.text_width, n.text_heads);
+            let problem = format!("{} cannot be divided among {} heads", n.text_width, n.text_heads);
             return self.fault("text_heads", &problem, "choose a divisor of `text_width`");
         }
         if n.attention_levels.is_empty() {
