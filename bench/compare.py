@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
-"""Synecho against the same in plain Python, side by side in one run, with the targets.
+"""Times Synecho against the same work in plain Python, in one run, and checks the targets.
 
-The two tasks: one epoch against bench/reference.py, on the same files. Synecho reads and resizes all
-files once, before its first epoch: that time is added to its epoch whole. The diffusion models: one step
-against bench/reference_diffusion.py, which needs no files; how Python's own bf16 compares with its f32
-is told as well, since whether bf16 pays depends on the CPU. A ControlNet's images are not augmented: Synecho
-keeps their latents after the first pass, and is timed after it; the reference encodes them in each step, as
-its script does. FID of two halves of the folder's images: the whole program against the whole of pytorch-fid
-(bench/reference_fid.py), with the same made-up weights. The Frechet distance of 1600 and 1600 features of 2048
-dimensions: against pytorch-fid's (bench/reference_frechet.py).
+- The two tasks: one epoch against bench/reference.py, on the same files. Synecho reads and resizes all files once,
+  before its first epoch. That time is added to its epoch.
+- The diffusion models: one step against bench/reference_diffusion.py, which needs no files. The script also reports
+  how Python's own bf16 compares with its f32, since whether bf16 pays depends on the CPU. The images of the ControlNet
+  are not augmented. Synecho keeps their latents after the first pass and is timed after it. The reference encodes
+  them in each step, as its script does.
+- FID of two halves of the folder's images: the whole program against the whole of pytorch-fid
+  (bench/reference_fid.py), with the same made-up weights.
+- The Frechet distance of 1600 and 1600 features of 2048 dimensions: against pytorch-fid's
+  (bench/reference_frechet.py).
 
-Runs the programs in turn and prints a table (or --json). Peak memory is taken from outside and for both
-alike (see memory.py). bf16 is left out, with a word, on a CPU without bf16 instructions, where libtorch
-emulates it (--emulated times it all the same). Exit code 1 if a target is missed.
+The script runs the programs in turn and prints a table, or JSON with --json. It measures peak memory from outside
+and in the same way for both (see memory.py). On a CPU without bf16 instructions libtorch emulates bf16, so the script
+skips it unless --emulated is given. With --programs given several times it times several builds against the same
+reference, for example before and after a change. The exit code is 1 if a target is missed.
 
     python bench/compare.py --data DIR
     python bench/compare.py --only diffusion
+    python bench/compare.py --data DIR --programs BEFORE/release/examples --programs target/release/examples
 """
 
 import argparse
@@ -62,7 +66,6 @@ class Epochs:
     """The two tasks, by epochs."""
 
     def __init__(self, arguments):
-        self.programs = arguments.programs
         self.common = ["--data", arguments.data, "--epochs", str(arguments.epochs), "--device", arguments.device]
         if arguments.limit:
             self.common += ["--limit", str(arguments.limit)]
@@ -71,8 +74,8 @@ class Epochs:
         found = run([sys.executable, PROJECT / "bench/reference.py", "--task", task, *self.common])
         return {**found, "seconds": found["seconds_per_epoch"]}
 
-    def synecho(self, task, precision):
-        found = run([self.programs / "bench_epoch", "--task", task, "--precision", precision, *self.common])
+    def synecho(self, programs, task, precision):
+        found = run([programs / "bench_epoch", "--task", task, "--precision", precision, *self.common])
         return {**found, "seconds": found["seconds_per_epoch"] + found["load_seconds"]}
 
 
@@ -80,19 +83,18 @@ class Steps:
     """The diffusion models, by steps."""
 
     def __init__(self, arguments):
-        self.program = arguments.programs / "bench_diffusion"
-        # Both ControlNets start from the same text model.
+        # All ControlNets start from the same text model.
         self.folder = tempfile.TemporaryDirectory()
         self.common = ["--steps", str(arguments.steps), "--base", self.folder.name, "--device", arguments.device]
-        run([self.program, "--task", "base", *self.common])
+        run([arguments.programs[0] / "bench_diffusion", "--task", "base", *self.common])
 
     def reference(self, task, precision):
         script = PROJECT / "bench/reference_diffusion.py"
         found = run([sys.executable, script, *self.request(task, precision)])
         return {**found, "seconds": found["seconds_per_step"]}
 
-    def synecho(self, task, precision):
-        found = run([self.program, *self.request(task, precision)])
+    def synecho(self, programs, task, precision):
+        found = run([programs / "bench_diffusion", *self.request(task, precision)])
         return {**found, "seconds": found["seconds_per_step"]}
 
     def request(self, task, precision):
@@ -105,7 +107,7 @@ class Distances:
     """FID from files, and the distance alone from features."""
 
     def __init__(self, arguments):
-        self.programs, self.data, self.limit = arguments.programs, arguments.data, arguments.limit
+        self.data, self.limit = arguments.data, arguments.limit
         self.folder = tempfile.TemporaryDirectory()
         self.work = Path(self.folder.name)
 
@@ -136,13 +138,15 @@ class Distances:
             subprocess.run([sys.executable, script, "--features", file, "--write"], check=True)
         return ["--features", file]
 
-    def synecho(self, task, _precision):
+    def synecho(self, programs, task, _precision):
         if task == "frechet":
-            return run([self.programs / "bench_frechet", *self.features()])
+            return run([programs / "bench_frechet", *self.features()])
         real, synthetic = self.sets()
         weights = self.work / "inception.safetensors"
-        command = [self.programs.parent / "synecho", "measure", "fid", "--real", real, "--synthetic", synthetic]
-        command += ["--weights", weights, "--cache", self.work / "cache", "--json", "--quiet"]
+        # Each build extracts the features itself.
+        cache = tempfile.mkdtemp(dir=self.work)
+        command = [programs.parent / "synecho", "measure", "fid", "--real", real, "--synthetic", synthetic]
+        command += ["--weights", weights, "--cache", cache, "--json", "--quiet"]
         start = time.perf_counter()
         found = run(command)
         seconds = time.perf_counter() - start
@@ -153,40 +157,43 @@ class Distances:
         return {**found, "seconds": seconds, "images": images, "threads": os.cpu_count()}
 
 
-def compare(programs, targets, bf16):
-    """The table's rows."""
+def compare(kind, builds, targets, bf16):
+    """The table's rows: one per task, precision and build."""
     rows, references = [], {}
 
     def reference(task, precision):
         if (task, precision) not in references:
-            references[task, precision] = programs.reference(task, precision)
+            references[task, precision] = kind.reference(task, precision)
         return references[task, precision]
 
     for task, precision, at_most in targets:
         if precision == "bf16" and not bf16:
             print(f"{task} in bf16: not timed, this CPU has no bf16 instructions", file=sys.stderr)
             continue
-        theirs, ours = reference(task, "f32"), programs.synecho(task, precision)
-        if ours["images"] != theirs["images"]:
-            sys.exit(f"error: {ours['images']} images here and {theirs['images']} there")
-        # Of a GPU's work the threads do nothing.
-        if theirs.get("device", "cpu") == "cpu" and ours["threads"] != theirs["threads"]:
-            sys.exit(f"error: {ours['threads']} threads here and {theirs['threads']} there")
-        row = {
-            "task": task,
-            "precision": precision,
-            "images": ours["images"],
-            "reference_seconds": theirs["seconds"],
-            "synecho_seconds": ours["seconds"],
-            "ratio": round(ours["seconds"] / theirs["seconds"], 3),
-            "target": at_most,
-            "reference_mb": theirs["peak_rss_mb"],
-            "synecho_mb": ours["peak_rss_mb"],
-        }
-        row["met"] = row["ratio"] <= at_most and row["synecho_mb"] <= row["reference_mb"]
-        if precision == "bf16" and isinstance(programs, Steps):
-            row["reference_bf16_ratio"] = round(reference(task, "bf16")["seconds"] / theirs["seconds"], 3)
-        rows.append(row)
+        theirs = reference(task, "f32")
+        for build in builds:
+            ours = kind.synecho(build, task, precision)
+            if ours["images"] != theirs["images"]:
+                sys.exit(f"error: {ours['images']} images here and {theirs['images']} there")
+            # Threads do none of a GPU's work.
+            if theirs.get("device", "cpu") == "cpu" and ours["threads"] != theirs["threads"]:
+                sys.exit(f"error: {ours['threads']} threads here and {theirs['threads']} there")
+            row = {
+                "task": task,
+                "precision": precision,
+                "build": str(build),
+                "images": ours["images"],
+                "reference_seconds": theirs["seconds"],
+                "synecho_seconds": ours["seconds"],
+                "ratio": round(ours["seconds"] / theirs["seconds"], 3),
+                "target": at_most,
+                "reference_mb": theirs["peak_rss_mb"],
+                "synecho_mb": ours["peak_rss_mb"],
+            }
+            row["met"] = row["ratio"] <= at_most and row["synecho_mb"] <= row["reference_mb"]
+            if precision == "bf16" and isinstance(kind, Steps):
+                row["reference_bf16_ratio"] = round(reference(task, "bf16")["seconds"] / theirs["seconds"], 3)
+            rows.append(row)
     return rows
 
 
@@ -203,8 +210,15 @@ def main():
     parser.add_argument("--emulated", action="store_true", help="time bf16 on a CPU without bf16 instructions too")
     parser.add_argument("--json", action="store_true")
     target = Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
-    parser.add_argument("--programs", type=Path, default=target / "release/examples", help="where the built examples are")
+    parser.add_argument(
+        "--programs",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="folder of the built examples; give it again to time several builds (default: target/release/examples)",
+    )
     arguments = parser.parse_args()
+    arguments.programs = arguments.programs or [target / "release/examples"]
 
     rows = []
     programs = {Epochs: "bench_epoch", Distances: "bench_frechet", Steps: "bench_diffusion"}
@@ -213,9 +227,10 @@ def main():
         targets = [t for t in targets if of_kind or arguments.only in (None, t[0])]
         if not targets:
             continue
-        program = arguments.programs / programs[kind]
-        if not program.is_file():
-            sys.exit(f"error: {program} is not built\n  help: cargo build --release --example {program.name}")
+        for build in arguments.programs:
+            program = build / programs[kind]
+            if not program.is_file():
+                sys.exit(f"error: {program} is not built\n  help: cargo build --release --example {program.name}")
         needs_data = kind is Epochs or any(task == "fid" for task, *_ in targets)
         if needs_data and not (arguments.data and (Path(arguments.data) / "manifest.csv").is_file()):
             sys.exit(
@@ -223,16 +238,19 @@ def main():
                 "  help: name a folder that `synecho data import` made: just camus=DIR bench;\n"
                 "        the diffusion models need none: just bench --only diffusion"
             )
-        rows += compare(kind(arguments), targets, arguments.emulated or has_bf16(arguments.device))
+        rows += compare(kind(arguments), arguments.programs, targets, arguments.emulated or has_bf16(arguments.device))
 
     if arguments.json:
         print(json.dumps(rows, indent=2))
     else:
-        print("| task | precision | Python f32, s | Synecho, s | ratio | target | Python, MB | Synecho, MB | |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        several = len(arguments.programs) > 1
+        build = "| build " if several else ""
+        print(f"| task | precision {build}| Python f32, s | Synecho, s | ratio | target | Python, MB | Synecho, MB | |")
+        print("|---" * (9 + several) + "|")
         for row in rows:
+            build = f"| {row['build']} " if several else ""
             print(
-                f"| {row['task']} | {row['precision']} | {row['reference_seconds']:.2f} "
+                f"| {row['task']} | {row['precision']} {build}| {row['reference_seconds']:.2f} "
                 f"| {row['synecho_seconds']:.2f} | {row['ratio']:.2f} | <= {row['target']:.2f} "
                 f"| {row['reference_mb']:.0f} | {row['synecho_mb']:.0f} | {'met' if row['met'] else 'missed'} |"
             )
