@@ -23,7 +23,7 @@ impl fmt::Display for Fraction {
 }
 
 /// A network that is trained for a task and measured on held-out patients.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NetworkCell {
     pub task: Task,
     /// By its name in the spec.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use image::ImageEncoder;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{AtPath, Error, Result};
 use crate::vocabulary::MASK_CLASSES;
@@ -13,6 +15,23 @@ pub struct Picture {
     pub width: usize,
     pub height: usize,
     pub pixels: Vec<u8>,
+}
+
+/// As the text of a PNG file in base64, so that a report's pictures travel inside its JSON file.
+impl Serialize for Picture {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let bytes = png_bytes(&self.pixels, self.width, self.height, image::ExtendedColorType::L8)
+            .map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Picture {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+        image::load_from_memory(&bytes).map(Self::grey).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Picture {
@@ -104,11 +123,25 @@ pub fn write_png(
     height: usize,
     colour: image::ExtendedColorType,
 ) -> Result<()> {
-    let mut bytes = Vec::new();
-    image::codecs::png::PngEncoder::new(&mut bytes)
-        .write_image(pixels, width as u32, height as u32, colour)
+    let bytes = png_bytes(pixels, width, height, colour)
         .map_err(|e| Error::failure(format!("cannot write the image: {e}")).at(file))?;
     std::fs::write(file, bytes).at_path(file, "cannot write the image")
+}
+
+fn png_bytes(
+    pixels: &[u8],
+    width: usize,
+    height: usize,
+    colour: image::ExtendedColorType,
+) -> image::ImageResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut bytes).write_image(
+        pixels,
+        width as u32,
+        height as u32,
+        colour,
+    )?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

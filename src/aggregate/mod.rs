@@ -32,6 +32,8 @@ pub use tables::{
     classification_tables, failures_table, segmentation_tables, training_images, training_table,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     cell::NetworkCell,
     results::TrainSummary,
@@ -42,7 +44,7 @@ use crate::{
 pub const REFERENCE: &str = "reference";
 
 /// One trained network, with what is known of its training and its test.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainedNetwork {
     pub cell: NetworkCell,
     pub summary: TrainSummary,

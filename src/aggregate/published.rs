@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Means, REFERENCE, Table, TableCell, arms, reported_split};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 const NOT_VERIFIED: &str = "not verified";
 
 /// One published figure.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// `segmentation`, `classification` or `generation`.

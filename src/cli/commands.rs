@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 
 use super::{
-    Command, DataCommand, MeasureCommand, SampleArgs, SpecArgs, distances,
+    Command, DataCommand, MeasureCommand, OUT, ReportArgs, SampleArgs, SpecArgs, distances,
     output::{print, print_json},
 };
 use crate::{
@@ -22,8 +22,9 @@ use crate::{
     plan::{self, Plan, Stage, StageKind},
     progress::{Progress, complain},
     report,
-    store::{Digests, RECORD, StageStatus, Store},
+    store::{Digests, StageStatus, Store},
     train,
+    vocabulary::FigureFormat,
 };
 
 pub(super) fn carry_out(command: Command) -> Result<u8> {
@@ -35,7 +36,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         Command::Plan { spec, json } => show_plan(&spec, json),
         Command::Status { spec, set, store, json } => status(spec.as_deref(), &set.sets, &store.store, json),
         Command::Explain { report, cell } => print(&report::lineage::explain(&report, cell.as_deref())?),
-        Command::Report { spec, out } => draw_again(&spec, out),
+        Command::Report(arguments) => redraw(&arguments),
         Command::Doctor { store, json } => {
             let found = doctor::inspect(&store.store);
             if json { print_json(&found) } else { print(&found.to_string()) }
@@ -136,7 +137,7 @@ fn run(args: &SpecArgs, how: &RunArgs) -> Result<u8> {
     }
     if outcome.exit_code() == 0 {
         let to = how.reports.join(&asked.spec.experiment.name);
-        publish(&asked.plan, &store, &to)?;
+        draw(&asked.plan, &store, &FigureFormat::ALL, &to)?;
         let (done, all) = (outcome.done(), asked.plan.stages.len());
         print(&format!(
             "{done} of {all} stages were done now, {} were there; the report is {}\n",
@@ -148,13 +149,13 @@ fn run(args: &SpecArgs, how: &RunArgs) -> Result<u8> {
 }
 
 /// The command that does what is missing, with what was typed.
-fn run_again(args: &SpecArgs) -> String {
-    let mut command = format!("synecho run {}", args.spec.display());
-    for set in &args.set.sets {
+fn run_again(spec: &Path, sets: &[String], store: &Path) -> String {
+    let mut command = format!("synecho run {}", spec.display());
+    for set in sets {
         command += &format!(" --set '{set}'");
     }
-    if args.store.store != Path::new("runs") {
-        command += &format!(" --store {}", args.store.store.display());
+    if store != Path::new("runs") {
+        command += &format!(" --store {}", store.display());
     }
     command
 }
@@ -164,14 +165,37 @@ fn report_stage(plan: &Plan) -> Result<&Stage> {
     found.ok_or_else(|| Error::failure("the plan has no report"))
 }
 
-/// Copies the report's artifact to where people look for it.
-fn publish(plan: &Plan, store: &Store, to: &Path) -> Result<()> {
+/// Draws the report of a finished plan where people look for it. The store keeps the data of the report that was there.
+fn draw(plan: &Plan, store: &Store, formats: &[FigureFormat], to: &Path) -> Result<()> {
     let stage = report_stage(plan)?;
-    report::publish(&store.artifact(stage.kind(), &stage.key), to, RECORD)
+    let data = store.artifact(stage.kind(), &stage.key);
+    if let Some(key) = report::earlier_key(to).filter(|key| *key != stage.key) {
+        let earlier = store.artifact(stage.kind(), &key);
+        let kept = match !key.is_empty() && earlier.is_dir() {
+            true => format!("; `synecho report --from {} --out DIR` draws that one again", earlier.display()),
+            false => String::new(),
+        };
+        complain(&format!("{} held the report of another run, which is replaced{kept}", to.display()));
+    }
+    report::draw(&report::read(&data)?, formats, to)
 }
 
-fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
-    let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
+fn redraw(args: &ReportArgs) -> Result<u8> {
+    let drawn = match (&args.from, &args.spec) {
+        (Some(from), _) => {
+            let to = args.out.as_ref().unwrap_or(from);
+            report::draw(&report::read(from)?, &args.formats, to)?;
+            to.clone()
+        }
+        (None, Some(spec)) => redraw_from_store(args, spec)?,
+        (None, None) => return Err(Error::input("name a spec, or a report's folder with --from")),
+    };
+    print(&format!("{}\n", drawn.join(report::PAGE).display()))
+}
+
+/// Draws the report of a plan whose stages are all done, and returns its folder.
+fn redraw_from_store(args: &ReportArgs, spec: &Path) -> Result<PathBuf> {
+    let asked = ask(spec, &args.set.sets, &args.store.store)?;
     let store = Store::look(&args.store.store)?;
     let missing: Vec<&Stage> = asked
         .plan
@@ -187,14 +211,9 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
             asked.plan.stages.len() - 1,
             first.label
         ))
-        .help(run_again(args)));
+        .help(run_again(spec, &args.set.sets, &args.store.store)));
     }
     let store = Store::open(&args.store.store)?;
-    let stage = report_stage(&asked.plan)?;
-    // While another process draws it, it is being drawn again already.
-    if let Some(_lock) = store.try_lock(stage.kind(), &stage.key)? {
-        store.discard(stage.kind(), &stage.key)?;
-    }
     let outcome = execute::run(&RunRequest {
         plan: &asked.plan,
         store: &store,
@@ -214,9 +233,9 @@ fn draw_again(args: &SpecArgs, out: Option<PathBuf>) -> Result<u8> {
     if let Some((_, error)) = outcome.failures().next() {
         return Err(error.clone());
     }
-    let to = out.unwrap_or_else(|| Path::new("reports").join(&asked.spec.experiment.name));
-    publish(&asked.plan, &store, &to)?;
-    print(&format!("{}\n", to.join(report::PAGE).display()))
+    let to = args.out.clone().unwrap_or_else(|| Path::new(OUT).join(&asked.spec.experiment.name));
+    draw(&asked.plan, &store, &args.formats, &to)?;
+    Ok(to)
 }
 
 /// `1 h 05 min`, `3 min 20 s`, `12 s`.

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
     execute::CHECKPOINT_EVERY,
-    vocabulary::{NoiseLevels, Precision, Sampler, Source, Split},
+    vocabulary::{FigureFormat, NoiseLevels, Precision, Sampler, Source, Split},
 };
 
 /// Do synthetic echocardiograms help? Trains, measures and reports from one TOML spec.
@@ -43,8 +43,8 @@ enum Command {
         /// Stop at the first stage that fails
         #[arg(long)]
         fail_fast: bool,
-        /// Folder for the finished report (a folder named after the experiment is made in it)
-        #[arg(long, default_value = "reports", value_name = "DIR")]
+        /// Folder for reports. The report is drawn in a folder of it that has the experiment's name
+        #[arg(long, default_value = OUT, value_name = "DIR")]
         reports: PathBuf,
         /// No progress on standard error
         #[arg(long)]
@@ -86,14 +86,11 @@ enum Command {
         /// TASK/ARM, with /MODEL and /SEED if you like; of generators generation/NAME. Left out: what there is
         cell: Option<String>,
     },
-    /// Draw the report again from what the store holds; trains nothing
-    Report {
-        #[command(flatten)]
-        spec: SpecArgs,
-        /// Folder of the report
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-    },
+    /// Redraw a report, from the store or from the report's own data files. Trains nothing
+    #[command(
+        after_help = "Examples:\n  synecho report experiments/quickstart.toml                 from the store, into out/quickstart\n  synecho report --from out/quickstart                       from the report's own data files, in place\n  synecho report --from out/quickstart --out site --formats svg,pdf"
+    )]
+    Report(ReportArgs),
     /// What this machine offers: libtorch, CUDA, threads, precision, store
     Doctor {
         #[command(flatten)]
@@ -113,6 +110,29 @@ enum Command {
     /// Measure folders of images or masks
     #[command(subcommand)]
     Measure(MeasureCommand),
+}
+
+/// Where reports are drawn, each in a folder of its experiment's name.
+const OUT: &str = "out";
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// The experiment's TOML file: the report is drawn from what the store holds
+    #[arg(required_unless_present = "from")]
+    spec: Option<PathBuf>,
+    #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The folder of a report: it is redrawn from its data files, without a store
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["spec", "sets", "store"])]
+    from: Option<PathBuf>,
+    /// Folder for the report [default: out/NAME; with --from that folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Formats of the figures
+    #[arg(long, value_delimiter = ',', default_values_t = FigureFormat::ALL, value_name = "FORMAT")]
+    formats: Vec<FigureFormat>,
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +275,16 @@ enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl ValueEnum for FigureFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()).help(self.label()))
+    }
 }
 
 impl ValueEnum for Precision {

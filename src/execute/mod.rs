@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use chrono::{SecondsFormat, Utc};
 use tch::Device;
 
 pub use outside::{is_manifest_folder, outside_digests};
@@ -253,6 +254,7 @@ fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> 
             outside: stage.outside.clone(),
             outputs: vec![],
             seconds: start.elapsed().as_secs_f64(),
+            finished: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             cost_class,
             cost_units,
             device: format!("{:?}", options.device).to_lowercase(),

@@ -68,6 +68,8 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
     Ok(ReportMeta {
         name: spec.experiment.name.clone(),
         title: spec.experiment.title.clone(),
+        key: String::new(),
+        date: last_training_day(finished),
         is_phantom: finished.is_phantom(),
         data_description: description,
         resolved_toml: spec.to_toml(),
@@ -177,18 +179,30 @@ fn arm_info(arm: &experiment::Arm) -> ArmInfo {
     }
 }
 
+/// The day on which the last network was trained, `2026-11-30` (UTC); empty where no record has it.
+fn last_training_day(finished: &FinishedPlan) -> String {
+    let ends = training_keys(finished).filter_map(|key| Some(finished.record(key)?.finished));
+    let last = ends.max().unwrap_or_default();
+    last.split('T').next().unwrap_or_default().to_owned()
+}
+
+/// The stages that trained a network of a task or a generator.
+fn training_keys<'a>(finished: &'a FinishedPlan) -> impl Iterator<Item = &'a String> {
+    let networks = finished.plan.networks.iter().map(|stages| &stages.train);
+    networks.chain(finished.plan.generators.iter().filter_map(|stages| stages.train.as_ref()))
+}
+
 /// With what the networks were trained, each kind once: the report may be drawn by another build.
 fn trained_with(finished: &FinishedPlan) -> BTreeSet<String> {
-    let networks = finished.plan.networks.iter().map(|stages| &stages.train);
-    let keys = networks.chain(finished.plan.generators.iter().filter_map(|stages| stages.train.as_ref()));
-    keys.filter_map(|key| {
-        let record = finished.record(key)?;
-        let versions: Vec<String> =
-            record.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-        let (commit, device, threads) = (record.commit, record.device, record.threads);
-        Some(format!("{}, commit {commit}, {device}, {threads} thread(s)", versions.join(", ")))
-    })
-    .collect()
+    training_keys(finished)
+        .filter_map(|key| {
+            let record = finished.record(key)?;
+            let versions: Vec<String> =
+                record.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+            let (commit, device, threads) = (record.commit, record.device, record.threads);
+            Some(format!("{}, commit {commit}, {device}, {threads} thread(s)", versions.join(", ")))
+        })
+        .collect()
 }
 
 fn split_words(split: &experiment::SplitSettings) -> String {

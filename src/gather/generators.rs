@@ -186,7 +186,7 @@ fn references(finished: &FinishedPlan, input: &mut ReportInput) -> Result<Option
     }
     Ok(Some(DistanceSettings {
         extractor: measure.extractor.words(),
-        frechet: measure.extractor.name.frechet(),
+        network: measure.extractor.name,
         neighbours: measure.neighbours as u64,
         kid_subsets: measure.kid_subsets as u64,
         seed: measure.seed,

@@ -178,7 +178,7 @@ impl Work {
             Self::TrainClassification { .. } => 1,
             Self::MeasureSegmentation { .. } => 2,
             Self::MeasureClassification { .. } => 1,
-            Self::Report { .. } => 12,
+            Self::Report { .. } => 13,
         }
     }
 

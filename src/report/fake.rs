@@ -14,7 +14,7 @@ use crate::{
     picture::Picture,
     random,
     results::{CurvePoint, GeneratorSummary, Measurement, OCTAVES, TrainSummary},
-    vocabulary::{Metric, Task},
+    vocabulary::{Extractor, Task},
 };
 
 pub(crate) struct FakeShape {
@@ -68,6 +68,8 @@ pub(crate) fn input(shape: &FakeShape) -> ReportInput {
         meta: ReportMeta {
             name: "fake".into(),
             title: "How much real data a network needs".into(),
+            key: "1a2b3c".into(),
+            date: "2026-11-30".into(),
             is_phantom: true,
             data_description: "Phantom of 120 patients (2CH and 4CH, ED and ES), 256 x 256 pixels; 60 train, 20 validate, 40 test.".into(),
             resolved_toml: "[experiment]\nname = \"fake\"\nseeds = [0, 1, 2]\n\n[data]\nsource = \"phantom\"\n".into(),
@@ -401,7 +403,7 @@ pub(crate) fn add_distances(input: &mut ReportInput) {
     let references = ["real against real (two halves)", "blurred real", "noise"];
     input.distances = Some(DistanceSettings {
         extractor: "domain".into(),
-        frechet: Metric::Frechet,
+        network: Extractor::Domain,
         neighbours: 5,
         kid_subsets: 100,
         seed: 2020,

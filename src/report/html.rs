@@ -1,13 +1,14 @@
 //! `index.html`: one file that opens offline and holds the whole report.
 
 use super::{
-    Figure, MEASUREMENTS, PHANTOM, ReportInput,
+    Figure, PHANTOM, ReportInput,
     comparisons::Compared,
+    folder::{CURVES, DESCRIPTION, MEASUREMENTS, RESOLVED},
     generators::{GENERATORS, ReportedGenerator},
 };
 use crate::{
     aggregate::{Score, Table, TableCell, also, answer, findings, training_images},
-    vocabulary::{Metric, Task},
+    vocabulary::{FigureFormat, Metric, Task},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -106,7 +107,7 @@ fn html_cell(cell: &TableCell, decimals: usize, class: &str) -> String {
     format!("<td{class}>{}{second}</td>", escape(&first))
 }
 
-fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
+fn figure(figure: &Figure, svg: &str, formats: &[FigureFormat], phantom: bool) -> String {
     let label = escape(&figure.title);
     // Inside the page the picture scales with the column; the file beside it keeps its size in inches.
     let (_, inner) = svg.split_once(" viewBox").unwrap_or(("", svg));
@@ -120,9 +121,11 @@ fn figure(figure: &Figure, svg: &str, phantom: bool) -> String {
         .map(|(name, scene)| {
             let name = escape(&name);
             let width = scene.width / 72.0 * 25.4;
-            format!(
-                "{width:.0} mm wide: <a href=\"figures/{name}.svg\">SVG</a> · <a href=\"figures/{name}.pdf\">PDF</a> · <a href=\"figures/{name}.png\">PNG, 300 dpi</a>"
-            )
+            let links: Vec<String> = formats
+                .iter()
+                .map(|format| format!("<a href=\"figures/{name}.{format}\">{}</a>", format.label()))
+                .collect();
+            format!("{width:.0} mm wide: {}", links.join(" · "))
         })
         .collect();
     format!(
@@ -272,6 +275,7 @@ fn grouped(n: u64) -> String {
 pub(super) fn page(
     input: &ReportInput,
     figures: &[(&Figure, String)],
+    formats: &[FigureFormat],
     tables: &[Table],
     compared: &[Compared],
 ) -> String {
@@ -305,7 +309,7 @@ pub(super) fn page(
             later.into_iter().for_each(|t| body += &table(t));
             body += "</details>\n";
         }
-        figures.into_iter().for_each(|(f, svg)| body += &figure(f, svg, meta.is_phantom));
+        figures.into_iter().for_each(|(f, svg)| body += &figure(f, svg, formats, meta.is_phantom));
     }
     if body.is_empty() {
         body += "<p>No results yet.</p>\n";
@@ -348,8 +352,9 @@ pub(super) fn page(
     body += &format!(
         "<h2 id=\"data\">Data files</h2>\n<ul>\n\
         <li><a href=\"{MEASUREMENTS}\">{MEASUREMENTS}</a> (pandas and polars read it as it is): every value behind the tables, per image, per patient and over all{generated}</li>\n\
-        <li><a href=\"curves.csv\">curves.csv</a>: every point of the training curves</li>\n\
-        <li><a href=\"resolved.toml\">resolved.toml</a>: the spec that makes this report again</li>\n</ul>\n"
+        <li><a href=\"{CURVES}\">{CURVES}</a>: every point of the training curves</li>\n\
+        <li><a href=\"{RESOLVED}\">{RESOLVED}</a>: the spec that makes this report again</li>\n\
+        <li><a href=\"{DESCRIPTION}\">{DESCRIPTION}</a>: all else that this page shows; <code>synecho report --from</code> redraws the report from these files</li>\n</ul>\n"
     );
     let banner = if meta.is_phantom {
         format!(

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{MEASUREMENTS, generators::GENERATORS};
+use super::{folder::MEASUREMENTS, generators::GENERATORS};
 use crate::{
     aggregate::{Means, is_image, metric_label, number},
     cell::Cell,
@@ -107,7 +107,7 @@ impl Lineage {
 pub fn explain(folder: &Path, asked: Option<&str>) -> Result<String> {
     let file = folder.join(STAGES);
     let text = fs::read_to_string(&file).at_path(&file, "cannot read").map_err(|e| {
-        e.help("name a report's folder, such as reports/quickstart; `synecho report SPEC` draws one again")
+        e.help("name a report's folder, such as reports/quickstart; `synecho report SPEC` redraws one")
     })?;
     let lineage: Lineage =
         serde_json::from_str(&text).map_err(|e| Error::input(format!("damaged: {e}")).at(&file))?;
@@ -304,7 +304,10 @@ impl TableFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{self, fake};
+    use crate::{
+        report::{self, fake},
+        vocabulary::FigureFormat,
+    };
 
     #[test]
     fn a_row_is_told_with_what_stands_beside_its_numbers() {
@@ -345,7 +348,7 @@ mod tests {
             ],
         };
         let dir = tempfile::tempdir().unwrap();
-        report::write(&input, dir.path()).unwrap();
+        report::draw(&input, &FigureFormat::ALL, dir.path()).unwrap();
         for model in &models {
             let told = explain(dir.path(), Some(&format!("{}/{}", model.cell.task, model.cell.arm))).unwrap();
             for part in

@@ -10,6 +10,7 @@ mod confusion;
 mod convergence;
 #[cfg(test)]
 pub(crate) mod fake;
+mod folder;
 mod forest;
 pub mod generators;
 mod html;
@@ -17,43 +18,44 @@ pub mod lineage;
 mod multiples;
 mod pdf;
 mod picture_data;
-mod publish;
 mod ratio;
 mod render;
 mod samples;
 mod scene;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
-use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 pub use crate::aggregate::{ArmInfo, TrainedNetwork};
 use crate::{
     aggregate::{self, Score, Table},
-    error::{AtPath, Result},
     picture::Picture,
-    results::{self, CurvePoint, Measurement},
+    results::{CurvePoint, Measurement},
     vocabulary::{Metric, Task},
 };
-pub use publish::{is_report, publish};
-
-/// Every value behind the report, gzipped: a row an image, structure and measure soon makes ten megabytes.
-pub const MEASUREMENTS: &str = "measurements.csv.gz";
+pub use folder::{draw, earlier_key, is_report, read, save};
 
 /// The page that holds everything.
 pub const PAGE: &str = "index.html";
 
 /// What the page says about the experiment besides its results.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReportMeta {
     /// The experiment's name, and the heading of the page.
     pub name: String,
     pub title: String,
+    /// The key of the stage that gathered the data; empty where unknown.
+    pub key: String,
+    /// The day on which the last network was trained, `2026-11-30` (UTC); empty where unknown.
+    pub date: String,
     /// Drawn from a phantom: said at the head of the page and under every table and figure.
     pub is_phantom: bool,
     /// A sentence or two: which data, how many patients, which split.
     pub data_description: String,
-    /// The spec with every default filled in, as TOML.
+    /// The spec with every default filled in, as TOML: a file of its own.
+    #[serde(skip)]
     pub resolved_toml: String,
     /// (library, version).
     pub versions: Vec<(String, String)>,
@@ -76,7 +78,7 @@ pub struct ReportMeta {
 }
 
 /// One row of the qualitative panel.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PanelItem {
     /// `Best`, `Median` or `Worst`, and which image of which arm it is.
     pub caption: String,
@@ -84,16 +86,21 @@ pub struct PanelItem {
     /// Class indices.
     pub truth: Picture,
     pub prediction: Picture,
-    /// (structure, Dice).
+    /// (structure, Dice); NaN where undefined.
+    #[serde(with = "nan_as_null")]
     pub dice: Vec<(String, f64)>,
 }
 
 /// All that a report is drawn from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReportInput {
     pub meta: ReportMeta,
-    /// As measured: rows per image, and what the measuring stage gives over all.
+    /// As measured: rows per image, and what the measuring stage gives over all; or the whole table, as the data file
+    /// has it.
+    #[serde(skip)]
     pub measurements: Vec<Measurement>,
+    #[serde(skip)]
     pub curves: Vec<CurvePoint>,
     /// In the order in which arms are to be shown.
     pub models: Vec<TrainedNetwork>,
@@ -107,7 +114,26 @@ pub struct ReportInput {
     /// Figures of others; None: none are shown, not even as missing.
     pub published: Option<Vec<aggregate::published::Published>>,
     /// What every number comes from.
+    #[serde(skip)]
     pub lineage: lineage::Lineage,
+}
+
+/// JSON has no NaN.
+mod nan_as_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(values: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+        let values: Vec<(&str, Option<f64>)> = values
+            .iter()
+            .map(|(name, value)| (name.as_str(), Some(*value).filter(|v| !v.is_nan())))
+            .collect();
+        values.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
+        let values: Vec<(String, Option<f64>)> = Deserialize::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+    }
 }
 
 /// A figure with its words; `name` is the file's stem.
@@ -273,70 +299,20 @@ fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Co
 /// Said of everything that a phantom gives.
 const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
 
-/// Writes the whole report into the folder `to` (made where it is missing): `index.html`, `figures/`
-/// (SVG, PDF, PNG), `tables/` (Markdown, CSV, LaTeX), `resolved.toml`, `stages.json`, `measurements.csv.gz`, `curves.csv`.
-///
-/// Figures and tables of an earlier report that this one does not have are removed. The page is written last.
-///
-/// # Errors
-/// The folder or a file in it cannot be written.
-pub fn write(input: &ReportInput, to: &Path) -> Result<()> {
-    let rows = aggregate::measurements_table(&input.measurements)?;
-    let compared = comparisons::compared(input, &rows);
-    let figures = figures(input, &rows, &compared);
-    let tables = tables(input, &rows, &compared);
-    let (figure_folder, table_folder) = (to.join("figures"), to.join("tables"));
-    for folder in [&figure_folder, &table_folder] {
-        fs::create_dir_all(folder).at_path(folder, "cannot make the report's folder")?;
-        remove_earlier(folder)?;
-    }
-    let save = |path: std::path::PathBuf, bytes: &[u8]| {
-        fs::write(&path, bytes).at_path(&path, "cannot write the report")
-    };
-    let drawn: Vec<(&Figure, String)> = figures
-        .par_iter()
-        .map(|figure| {
-            let mut shown = String::new();
-            for (name, scene) in figure.files() {
-                let svg = render::svg(scene)?;
-                save(figure_folder.join(format!("{name}.svg")), svg.as_bytes())?;
-                save(figure_folder.join(format!("{name}.pdf")), &pdf::pdf(scene)?)?;
-                save(figure_folder.join(format!("{name}.png")), &render::bitmap(scene)?)?;
-                if shown.is_empty() {
-                    shown = svg;
-                }
-            }
-            Ok((figure, shown))
-        })
-        .collect::<Result<_>>()?;
-    for table in &tables {
-        save(table_folder.join(format!("{}.md", table.name)), table.to_markdown().as_bytes())?;
-        save(table_folder.join(format!("{}.csv", table.name)), table.to_csv()?.as_bytes())?;
-        save(table_folder.join(format!("{}.tex", table.name)), table.to_latex().as_bytes())?;
-    }
-    save(to.join(lineage::STAGES), input.lineage.to_json()?.as_bytes())?;
-    save(to.join("resolved.toml"), input.meta.resolved_toml.as_bytes())?;
-    save(to.join(MEASUREMENTS), &results::to_csv_gz(&rows)?)?;
-    save(to.join("curves.csv"), results::to_csv(&aggregate::sorted_curves(&input.curves))?.as_bytes())?;
-    save(to.join(PAGE), html::page(input, &drawn, &tables, &compared).as_bytes())
-}
-
-/// Removes what an earlier report left, by the names that reports give; a user's own files stay.
-fn remove_earlier(folder: &Path) -> Result<()> {
-    let entries = fs::read_dir(folder).at_path(folder, "cannot read the report's folder")?;
-    for entry in entries {
-        let path = entry.at_path(folder, "cannot read the report's folder")?.path();
-        if publish::is_drawn(&path) {
-            fs::remove_file(&path).at_path(&path, "cannot remove an earlier report's file")?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
-    use crate::report::fake::FakeShape;
+    use crate::{
+        report::{fake::FakeShape, folder::MEASUREMENTS},
+        results,
+        vocabulary::{Extractor, FigureFormat},
+    };
+
+    fn write(input: &ReportInput, to: &Path) -> crate::error::Result<()> {
+        draw(input, &FigureFormat::ALL, to)
+    }
 
     fn written(input: &ReportInput) -> (tempfile::TempDir, String) {
         let dir = tempfile::tempdir().unwrap();
@@ -370,7 +346,7 @@ mod tests {
         assert_eq!(files(a.path()), files(b.path()));
         let names: Vec<String> = files(a.path()).into_iter().map(|f| f.0).collect();
         for name in [
-            "curves.csv",
+            "curves.csv.gz",
             "figures/classification_confusion.png",
             "figures/classification_convergence_epochs.svg",
             "figures/segmentation_convergence_arms.pdf",
@@ -550,7 +526,7 @@ mod tests {
         let place = |name: &str| page.find(&format!("id=\"table-{name}\"")).unwrap();
         assert!(place("generators_memorisation") < place("generators_costs"));
 
-        input.distances.as_mut().unwrap().frechet = Metric::Fid;
+        input.distances.as_mut().unwrap().network = Extractor::InceptionFid;
         for row in input.measurements.iter_mut().filter(|row| row.metric.starts_with("frechet")) {
             row.metric = row.metric.replacen("frechet", "fid", 1);
         }

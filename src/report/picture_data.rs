@@ -46,21 +46,6 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// RFC 4648.
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let index = word >> (18 - 6 * digit) & 63;
-            text.push(if digit <= chunk.len() { char::from(DIGITS[index as usize]) } else { '=' });
-        }
-    }
-    text
-}
-
 /// Closed outlines of the pixels of one class, along pixel edges, in pixels (0, 0 is the top left corner
 /// of the top left pixel). With `rounds` above 0 stairs become slopes (edge midpoints are joined), whose
 /// corners are then cut (Chaikin 1974) that many times: at most half a pixel is moved.
@@ -151,20 +136,6 @@ mod tests {
         assert_eq!(&sized[37..46], b"pHYs\x00\x00\x2e\x23\x00");
         let pixels = image::load_from_memory(&sized).unwrap().into_luma8().into_raw();
         assert_eq!(pixels, [0, 50, 100, 150]);
-    }
-
-    #[test]
-    fn base64_of_rfc_4648() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 
     #[test]

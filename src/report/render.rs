@@ -1,9 +1,10 @@
 //! Draws a [`Scene`] with plotters' SVG and bitmap backends.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use plotters::prelude::*;
 
 use super::{
-    picture_data::{base64, png, with_resolution},
+    picture_data::{png, with_resolution},
     scene::{Anchor, Point, Rgb, Scene, Shape, Text, outlines},
 };
 use crate::error::{Error, Result};
@@ -102,7 +103,7 @@ pub(crate) fn svg(scene: &Scene) -> Result<String> {
                         y * scale,
                         width * scale,
                         height * scale,
-                        base64(&bytes)
+                        STANDARD.encode(&bytes)
                     );
                 }
             }

@@ -41,6 +41,9 @@ pub struct StageRecord {
     pub outputs: Vec<Output>,
     /// Wall time of the last try, seconds.
     pub seconds: f64,
+    /// When it ended, in UTC as RFC 3339 has it; empty in records of earlier versions.
+    #[serde(default)]
+    pub finished: String,
     /// Stages of one class take time in proportion to their units.
     pub cost_class: String,
     pub cost_units: f64,
@@ -357,6 +360,7 @@ mod tests {
             outside: vec![],
             outputs: vec![],
             seconds: 1.0,
+            finished: String::new(),
             cost_class: "c".into(),
             cost_units: 2.0,
             device: "cpu".into(),

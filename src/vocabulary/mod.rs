@@ -7,6 +7,7 @@
 mod anatomy;
 mod data;
 mod features;
+mod figures;
 mod generation;
 mod metric;
 mod networks;
@@ -15,6 +16,7 @@ mod task;
 pub use anatomy::{MASK_CLASSES, Phase, Structure, VIEW_PHASES, View};
 pub use data::{Label, MaskDecoding, Pairing, Quality, Sex, Source, Split};
 pub use features::{Convention, Extractor, GeneratorMeasure};
+pub use figures::FigureFormat;
 pub use generation::{Betas, Mode, NoiseLevels, Precision, Prediction, PromptField, Sampler, TimeScaleShift};
 pub use metric::{Direction, Level, Metric, Statistic, Undefined};
 pub use networks::{Backbone, SegmentationNetwork};

@@ -87,7 +87,7 @@ fn every_arm_has_its_images_and_all_have_the_same_steps() {
         1
     );
     // What the arms say is in the table of what was trained.
-    let told = place.read("reports/made/tables/training.md");
+    let told = place.read("out/made/tables/training.md");
     for part in ["6 patients, 36 images, 12 of them synthetic", "12 images, all synthetic"] {
         assert!(told.contains(part), "{told}");
     }
@@ -183,7 +183,7 @@ fn images_made_from_masks_of_patients_who_do_not_train_are_refused() {
     // p1 to p4 train, p7 is a test patient.
     let place = external("p1");
     place.synecho(&support::RUN).well();
-    assert!(place.read("reports/small/tables/generators.md").contains("Not trained here: other."));
+    assert!(place.read("out/small/tables/generators.md").contains("Not trained here: other."));
     external("p7")
         .synecho(&support::RUN)
         .refused(&["the masks of 1 patient(s) who do not train in this arm: p7"]);

@@ -33,12 +33,12 @@ fn place() -> Place {
 fn each_is_trained_and_measured_and_the_report_counts_what_was_trained() {
     let place = place();
     assert_eq!(place.synecho(&RUN).well().stages_done(), (10, 10));
-    let measurements = place.measurements("reports/small");
+    let measurements = place.measurements("out/small");
     for backbone in MODELS {
         let start = format!("small,classification,real,{},0,test,,,,,accuracy,", backbone.as_str());
         assert!(measurements.lines().any(|line| line.starts_with(&start)), "{start}");
     }
-    let page = place.read("reports/small/index.html").replace('\u{a0}', ",");
+    let page = place.read("out/small/index.html").replace('\u{a0}', ",");
     for words in [
         "resnet18, 11,177,538 parameters (2,361,346 trained)",
         "efficientnet_b0, 4,010,110 parameters (2,053,266 trained)",

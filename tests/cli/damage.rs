@@ -7,7 +7,7 @@ use crate::support::{Place, RUN, STAGES};
 #[test]
 fn damage_is_found_and_mended_to_the_same_bytes() {
     let place = Place::finished();
-    let report = place.files("reports/small");
+    let report = place.files("out/small");
     let weights = place.artifact("runs", "train segmentation").join("weights.safetensors");
     let whole = fs::read(&weights).unwrap();
     let mut bytes = whole.clone();
@@ -24,12 +24,12 @@ fn damage_is_found_and_mended_to_the_same_bytes() {
     }
     assert_eq!(told.stages_done(), (1, STAGES), "what was made from the same bytes stays");
     assert!(fs::read(&weights).unwrap() == whole);
-    assert!(place.files("reports/small") == report);
+    assert!(place.files("out/small") == report);
 
     let at = |label: &str, file: &str| place.artifact("runs", label).join(file);
     let (curves, record) =
         (at("train segmentation", "curves.csv"), at("measure segmentation", "record.json"));
-    let (prepared, page) = (at("prepare", "record.json"), at("report", "index.html"));
+    let (prepared, page) = (at("prepare", "record.json"), at("report", "report.json"));
     fs::remove_file(curves).unwrap();
     let text = fs::read(&record).unwrap();
     fs::write(&record, &text[..text.len() / 2]).unwrap();
@@ -47,5 +47,5 @@ fn damage_is_found_and_mended_to_the_same_bytes() {
         assert!(told.err.contains(part), "no {part:?} in {told:#?}");
     }
     assert_eq!(told.stages_done(), (4, STAGES));
-    assert!(place.files("reports/small") == report);
+    assert!(place.files("out/small") == report);
 }

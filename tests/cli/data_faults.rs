@@ -41,10 +41,7 @@ fn the_good_folder_is_good() {
     let told = place.synecho(&[&RUN[..], &["--set", "tasks.classification.label=phase"]].concat()).well();
     // No phantom to draw, and a manifest folder needs no import.
     assert_eq!(told.stages_done(), (6, 6));
-    assert!(
-        !place.path("reports/small/figures/segmentation_samples.png").exists(),
-        "no pictures of patients"
-    );
+    assert!(!place.path("out/small/figures/segmentation_samples.png").exists(), "no pictures of patients");
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_spec_measures_its_generators_beside_what_tells_the_scale() {
         "\n[measure]\nkid_subsets = 5\nreplicates = 4\n\n[measure.extractor]\nimage_size = 40\nepochs = 1\n";
     place.write("made.toml", &(only("told", "mode = \"unconditional\"\n") + measure));
     place.synecho(&RUN).well();
-    let table = place.read("reports/made/tables/generators_distances.md");
+    let table = place.read("out/made/tables/generators_distances.md");
     let images = ["real against real (two halves)", "held-out real", "blurred real", "noise", "told"];
     let place_of =
         |name: &str| table.find(&format!("\n| {name} |")).unwrap_or_else(|| panic!("{name}: {table}"));
@@ -205,7 +205,7 @@ fn a_spec_measures_its_generators_beside_what_tells_the_scale() {
         table.contains("Fréchet distance") && table.contains("domain") && !table.contains("| FID |"),
         "{table}"
     );
-    let rows: Vec<Measurement> = read_csv_gz(&place.path("reports/made/measurements.csv.gz")).unwrap();
+    let rows: Vec<Measurement> = read_csv_gz(&place.path("out/made/measurements.csv.gz")).unwrap();
     let value = |arm: &str, metric: &str| {
         let fits = |r: &&Measurement| r.arm == arm && r.metric == metric && r.view.is_empty();
         let found: Vec<&Measurement> = rows.iter().filter(fits).collect();
@@ -217,10 +217,10 @@ fn a_spec_measures_its_generators_beside_what_tells_the_scale() {
     assert!(value("told", "kid").is_finite() && value("told", "coverage") <= 1.0);
     assert!(
         place
-            .read("reports/made/tables/generators_memorisation.md")
+            .read("out/made/tables/generators_memorisation.md")
             .contains("| told | unconditional | pixels |")
     );
-    assert!(place.path("reports/made/figures/generators_nearest_told.png").is_file());
+    assert!(place.path("out/made/figures/generators_nearest_told.png").is_file());
     assert!(fs::read_dir(place.path("runs/features")).unwrap().count() > 0);
     assert_eq!(place.synecho(&RUN).well().stages_done().0, 0);
     // Another number of neighbours trains nothing, and takes the features that were kept.

@@ -45,7 +45,7 @@ fn the_other_stages_are_done_and_status_says_why() {
     assert_eq!(count(&place, "train classification", "failed"), 2);
     assert_eq!(count(&place, "measure classification", "missing"), 2);
     assert_eq!(count(&place, "report", "missing"), 1);
-    assert!(!place.path("reports").exists(), "no report of half the work");
+    assert!(!place.path("out").exists(), "no report of half the work");
     let status = place.synecho(&["status", "small.toml"]).well().out;
     assert!(status.contains(fault) && status.contains("2 failed"), "{status}");
 

@@ -7,7 +7,7 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
     let done = finished();
     assert_eq!(
         done.told.out,
-        "8 of 8 stages were done now, 0 were there; the report is reports/small/index.html\n"
+        "8 of 8 stages were done now, 0 were there; the report is out/small/index.html\n"
     );
     let labels: Vec<&str> =
         done.told.err.lines().map(|line| line.rsplit_once(" [").map_or(line, |(label, _)| label)).collect();
@@ -24,11 +24,13 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
             "report",
         ]
     );
-    let files = done.place.files("reports/small");
+    let files = done.place.files("out/small");
     for name in [
         "index.html",
         "measurements.csv.gz",
-        "curves.csv",
+        "curves.csv.gz",
+        "report.json",
+        "stages.json",
         "resolved.toml",
         "figures/segmentation_convergence_steps.svg",
         "figures/segmentation_convergence_epochs.png",
@@ -43,7 +45,7 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
     ] {
         assert!(files.get(name).is_some_and(|bytes| bytes.len() > 100), "{name}");
     }
-    let measurements = done.place.measurements("reports/small");
+    let measurements = done.place.measurements("out/small");
     let mut lines = measurements.lines();
     assert_eq!(
         lines.next(),
@@ -51,9 +53,9 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
     );
     assert!(lines.clone().any(|l| l.starts_with("small,segmentation,real,monai-unet,0,test,patient")));
     assert!(lines.any(|l| l.starts_with("small,classification,real,resnet18,0,test,,,,,accuracy,")));
-    let curves = done.place.read("reports/small/curves.csv");
+    let curves = done.place.unpacked("out/small/curves.csv.gz");
     assert!(curves.starts_with("experiment,task,arm,model,seed,split,step,epoch,structure,metric,value\n"));
-    let page = done.place.read("reports/small/index.html");
+    let page = done.place.read("out/small/index.html");
     assert!(page.contains("phantom"), "a report of the phantom says so");
     // Offline: nothing is loaded from anywhere.
     for word in ["src=\"http", "href=\"http", "url(http", "@import"] {
@@ -64,14 +66,14 @@ fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
 #[test]
 fn a_second_run_does_nothing_and_is_quick() {
     let place = Place::finished();
-    let before = place.files("reports/small");
+    let before = place.files("out/small");
     // The aim is 2 s on a quiet machine.
     quick(4.0, 6.0, || {
         let told = place.synecho(&RUN).well();
         assert_eq!(told.stages_done(), (0, STAGES));
         assert_eq!(told.err, "");
     });
-    assert!(place.files("reports/small") == before);
+    assert!(place.files("out/small") == before);
 }
 
 #[test]
@@ -113,17 +115,43 @@ fn plan_and_status_tell_what_is_there() {
 }
 
 #[test]
-fn a_report_is_drawn_again_to_the_same_bytes_and_a_new_title_trains_nothing() {
+fn a_report_is_redrawn_to_the_same_bytes_and_a_new_title_trains_nothing() {
     let place = Place::finished();
+    let store = place.files("runs");
     let told = place.synecho(&["report", "small.toml", "--out", "again"]).well();
     assert_eq!(told.out, "again/index.html\n");
-    assert!(place.files("again") == place.files("reports/small"));
+    assert!(place.files("again") == place.files("out/small"));
+    place.synecho(&["report", "small.toml"]).well();
+    assert!(place.files("again") == place.files("out/small"));
+    assert!(place.files("runs") == store, "redrawing leaves the store as it is");
+
+    // From its own data files, without a store and without PNG.
+    let elsewhere = Place::new();
+    for (name, bytes) in place.files("again") {
+        elsewhere.write_bytes(&format!("moved/{name}"), &bytes);
+    }
+    let told = elsewhere.synecho(&["report", "--from", "moved"]).well();
+    assert_eq!(told.out, "moved/index.html\n");
+    assert!(elsewhere.files("moved") == place.files("again"));
+    elsewhere.synecho(&["report", "--from", "moved", "--out", "web", "--formats", "svg,pdf"]).well();
+    let web = elsewhere.files("web");
+    assert!(web.keys().any(|name| name.ends_with(".pdf")) && !web.keys().any(|name| name.ends_with(".png")));
+    assert_eq!(web["report.json"], elsewhere.files("moved")["report.json"]);
+    elsewhere.synecho(&["report", "--from", "web/tables"]).refused(&["report.json: cannot read", "help: "]);
+    elsewhere.synecho(&["report"]).refused(&["<SPEC|--from <DIR>>"]);
 
     let title = ["--set", "experiment.title=\"Another title\""];
     let told = place.synecho(&[&RUN[..], &title, &["--reports", "titled"]].concat()).well();
     assert_eq!(told.stages_done(), (1, STAGES));
     assert!(place.read("titled/small/index.html").contains("Another title"));
-    assert_eq!(place.measurements("titled/small"), place.measurements("reports/small"));
+    assert_eq!(place.measurements("titled/small"), place.measurements("out/small"));
+
+    // In its place: the earlier report can be drawn again from the store.
+    let told = place.synecho(&[&RUN[..], &title].concat()).well();
+    let (_, from) = told.err.split_once("synecho report --from ").expect(&told.err);
+    let from = from.split(' ').next().unwrap();
+    place.synecho(&["report", "--from", from, "--out", "earlier"]).well();
+    assert!(place.files("earlier") == place.files("again"));
 
     Place::small().synecho(&["report", "small.toml"]).refused(&[
         "7 of 7 stages are not done yet, the first is: draw the phantom",
@@ -133,7 +161,7 @@ fn a_report_is_drawn_again_to_the_same_bytes_and_a_new_title_trains_nothing() {
 
 #[test]
 fn a_resolved_spec_says_all_and_is_quiet_when_asked() {
-    let resolved = finished().place.read("reports/small/resolved.toml");
+    let resolved = finished().place.read("out/small/resolved.toml");
     for part in ["title = \"small\"", "batch_size = 4", "schedule = \"cosine\"", "split = \"official\""] {
         assert!(resolved.contains(part), "{part} in {resolved}");
     }

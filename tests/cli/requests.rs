@@ -13,7 +13,7 @@ fn spec_fault(from: &str, to: &str, parts: &[&str]) {
     for args in [&RUN[..], &["plan", "small.toml"], &["status", "small.toml"], &["report", "small.toml"]] {
         place.synecho(args).refused(parts);
     }
-    assert!(!place.path("runs").exists() && !place.path("reports").exists());
+    assert!(!place.path("runs").exists() && !place.path("out").exists());
 }
 
 #[test]

@@ -99,9 +99,20 @@ impl Place {
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
     /// The measurements of a report, as CSV.
     pub fn measurements(&self, report: &str) -> String {
-        let path = self.path(report).join("measurements.csv.gz");
+        self.unpacked(&format!("{report}/measurements.csv.gz"))
+    }
+
+    /// The text of a gzipped file.
+    pub fn unpacked(&self, name: &str) -> String {
+        let path = self.path(name);
         let packed = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut text = String::new();
         GzDecoder::new(packed.as_slice()).read_to_string(&mut text).unwrap();

@@ -16,7 +16,7 @@ fn two_runs_at_once_do_each_stage_once() {
     let done: Vec<usize> = told.iter().map(|told| told.stages_done().0).collect();
     assert_eq!(done.iter().sum::<usize>(), STAGES, "{done:?}");
     // Another store, another time, other processes: the same weights and the same report.
-    assert!(place.files("reports/small") == finished().place.files("reports/small"));
+    assert!(place.files("out/small") == finished().place.files("out/small"));
     for label in ["train segmentation", "train classification"] {
         let weights =
             |place: &Place| fs::read(place.artifact("runs", label).join("weights.safetensors")).unwrap();
@@ -33,7 +33,7 @@ fn two_jobs_give_the_bytes_of_one_process() {
     for label in ["train segmentation", "train classification"] {
         assert!(told.err.contains(label), "{told:#?}");
     }
-    assert!(place.files("reports/small") == finished().place.files("reports/small"));
+    assert!(place.files("out/small") == finished().place.files("out/small"));
     assert_eq!(place.synecho(&RUN).well().stages_done(), (0, STAGES));
 }
 

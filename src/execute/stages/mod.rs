@@ -326,7 +326,7 @@ fn import_synthetic(context: &StageContext) -> Result<()> {
     manifest.write()
 }
 
-/// Draws the report of the plan, whose other stages are all in the store.
+/// Gathers the data of the plan's report. It is drawn where people look for it.
 fn report(context: &StageContext, spec: &experiment::ResolvedSpec) -> Result<()> {
     let finished = FinishedPlan {
         spec,
@@ -336,7 +336,9 @@ fn report(context: &StageContext, spec: &experiment::ResolvedSpec) -> Result<()>
         versions: context.versions,
         commit: context.commit,
     };
-    report::write(&gather::gather(&finished)?, &context.out)
+    let mut input = gather::gather(&finished)?;
+    input.meta.key.clone_from(&context.stage.key);
+    report::save(&input, &context.out)
 }
 
 fn split_of(on: ReportOn) -> Split {

@@ -1,19 +1,21 @@
 //! How far each generator's images are from real ones, beside images that tell what the scale is.
 
+use serde::{Deserialize, Serialize};
+
 use super::ReportInput;
 use crate::{
     aggregate::{Table, TableCell, number},
     results::Measurement,
-    vocabulary::{GeneratorMeasure, Metric, Phase, Statistic, Task, View},
+    vocabulary::{Extractor, GeneratorMeasure, Metric, Phase, Statistic, Task, View},
 };
 
 /// What the distances are by, and what was compared beside the generators.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DistanceSettings {
     /// Column `structure` of their rows.
     pub extractor: String,
-    /// [`Metric::Fid`], or [`Metric::Frechet`] of an extractor that is not FID's.
-    pub frechet: Metric,
+    /// Which extractor it is.
+    pub network: Extractor,
     pub neighbours: u64,
     pub kid_subsets: u64,
     pub seed: u64,
@@ -21,6 +23,13 @@ pub struct DistanceSettings {
     pub replicates: u64,
     /// Arms of the sets of images whose likeness is known, in the order in which they are shown.
     pub references: Vec<String>,
+}
+
+impl DistanceSettings {
+    /// [`Metric::Fid`], or [`Metric::Frechet`] of an extractor that is not FID's.
+    fn frechet(&self) -> Metric {
+        self.network.frechet()
+    }
 }
 
 /// Few images make a Frechet distance larger.
@@ -79,7 +88,7 @@ impl MeasuredDistances<'_> {
 
     /// The metrics of all measures, one column each.
     fn metrics(&self) -> Vec<Metric> {
-        GeneratorMeasure::ALL.into_iter().flat_map(|measure| measure.columns(self.how.frechet)).collect()
+        GeneratorMeasure::ALL.into_iter().flat_map(|measure| measure.columns(self.how.frechet())).collect()
     }
 
     /// Sets of images, those whose likeness is known first.
@@ -94,7 +103,7 @@ impl MeasuredDistances<'_> {
         let mut columns = vec!["Images".to_owned(), "Mode".to_owned()];
         for metric in &metrics {
             columns.push(metric.label().to_owned());
-            if *metric == how.frechet {
+            if *metric == how.frechet() {
                 columns.push("Extrapolated".to_owned());
             }
         }
@@ -108,7 +117,7 @@ impl MeasuredDistances<'_> {
             let mut row = vec![arm.into(), mode.into()];
             for &metric in &metrics {
                 row.push(self.cell(arm, all, metric));
-                if metric == how.frechet {
+                if metric == how.frechet() {
                     let extrapolated = self.value(arm, all, metric, Statistic::Extrapolated);
                     row.push(extrapolated.map_or(TableCell::Empty, plain));
                 }
@@ -121,11 +130,11 @@ impl MeasuredDistances<'_> {
             _ => None,
         });
         let largest = largest.max()?;
-        let (frechet, extractor) = (how.frechet.label(), &how.extractor);
+        let (frechet, extractor) = (how.frechet().label(), &how.extractor);
         let shown = |metric: &&Metric| self.rows.iter().any(|r| r.metric == **metric);
-        let measured = |measure: GeneratorMeasure| measure.columns(how.frechet).iter().any(|m| shown(&m));
+        let measured = |measure: GeneratorMeasure| measure.columns(how.frechet()).iter().any(|m| shown(&m));
         let (has_frechet, has_kid) = (measured(GeneratorMeasure::Fid), measured(GeneratorMeasure::Kid));
-        let mut reading = vec![match how.frechet == Metric::Fid {
+        let mut reading = vec![match how.frechet() == Metric::Fid {
             true => format!("Features of {extractor}."),
             false => format!("Features of {extractor}, which are not FID's: compare with no FID of a paper."),
         }];

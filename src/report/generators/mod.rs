@@ -6,6 +6,8 @@ mod samples;
 mod tables;
 mod texture;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Figure, ReportInput};
 use crate::{
     aggregate::Table,
@@ -18,7 +20,7 @@ use crate::{
 pub const GENERATORS: &str = "generators";
 
 /// One generator. Measured values are among the report's rows.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReportedGenerator {
     pub name: String,
     /// As a spec writes it.
@@ -44,7 +46,7 @@ pub struct ReportedGenerator {
 }
 
 /// A synthetic image and the training image that it is nearest to by its features.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NearestPictures {
     pub synthetic: Picture,
     pub training: Picture,
@@ -53,7 +55,7 @@ pub struct NearestPictures {
 
 /// Measured, so another run gives another one. It stands in the table of costs and nowhere else: all
 /// else in a report is the same bytes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Wall time.
     pub seconds: f64,
@@ -62,7 +64,7 @@ pub struct Cost {
 }
 
 /// One class of the sample figure.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampleRow {
     /// `2CH ED`
     pub class: String,
@@ -70,7 +72,7 @@ pub struct SampleRow {
     pub synthetic: Vec<Synthetic>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Synthetic {
     pub image: Picture,
     /// Class indices.
@@ -78,7 +80,7 @@ pub struct Synthetic {
 }
 
 /// A network that was trained on real images alone and looks at synthetic ones.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     pub task: Task,
     pub arm: String,
