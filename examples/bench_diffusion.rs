@@ -79,7 +79,8 @@ fn phantom(size: usize, image_space: ImageSpace, work: &Path) -> Result<train::T
     let spec = Phantom { patients: 8, size, seed: 0 };
     data::phantom::write(&spec, &work.join("phantom"), &quiet)?;
     let imported = data::import::import(Source::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
-    let prepared: Manifest = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;
+    let prepared: Manifest =
+        data::prepare::prepare(&imported.manifest, size, &work.join("prepared"), &quiet)?;
     let masks = (image_space == ImageSpace::Latent).then_some(MaskReading::RIGHT);
     let read = |split| Samples::read(&prepared, split, None, masks);
     Ok(train::TaskData { train: read(Split::Train)?, val: read(Split::Val)? })

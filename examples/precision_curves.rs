@@ -84,7 +84,7 @@ fn main() -> Result<()> {
     let size = settings(Precision::F32).image_size;
     data::phantom::write(&Phantom { patients: 40, size, seed: 0 }, &work.join("phantom"), &quiet)?;
     let imported = data::import::import(Source::Camus, &work.join("phantom"), &work.join("data"), &quiet)?;
-    let prepared = data::prepare::prepare(&imported, size, &work.join("prepared"), &quiet)?;
+    let prepared = data::prepare::prepare(&imported.manifest, size, &work.join("prepared"), &quiet)?;
     let read = |split| Samples::read(&prepared, split, None, None);
     let data = train::TaskData { train: read(Split::Train)?, val: read(Split::Val)? };
 

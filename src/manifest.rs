@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     error::{AtPath, Error, Result},
+    text_file::read_text,
     vocabulary::{Phase, Quality, Sex, Split, View},
 };
 
@@ -130,29 +131,28 @@ impl Manifest {
         let root = root.as_ref();
         let file = root.join(FILE);
         if !root.is_dir() {
-            return Err(Error::input("there is no such folder")
+            return Err(Error::input("this folder does not exist")
                 .at(root)
                 .help("name a folder that `synecho data import` wrote"));
         }
-        let text = std::fs::read_to_string(&file)
-            .at_path(&file, "cannot read the manifest")
-            .map_err(|e| {
-                e.help(format!(
-                    "a data folder has a {FILE} of UTF-8 text with the columns {}; `synecho data import` writes one",
-                    REQUIRED.join(",")
-                ))
-            })?;
-        let rows = parse(&text, &file)?;
+        let text = read_text(&file, "cannot read the manifest").map_err(|e| {
+            e.help(format!(
+                "a data folder has a {FILE} of UTF-8 text with the columns {}; `synecho data import` writes one",
+                REQUIRED.join(",")
+            ))
+        })?;
+        let (lines, rows): (Vec<u64>, Vec<Row>) = parse(&text, &file)?.into_iter().unzip();
         let manifest = Self { root: root.to_owned(), rows };
-        manifest.check_rows(&file)?;
+        manifest.check_rows(&lines, &file)?;
         Ok(manifest)
     }
 
-    fn check_rows(&self, file: &Path) -> Result<()> {
+    /// `lines`: where each row begins in the file.
+    fn check_rows(&self, lines: &[u64], file: &Path) -> Result<()> {
         let mut images: HashMap<&Path, u64> = HashMap::new();
         let mut masks: HashMap<&Path, u64> = HashMap::new();
         let mut splits: HashMap<&str, (Option<Split>, u64)> = HashMap::new();
-        for (line, row) in (2u64..).zip(&self.rows) {
+        for (&line, row) in lines.iter().zip(&self.rows) {
             if let Some(first) = images.insert(&row.image, line) {
                 return Err(Error::input(format!(
                     "the image {} is listed twice (first on line {first})",
@@ -268,8 +268,12 @@ fn row_cells(row: &Row) -> [String; 16] {
     ]
 }
 
-fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+/// The rows, each with the line on which it begins.
+fn parse(text: &str, file: &Path) -> Result<Vec<(u64, Row)>> {
+    // Line ends as the counting of lines needs them.
+    let text = format!("{}\n", text.replace("\r\n", "\n"));
+    let mut reader =
+        csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::Headers).from_reader(text.as_bytes());
     let bad = |e: csv::Error| {
         let line = e.position().map_or(1, csv::Position::line);
         Error::input(format!("not a CSV table: {e}"))
@@ -277,6 +281,13 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
             .help("save it as comma-separated UTF-8 text")
     };
     let header = reader.headers().map_err(bad)?.clone();
+    for (separator, name) in [(";", "semicolons"), ("\t", "tabs")] {
+        if header.len() == 1 && header.get(0).is_some_and(|line| line.contains(separator)) {
+            return Err(Error::input(format!("the columns are separated by {name}, expected commas"))
+                .at_line(file, 1)
+                .help("save it as comma-separated text (CSV, in English settings)"));
+        }
+    }
     let mut columns: HashMap<&str, usize> = HashMap::new();
     for (i, name) in header.iter().enumerate() {
         if !REQUIRED.contains(&name) && !OPTIONAL.contains(&name) {
@@ -307,8 +318,13 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
         }
     }
     let mut rows = Vec::new();
-    for (line, record) in (2u64..).zip(reader.records()) {
-        let record = record.map_err(bad)?;
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(bad)? {
+        let line = first_line(&record, reader.position().line());
+        // A spreadsheet leaves lines of commas at the end.
+        if record.iter().all(|cell| cell.trim().is_empty()) {
+            continue;
+        }
         if record.len() != header.len() {
             return Err(Error::input(format!(
                 "{} cells in a table of {} columns",
@@ -343,13 +359,17 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
             }
         };
         let inside = |name: &str, path: &str| {
+            if path.contains('\\') {
+                let why = format!("{path} has backslashes, expected `/` between folders");
+                return Err(wrong(name, why));
+            }
             let path = PathBuf::from(path);
             match path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
                 true => Ok(path),
                 false => Err(wrong(name, format!("{} is not inside the folder", path.display()))),
             }
         };
-        rows.push(Row {
+        let row = Row {
             patient: needed("patient")?.to_owned(),
             view: needed("view")?.parse().map_err(|e| wrong("view", e))?,
             phase: needed("phase")?.parse().map_err(|e| wrong("phase", e))?,
@@ -372,8 +392,14 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
                 }
                 source => source.map(str::to_owned),
             },
-            seed: optional!("seed"),
-        });
+            seed: match cell("seed") {
+                None => None,
+                Some(text) => Some(whole(text).ok_or_else(|| {
+                    wrong("seed", format!("expected a whole number from 0, found {text:?}"))
+                })?),
+            },
+        };
+        rows.push((line, row));
     }
     if rows.is_empty() {
         return Err(Error::input("the manifest lists no images")
@@ -383,9 +409,35 @@ fn parse(text: &str, file: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The line on which a record begins. What csv calls its position lies before the blank lines above it.
+fn first_line(record: &csv::StringRecord, next_line: u64) -> u64 {
+    let inside: u64 = record.iter().map(|cell| cell.matches('\n').count() as u64).sum();
+    next_line.saturating_sub(1 + inside)
+}
+
+/// A whole number from 0. pandas writes `1.0` in a column that has empty cells.
+fn whole(text: &str) -> Option<u64> {
+    /// Above it a float no longer holds every whole number.
+    const EXACT: f64 = (1u64 << 53) as f64;
+    let float = || text.parse().ok().filter(|v: &f64| v.fract() == 0.0 && (0.0..=EXACT).contains(v));
+    text.parse().ok().or_else(|| float().map(|v| v as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_are_read_as_pandas_writes_them() {
+        for (text, seed) in
+            [("7", 7), ("7.0", 7), ("1e15", 1_000_000_000_000_000), ("18446744073709551615", u64::MAX)]
+        {
+            assert_eq!(whole(text), Some(seed), "{text}");
+        }
+        for bad in ["-1", "1.5", "nan", "inf", "1e19", "one", ""] {
+            assert_eq!(whole(bad), None, "{bad}");
+        }
+    }
 
     fn read(text: &str) -> Result<Manifest> {
         let dir = tempfile::tempdir().unwrap();
@@ -401,6 +453,20 @@ mod tests {
         let manifest = read(text).unwrap();
         assert_eq!(manifest.to_csv(), text);
         assert_eq!(manifest.of(Split::Val).count(), 1);
+    }
+
+    #[test]
+    fn what_spreadsheets_add_is_read() {
+        let text = "patient,view,phase,image,mask,split\np1,2CH,ED,images/a.png,,train\n";
+        let plain = read(text).unwrap().rows;
+        for form in [
+            format!("\u{feff}{text}"),
+            text.replace('\n', "\r\n"),
+            format!("{text},,,,,\n,,,,,\n\n"),
+            text.replacen("patient,view", "patient, view", 1),
+        ] {
+            assert_eq!(read(&form).unwrap().rows, plain, "{form:?}");
+        }
     }
 
     #[test]
@@ -440,6 +506,19 @@ mod tests {
                 ":3: the mask m.png is listed twice (first on line 2)".to_owned(),
             ),
             (&format!("{head}p1,2CH,ED,a.png\n"), ":2: 4 cells in a table of 5 columns".to_owned()),
+            // Lines are those of the file, below blank and multi-line rows too.
+            (
+                &format!(
+                    "{head}\n\np1,2CH,ED,a.png,train\n\"p\n2\",2CH,ED,b.png,train\np1,4CH,ED,a.png,train\n"
+                ),
+                ":7: the image a.png is listed twice (first on line 4)".to_owned(),
+            ),
+            (&head.replace(',', ";"), ":1: the columns are separated by semicolons".to_owned()),
+            (&head.replace(',', "\t"), ":1: the columns are separated by tabs".to_owned()),
+            (
+                &format!("{head}p1,2CH,ED,i\\a.png,train\n"),
+                ":2: column `image`: i\\a.png has backslashes".to_owned(),
+            ),
             (head, "lists no images".to_owned()),
         ] {
             let message = read(text).unwrap_err().to_string();

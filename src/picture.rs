@@ -34,6 +34,9 @@ impl<'de> Deserialize<'de> for Picture {
     }
 }
 
+/// Grey levels that an image spans at least.
+const LEAST_SPAN: u8 = 3;
+
 impl Picture {
     pub fn new(width: usize, height: usize) -> Self {
         Self { width, height, pixels: vec![0; width * height] }
@@ -44,7 +47,7 @@ impl Picture {
     /// # Errors
     /// Not such a file, or one of more than 8 bits: which of its values is white nobody says.
     pub fn read(file: &Path) -> Result<Self> {
-        let decoded = decoded(file)?;
+        let decoded = decoded(&bytes_of(file)?, file)?;
         if !is_of_8_bits(&decoded) {
             return Err(Error::input(format!("a picture of {:?} values, not of 8 bits", decoded.color()))
                 .at(file)
@@ -53,9 +56,15 @@ impl Picture {
         Ok(Self::grey(decoded))
     }
 
-    /// Reads a mask and checks that it holds class indices 0..=3 only. Grey masks of 16 bits hold them as they are.
+    /// Reads a mask and checks that it holds class indices 0..=3 only. Grey masks of 16 bits hold them as they are. In a
+    /// mask with a palette a pixel's index is its class, whatever colour it is shown in.
     pub fn read_mask(file: &Path) -> Result<Self> {
-        let decoded = decoded(file)?;
+        let bytes = bytes_of(file)?;
+        if let Some(mask) = palette_indices(&bytes).map_err(|e| e.at(file))? {
+            mask.check_classes().map_err(|e| e.at(file))?;
+            return Ok(mask);
+        }
+        let decoded = decoded(&bytes, file)?;
         let mask = match decoded {
             image::DynamicImage::ImageLuma16(values) => Self {
                 width: values.width() as usize,
@@ -78,6 +87,23 @@ impl Picture {
         Self { width: grey.width() as usize, height: grey.height() as usize, pixels: grey.into_raw() }
     }
 
+    /// Checks that an image is one: of fractions from 0 to 1 that were stored as whole numbers nothing is left.
+    ///
+    /// # Errors
+    /// Its grey values span less than [`LEAST_SPAN`].
+    pub fn check_span(&self) -> Result<()> {
+        let (low, high) = (self.pixels.iter().min(), self.pixels.iter().max());
+        match (low, high) {
+            (Some(low), Some(high)) if high - low < LEAST_SPAN => Err(Error::input(format!(
+                "the image's grey values are {low} to {high}; an echocardiogram uses 0 to 255"
+            ))
+            .help(
+                "if the values are fractions from 0 to 1, multiply them by 255; otherwise remove the image",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// An error names the first pixel whose value is no class.
     pub fn check_classes(&self) -> Result<()> {
         let Some(at) = self.pixels.iter().position(|&v| usize::from(v) >= MASK_CLASSES) else {
@@ -98,11 +124,45 @@ impl Picture {
     }
 }
 
-fn decoded(file: &Path) -> Result<image::DynamicImage> {
-    let bytes = std::fs::read(file)
+fn bytes_of(file: &Path) -> Result<Vec<u8>> {
+    std::fs::read(file)
         .at_path(file, "cannot read the image")
-        .map_err(|e| e.help("the manifest names it; is the data folder whole?"))?;
-    image::load_from_memory(&bytes).map_err(|e| {
+        .map_err(|e| e.help("the manifest names it; is the data folder whole?"))
+}
+
+/// The palette indices of a PNG that has a palette; None of any other file.
+fn palette_indices(bytes: &[u8]) -> Result<Option<Picture>> {
+    let damaged = |e: png::DecodingError| {
+        Error::input(format!("cannot read this as an image: {e}"))
+            .help("the file is damaged: copy it again or take its row out of the manifest")
+    };
+    if !bytes.starts_with(b"\x89PNG") {
+        return Ok(None);
+    }
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::IDENTITY);
+    let mut reader = decoder.read_info().map_err(damaged)?;
+    let info = reader.info();
+    if info.color_type != png::ColorType::Indexed {
+        return Ok(None);
+    }
+    let (width, height, bits) = (info.width as usize, info.height as usize, info.bit_depth as usize);
+    let size = reader.output_buffer_size().ok_or_else(|| Error::input("the image is too large"))?;
+    let mut packed = vec![0; size];
+    let frame = reader.next_frame(&mut packed).map_err(damaged)?;
+    // Several pixels share a byte, the first in the highest bits; each row begins a new byte.
+    let (per_byte, mask) = (8 / bits, (1u16 << bits) - 1);
+    let pixel = |row: &[u8], x: usize| {
+        let byte = row.get(x / per_byte).copied().unwrap_or_default();
+        (u16::from(byte) >> (8 - bits * (x % per_byte + 1)) & mask) as u8
+    };
+    let rows = packed.chunks_exact(frame.line_size).take(height);
+    let pixels: Vec<u8> = rows.flat_map(|row| (0..width).map(move |x| pixel(row, x))).collect();
+    Ok(Some(Picture { width, height, pixels }))
+}
+
+fn decoded(bytes: &[u8], file: &Path) -> Result<image::DynamicImage> {
+    image::load_from_memory(bytes).map_err(|e| {
         Error::input(format!("cannot read this as an image: {e}")).at(file).help(
             "the file is damaged or is not a PNG or JPEG: copy it again or take its row out of the manifest",
         )
@@ -181,5 +241,46 @@ mod tests {
         );
         write([0, 1, 2, 771]);
         assert!(Picture::read_mask(&file).unwrap_err().to_string().contains("holds 255 at x 1, y 1"));
+    }
+
+    #[test]
+    fn the_classes_of_a_palette_mask_are_its_indices() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("m.png");
+        let (width, height) = (5, 2);
+        let classes = [0u8, 1, 2, 3, 0, 3, 2, 1, 0, 1];
+        // The colours of other classes, and none of the greys.
+        for palette in [[0u8, 0, 0, 1, 1, 1, 3, 3, 3, 2, 2, 2], [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]]
+        {
+            for bits in [2usize, 4, 8] {
+                let mut packed = Vec::new();
+                for row in classes.chunks(width) {
+                    for pixels in row.chunks(8 / bits) {
+                        let shift = |(i, class): (usize, &u8)| class << (8 - bits * (i + 1));
+                        packed.push(pixels.iter().enumerate().map(shift).sum::<u8>());
+                    }
+                }
+                let mut bytes = Vec::new();
+                let mut encoder = png::Encoder::new(&mut bytes, width as u32, height);
+                encoder.set_color(png::ColorType::Indexed);
+                encoder.set_depth(png::BitDepth::from_u8(bits as u8).unwrap());
+                encoder.set_palette(palette.to_vec());
+                encoder.write_header().unwrap().write_image_data(&packed).unwrap();
+                std::fs::write(&file, &bytes).unwrap();
+                assert_eq!(Picture::read_mask(&file).unwrap().pixels, classes, "{bits} bits");
+                std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+                assert!(Picture::read_mask(&file).unwrap_err().to_string().contains("m.png"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_of_fractions_is_not_an_image() {
+        let image = |pixels: &[u8]| Picture { width: pixels.len(), height: 1, pixels: pixels.to_vec() };
+        for nothing in [&[0u8, 1, 0][..], &[7, 7], &[253, 255]] {
+            let message = image(nothing).check_span().unwrap_err().to_string();
+            assert!(message.contains("multiply them by 255"), "{message}");
+        }
+        image(&[0, 3]).check_span().unwrap();
     }
 }

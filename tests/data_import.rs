@@ -19,7 +19,7 @@ fn phantom(to: &Path, patients: usize) {
 
 fn run(format: Source, src: &Path) -> (tempfile::TempDir, Result<Manifest>) {
     let out = tempfile::tempdir().unwrap();
-    let result = import(format, src, &out.path().join("data"), &quiet);
+    let result = import(format, src, &out.path().join("data"), &quiet).map(|imported| imported.manifest);
     (out, result)
 }
 
@@ -221,7 +221,7 @@ fn faults_of_a_camus_folder_name_the_file() {
     let text = faulty(&|root| std::fs::write(folder(root).join(image), "hello").unwrap());
     assert!(text.contains(image) && text.contains("not a readable NIfTI file"), "{text}");
     let text = faulty(&|root| std::fs::remove_file(folder(root).join(mask)).unwrap());
-    assert!(text.contains(image) && text.contains("there is no mask patient0001_4CH_ES_gt"), "{text}");
+    assert!(text.contains(image) && text.contains("the mask patient0001_4CH_ES_gt is missing"), "{text}");
     let text = faulty(&|root| {
         std::fs::copy(folder(root).join(image), folder(root).join(mask)).unwrap();
     });
@@ -245,7 +245,9 @@ fn faults_of_a_camus_folder_name_the_file() {
     let empty = tempfile::tempdir().unwrap();
     let text = message(Source::Camus, empty.path());
     assert!(text.contains("this is not CAMUS") && text.contains("database_nifti/patient0001"), "{text}");
-    assert!(message(Source::Camus, &empty.path().join("none")).contains("no such file or folder"));
+    assert!(
+        message(Source::Camus, &empty.path().join("none")).contains("this file or folder does not exist")
+    );
 }
 
 #[test]
@@ -321,7 +323,7 @@ fn faults_of_a_diffecho_folder() {
     });
     assert!(text.contains("not of the form ch2_ed_frame_100.png"), "{text}");
     let text = faulty(&|src| std::fs::remove_dir_all(src.join("valid_frames")).unwrap());
-    assert!(text.contains("valid_frames: there is no such folder"), "{text}");
+    assert!(text.contains("valid_frames: this folder does not exist"), "{text}");
 }
 
 #[test]

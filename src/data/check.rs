@@ -114,6 +114,11 @@ fn look(manifest: &Manifest, row: &Row) -> Result<CheckedImage, Vec<Error>> {
     let image = Picture::read(&manifest.image_path(row));
     let mask = manifest.mask_path(row).map(|file| (Picture::read_mask(&file), file));
     let mut errors = Vec::new();
+    if let Ok(image) = &image
+        && let Err(error) = image.check_span()
+    {
+        errors.push(error.at(manifest.image_path(row)));
+    }
     if let (Ok(image), Some((Ok(mask), file))) = (&image, &mask)
         && (image.width, image.height) != (mask.width, mask.height)
     {

@@ -9,9 +9,6 @@ pub mod phantom;
 pub mod prepare;
 pub mod split;
 
-mod metaimage;
-mod nifti;
-mod slice;
 mod staging;
 
 /// Called with (done, total) from worker threads during long work.

@@ -24,6 +24,10 @@ pub fn prepare(source: &Manifest, image_size: usize, to: &Path, progress: ImageP
         // The original row: `write_folder` gives the new ones their new paths only at the end.
         let row = source.rows.get(i).ok_or_else(|| Error::failure("a row is missing"))?;
         let image = Picture::read(&source.image_path(row))?;
+        // What a generator makes is measured as it is, however dull.
+        if row.generator.is_none() {
+            image.check_span().map_err(|e| e.at(source.image_path(row)))?;
+        }
         let mask = match source.mask_path(row) {
             None => None,
             Some(file) => {

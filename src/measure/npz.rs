@@ -59,12 +59,12 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Statistics> {
     if sigma.shape != [d, d] {
         return Err(damaged(format_args!("sigma has the shape {:?}, mu has {d} values", sigma.shape)));
     }
-    let n = match member(&archive, "n")? {
+    let n = match member(&archive, "n").ok().flatten() {
         Some(Array { values, .. }) if values.len() == 1 && values[0] >= 2.0 && values[0].fract() == 0.0 => {
             Some(values[0] as u64)
         }
-        Some(_) => return Err(damaged("n is no number of images")),
-        None => None,
+        // Other programs' n may mean something else: the number of images is then unknown.
+        _ => None,
     };
     let d = d as i64;
     let mean = Tensor::f_from_slice(&mu.values)?;
@@ -121,13 +121,8 @@ fn array(file: &mut impl Read) -> Result<Array> {
     file.read_exact(&mut header).map_err(damaged)?;
     let header = String::from_utf8_lossy(&header);
     let kind = field(&header, "descr")?.trim_matches(['\'', '"']);
-    let decode: fn(&[u8]) -> f64 = match kind {
-        "<f8" => |b| f64::from_le_bytes(b.try_into().unwrap_or_default()),
-        "<f4" => |b| f32::from_le_bytes(b.try_into().unwrap_or_default()).into(),
-        "<i8" => |b| i64::from_le_bytes(b.try_into().unwrap_or_default()) as f64,
-        other => return Err(damaged(format_args!("elements of type {other}, not <f8"))),
-    };
-    let size = if kind == "<f4" { 4 } else { 8 };
+    let element = NpyElement::of(kind)?;
+    let size = element.size;
     let shape = field(&header, "shape")?.trim_matches(['(', ')']);
     let sides = shape.split(',').map(str::trim).filter(|side| !side.is_empty());
     let shape: Vec<usize> = sides
@@ -143,7 +138,55 @@ fn array(file: &mut impl Read) -> Result<Array> {
     if bytes.len() != expected {
         return Err(damaged(format_args!("{} bytes or more of an array of {expected}", bytes.len())));
     }
-    Ok(Array { shape, values: bytes.chunks_exact(size).map(decode).collect() })
+    Ok(Array { shape, values: bytes.chunks_exact(size).map(|bytes| element.decode(bytes)).collect() })
+}
+
+/// How a number lies in an array.
+struct NpyElement {
+    big_endian: bool,
+    /// `f`, `i` or `u`.
+    kind: u8,
+    /// Bytes.
+    size: usize,
+}
+
+impl NpyElement {
+    /// Of NumPy's type string, such as `<f8`.
+    fn of(text: &str) -> Result<Self> {
+        let unknown = || damaged(format_args!("elements of type {text}, not <f8"));
+        let &[order, kind, size] = text.as_bytes() else { return Err(unknown()) };
+        let size = usize::from(size.wrapping_sub(b'0'));
+        let known = match kind {
+            b'f' => [4, 8].contains(&size),
+            b'i' | b'u' => [1, 2, 4, 8].contains(&size),
+            _ => false,
+        };
+        // `|`: of one byte, which has no order; `=` is never written to a file.
+        if !known || ![b'<', b'>', b'|'].contains(&order) {
+            return Err(unknown());
+        }
+        Ok(Self { big_endian: order == b'>', kind, size })
+    }
+
+    /// Of `size` bytes.
+    fn decode(&self, bytes: &[u8]) -> f64 {
+        let mut little = [0; 8];
+        for (to, from) in little.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        if self.big_endian {
+            little[..self.size].reverse();
+        }
+        let word = u64::from_le_bytes(little);
+        let unused = 64 - 8 * self.size as u32;
+        match (self.kind, self.size) {
+            (b'f', 8) => f64::from_bits(word),
+            (b'f', _) => f32::from_bits(word as u32).into(),
+            // The sign is in the topmost bit.
+            (b'i', _) => ((word << unused) as i64 >> unused) as f64,
+            _ => word as f64,
+        }
+    }
 }
 
 /// The value of `key` in a header, which is a Python dictionary of three known entries.
@@ -262,6 +305,34 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_every_order_and_width_are_read() {
+        let of = |descr: &str, bytes: &[u8]| {
+            let sigma = [header(descr, "(1, 1)"), bytes.to_vec()].concat();
+            let read = from_bytes(&archive(&[("mu", f64_array("(1,)", &[1.0])), ("sigma", sigma)])).unwrap();
+            f64::try_from(read.covariance).unwrap()
+        };
+        assert_eq!(of(">f8", &2.5f64.to_be_bytes()), 2.5);
+        assert_eq!((of("<f4", &2.5f32.to_le_bytes()), of(">f4", &2.5f32.to_be_bytes())), (2.5, 2.5));
+        assert_eq!((of("<i4", &7i32.to_le_bytes()), of(">i2", &7i16.to_be_bytes())), (7.0, 7.0));
+        assert_eq!((of("|u1", &[200]), of("<u8", &9u64.to_le_bytes())), (200.0, 9.0));
+        assert_eq!(NpyElement::of("|i1").unwrap().decode(&[0xfe]), -2.0);
+        assert_eq!(NpyElement::of(">i4").unwrap().decode(&(-5i32).to_be_bytes()), -5.0);
+        // An n that is not a number of images says nothing.
+        for n in [
+            f64_array("()", &[0.0]),
+            f64_array("(2,)", &[3.0, 4.0]),
+            [header("|O", "()"), vec![0; 8]].concat(),
+        ] {
+            let arrays =
+                [("mu", f64_array("(1,)", &[1.0])), ("sigma", f64_array("(1, 1)", &[2.0])), ("n", n)];
+            assert_eq!(from_bytes(&archive(&arrays)).unwrap().n, None);
+        }
+        let n = ("n", [header("<i4", "()"), 300i32.to_le_bytes().to_vec()].concat());
+        let arrays = [("mu", f64_array("(1,)", &[1.0])), ("sigma", f64_array("(1, 1)", &[2.0])), n];
+        assert_eq!(from_bytes(&archive(&arrays)).unwrap().n, Some(300));
+    }
+
+    #[test]
     fn damage_and_other_archives_are_refused() {
         let whole = to_bytes(&statistics()).unwrap();
         let refused = |bytes: &[u8], words: &str| {
@@ -287,13 +358,13 @@ mod tests {
         refused(&with(f64_array("(1, 1)", &[f64::NAN])), "covariance with NaN");
         refused(&with(f64_array("(1, -1)", &[1.0])), "the shape");
         refused(&with(f64_array("(99999999, 99999999)", &[1.0])), "an array of the shape");
-        refused(&with([header("<i4", "(1, 1)"), vec![0; 4]].concat()), "type <i4");
+        refused(&with([header("<c8", "(1, 1)"), vec![0; 8]].concat()), "type <c8");
+        refused(&with([header("<f2", "(1, 1)"), vec![0; 2]].concat()), "type <f2");
         refused(&with([header("|O", "(1, 1)"), vec![0; 8]].concat()), "type |O");
         refused(&with(b"\x93NUMPY\x09\x00".to_vec()), "format 1 to 3");
         refused(&with(b"\x93NUMPY\x01\x00\x03\x00{ }".to_vec()), "header without descr");
         let asymmetric =
             [("mu", f64_array("(2,)", &[0.0; 2])), ("sigma", f64_array("(2, 2)", &[1.0, 0.5, 0.0, 1.0]))];
         refused(&archive(&asymmetric), "not symmetric");
-        refused(&archive(&[mu, sigma, ("n", f64_array("()", &[1.5]))]), "n is no number");
     }
 }

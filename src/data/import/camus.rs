@@ -4,26 +4,24 @@
 //! Echocardiography", IEEE TMI 38(9), 2019.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use super::{AcquisitionFiles, FoundAcquisition, bare_row, layout};
+use super::{AcquisitionFiles, FoundAcquisition, FoundDataSet, bare_row, layout};
 use crate::error::{AtPath, Error, Result};
 use crate::vocabulary::{Phase, Quality, Sex, Split, View};
 use crate::{
-    data::{
-        metaimage, nifti,
-        slice::Slice,
-        staging::{ImageAndMask, size_mismatch},
-    },
+    data::staging::{ImageAndMask, size_mismatch},
+    scan::{Slice, metaimage, nifti},
+    text_file::read_text,
     vocabulary::Source,
 };
 
 /// Prefix for the patients of the older `testing/`: that release numbers them from 1 again.
 const TESTING_PREFIX: &str = "testing-";
 
-pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
+pub fn find(src: &Path) -> Result<FoundDataSet<'static>> {
     let databases = databases(src)?;
     let splits = read_splits(src)?;
     let mut found = Vec::new();
@@ -38,13 +36,15 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
                         (Some(image), _) => image,
                         (None, None) => continue,
                         (None, Some(mask)) => {
-                            return Err(Error::input(format!("there is no image {stem} beside this mask"))
-                                .at(mask)
-                                .help("copy the missing file"));
+                            return Err(Error::input(format!(
+                                "the image {stem} is missing beside this mask"
+                            ))
+                            .at(mask)
+                            .help("copy the missing file"));
                         }
                     };
                     if mask.is_none() && !testing {
-                        return Err(Error::input(format!("there is no mask {stem}_gt beside this image"))
+                        return Err(Error::input(format!("the mask {stem}_gt is missing beside this image"))
                             .at(&image)
                             .help(
                                 "copy the missing file; only the older release's testing set has no masks",
@@ -66,7 +66,33 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
             }
         }
     }
-    Ok(found)
+    let known: BTreeSet<&str> =
+        found.iter().map(|acquisition| acquisition.files.row.patient.as_str()).collect();
+    let warnings = unknown_patients(&splits, &known)?;
+    Ok(FoundDataSet { acquisitions: found, warnings })
+}
+
+/// Says which patients the lists of the official split name that the data set does not have.
+///
+/// # Errors
+/// The lists name none of the data set's patients: they are of another data set, or write the names otherwise.
+fn unknown_patients(splits: &BTreeMap<String, Split>, known: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let unknown: Vec<&str> = splits.keys().map(String::as_str).filter(|name| !known.contains(name)).collect();
+    if unknown.is_empty() || known.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shown = unknown.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    if unknown.len() == splits.len() {
+        return Err(Error::input(format!(
+            "the lists subgroup_*.txt name no patient of the data set, but {shown}"
+        ))
+        .help("each line is the name of a patient's folder, such as patient0001"));
+    }
+    let more = if unknown.len() > 3 { ", …" } else { "" };
+    Ok(vec![format!(
+        "the lists subgroup_*.txt name {} patients that the data set does not have: {shown}{more}",
+        unknown.len()
+    )])
 }
 
 struct Database {
@@ -161,7 +187,7 @@ impl PatientInfo {
         for view in View::ALL {
             let file = folder.join(format!("Info_{view}.cfg"));
             if file.is_file() {
-                let text = std::fs::read_to_string(&file).at_path(&file, "cannot read the patient's data")?;
+                let text = read_text(&file, "cannot read the patient's data")?;
                 info.add(&text, view, &file)?;
             }
         }
@@ -227,7 +253,7 @@ fn read_splits(src: &Path) -> Result<BTreeMap<String, Split>> {
         if !file.is_file() {
             continue;
         }
-        let text = std::fs::read_to_string(&file).at_path(&file, "cannot read the split")?;
+        let text = read_text(&file, "cannot read the split")?;
         for (line, patient) in (1..).zip(text.lines().map(str::trim)) {
             if patient.is_empty() {
                 continue;

@@ -27,7 +27,9 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
         let frames = src.join(format!("{name}_frames"));
         let masks = src.join(format!("{name}_masks"));
         if !frames.is_dir() {
-            return Err(Error::input("there is no such folder").at(&frames).help(layout(Source::Diffecho)));
+            return Err(Error::input("this folder does not exist")
+                .at(&frames)
+                .help(layout(Source::Diffecho)));
         }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&frames).at_path(&frames, "cannot look into the folder")? {

@@ -31,6 +31,20 @@ struct FoundAcquisition<'a> {
     load: Box<dyn Fn() -> Result<ImageAndMask> + Send + Sync + 'a>,
 }
 
+/// What an importer found, and what a user should know about it.
+struct FoundDataSet<'a> {
+    acquisitions: Vec<FoundAcquisition<'a>>,
+    warnings: Vec<String>,
+}
+
+/// An imported data set.
+#[derive(Debug)]
+pub struct Imported {
+    pub manifest: Manifest,
+    /// Sentences for the user.
+    pub warnings: Vec<String>,
+}
+
 /// Reads the data set at `src` and writes `to/manifest.csv`, `to/images/NAME.png` and
 /// `to/masks/NAME.png` at native size, NAME being `patient0001_2CH_ED`, ordered by patient, view
 /// and phase.
@@ -40,20 +54,26 @@ struct FoundAcquisition<'a> {
 /// # Errors
 /// A layout that is not `format`'s, and any file that cannot be read, is of another size than its
 /// mask, or holds values that it may not: each with the file's name.
-pub fn import(format: Source, src: &Path, to: &Path, progress: ImageProgress) -> Result<Manifest> {
+pub fn import(format: Source, src: &Path, to: &Path, progress: ImageProgress) -> Result<Imported> {
     check_exists(format, src)?;
     let staging = Staging::new(to)?;
-    let (rows, loads): (Vec<_>, Vec<_>) =
-        find(format, src)?.into_iter().map(|a| (a.files.row, a.load)).unzip();
-    let load = |i: usize, _: &Row| match loads.get(i) {
-        Some(load) => load(),
-        None => Err(Error::failure("an importer lost a row")),
+    let FoundDataSet { acquisitions, warnings } = find(format, src)?;
+    let rows = acquisitions.iter().map(|acquisition| acquisition.files.row.clone()).collect();
+    let load = |i: usize, row: &Row| {
+        let acquisition = acquisitions.get(i).ok_or_else(|| Error::failure("an importer lost a row"))?;
+        let loaded = (acquisition.load)()?;
+        // What a generator made is taken as it is, however dull.
+        if row.generator.is_none() {
+            let checked = loaded.image.check_span();
+            checked.map_err(|e| acquisition.files.image.first().map_or(e.clone(), |file| e.at(file)))?;
+        }
+        Ok(loaded)
     };
     let mut manifest = write_folder(staging.folder(), rows, load, progress)?;
     carry_marker(src, staging.folder())?;
     staging.finish()?;
     manifest.root = to.to_owned();
-    Ok(manifest)
+    Ok(Imported { manifest, warnings })
 }
 
 /// What [`import`] would read of the data set at `src`, in the order of the manifest that it would write: each
@@ -63,30 +83,31 @@ pub fn import(format: Source, src: &Path, to: &Path, progress: ImageProgress) ->
 /// As [`import`], but that images and masks are not opened.
 pub fn source_files(format: Source, src: &Path) -> Result<Vec<AcquisitionFiles>> {
     check_exists(format, src)?;
-    Ok(find(format, src)?.into_iter().map(|acquisition| acquisition.files).collect())
+    Ok(find(format, src)?.acquisitions.into_iter().map(|acquisition| acquisition.files).collect())
 }
 
 fn check_exists(format: Source, src: &Path) -> Result<()> {
     match src.exists() {
         true => Ok(()),
-        false => Err(Error::input("there is no such file or folder").at(src).help(layout(format))),
+        false => Err(Error::input("this file or folder does not exist").at(src).help(layout(format))),
     }
 }
 
 /// By patient, view and phase.
-fn find(format: Source, src: &Path) -> Result<Vec<FoundAcquisition<'_>>> {
+fn find(format: Source, src: &Path) -> Result<FoundDataSet<'_>> {
+    let whole = |acquisitions| FoundDataSet { acquisitions, warnings: Vec::new() };
     let mut found = match format {
         // The phantom is drawn in CAMUS's layout.
         Source::Camus | Source::Phantom => camus::find(src)?,
-        Source::Diffecho => diffecho::find(src)?,
-        Source::KaggleH5 => kaggle_h5(src)?,
-        Source::Folder => folder::find(src)?,
+        Source::Diffecho => whole(diffecho::find(src)?),
+        Source::KaggleH5 => whole(kaggle_h5(src)?),
+        Source::Folder => whole(folder::find(src)?),
     };
-    if found.is_empty() {
+    if found.acquisitions.is_empty() {
         return Err(Error::input("no images found").at(src).help(layout(format)));
     }
     let order = |a: &Row, b: &Row| (&a.patient, a.view, a.phase).cmp(&(&b.patient, b.view, b.phase));
-    found.sort_by(|a, b| order(&a.files.row, &b.files.row));
+    found.acquisitions.sort_by(|a, b| order(&a.files.row, &b.files.row));
     Ok(found)
 }
 

@@ -10,12 +10,13 @@ use std::{
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use super::{ImageProgress, nifti, staging::Staging};
+use super::{ImageProgress, staging::Staging};
 use crate::error::{AtPath, Error, Result};
 use crate::experiment::Phantom;
 use crate::manifest::{PHANTOM_MARKER, is_phantom};
 use crate::picture::Picture;
 use crate::random;
+use crate::scan::nifti;
 use crate::vocabulary::{Phase, Split, View};
 
 pub mod anatomy;

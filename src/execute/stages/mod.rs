@@ -77,9 +77,10 @@ pub(super) fn perform(context: &StageContext) -> Result<()> {
                 Some(path) => path.to_owned(),
                 None => context.artifact("source")?.join(DATA),
             };
-            with_bar(context, "images", |p| {
-                data::import::import(*format, &source, &context.out.join(DATA), p).map(|_| ())
-            })
+            let to = context.out.join(DATA);
+            let imported = with_bar(context, "images", |p| data::import::import(*format, &source, &to, p))?;
+            imported.warnings.iter().for_each(|text| context.progress.line(format!("warning: {text}")));
+            Ok(())
         }
         Work::Prepare { image_size, split } => prepare(context, *image_size, split),
         Work::TrainGenerator { settings, patients } => train_generator(context, settings, *patients),
@@ -317,7 +318,9 @@ fn import_synthetic(context: &StageContext) -> Result<()> {
             std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
             with_bar(context, "images", |p| data::prepare::copy(&manifest, &to, p))?
         }
-        false => with_bar(context, "images", |p| data::import::import(Source::Folder, source, &to, p))?,
+        false => {
+            with_bar(context, "images", |p| data::import::import(Source::Folder, source, &to, p))?.manifest
+        }
     };
     for row in &mut manifest.rows {
         row.split = Some(Split::Train);

@@ -237,7 +237,10 @@ impl FeatureExtractor {
         let mut faults: HashMap<Digest, String> =
             found.failed.into_iter().map(|(i, why)| (digests[i], why)).collect();
         if faults.is_empty() || skip {
-            cache.map_or(Ok(()), |cache| cache.write(&entry))?;
+            // Features that cannot be kept are as good as others.
+            if let Some(Err(e)) = cache.map(|cache| cache.write(&entry)) {
+                options.progress.line(format!("warning: features are not kept for the next call: {e}"));
+            }
         } else {
             faults.extend(self.faults(files));
         }

@@ -158,7 +158,9 @@ impl Files {
             let path = entry.at_path(folder, "cannot read the folder")?.path();
             let is_image = (path.extension())
                 .is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|name| e.eq_ignore_ascii_case(name)));
-            if is_image && path.is_file() {
+            // `._NAME` is what macOS writes beside a file on other systems' disks.
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if is_image && !hidden && path.is_file() {
                 images.push((Class(None), path));
             }
         }

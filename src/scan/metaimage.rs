@@ -9,9 +9,11 @@ use std::{
 
 use flate2::read::ZlibDecoder;
 
-use super::nifti::sane_spacing;
-use super::slice::{Element, MAX_SIDE, Slice};
-use crate::error::{AtPath, Error, Result};
+use super::{Element, MAX_SIDE, Slice, nifti::sane_spacing};
+use crate::{
+    error::{AtPath, Error, Result},
+    text_file,
+};
 
 /// In place of a file's name: the pixels follow the header.
 const LOCAL: &str = "LOCAL";
@@ -50,6 +52,8 @@ struct Header {
     element: Element,
     big_endian: bool,
     compressed: bool,
+    /// The pixels are written as numbers in text.
+    ascii: bool,
     /// Bytes to skip in the data file; -1: all but the pixels (MetaIO's convention).
     skip: i64,
     spacing: Option<(f64, f64)>,
@@ -72,7 +76,8 @@ impl Header {
             let (line, after) = rest.split_at(end);
             rest = after;
             number += 1;
-            let line = std::str::from_utf8(line).map_err(|_| wrong(number, "is not text"))?.trim();
+            let line = text_file::decode(line)?;
+            let line = line.trim();
             if line.is_empty() {
                 continue;
             }
@@ -82,7 +87,8 @@ impl Header {
         }
         let get = |key: &str| fields.get(key).map(|(line, value)| (*line, value.as_str()));
         let need = |key: &str| get(key).ok_or_else(|| wrong(number, format_args!("`{key}` is missing")));
-        let flag = |key: &str| get(key).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+        // As MetaIO reads booleans: by the first letter.
+        let flag = |key: &str| get(key).is_some_and(|(_, value)| value.starts_with(['T', 't', '1']));
 
         let (line, text) = need("DimSize")?;
         let dims: Vec<usize> = numbers(text).ok_or_else(|| wrong(line, "DimSize is not whole numbers"))?;
@@ -104,6 +110,8 @@ impl Header {
             "MET_SHORT" => Element::I16,
             "MET_UINT" => Element::U32,
             "MET_INT" => Element::I32,
+            "MET_ULONG_LONG" => Element::U64,
+            "MET_LONG_LONG" => Element::I64,
             "MET_FLOAT" => Element::F32,
             "MET_DOUBLE" => Element::F64,
             _ => return Err(wrong(line, format_args!("ElementType {text} is not supported"))),
@@ -130,6 +138,7 @@ impl Header {
             element,
             big_endian: flag("BinaryDataByteOrderMSB") || flag("ElementByteOrderMSB"),
             compressed: flag("CompressedData"),
+            ascii: get("BinaryData").is_some() && !flag("BinaryData"),
             skip,
             spacing,
             data_file: data_file.to_owned(),
@@ -138,6 +147,9 @@ impl Header {
     }
 
     fn slice(&self, data: Vec<u8>) -> Result<Slice> {
+        if self.ascii {
+            return self.slice_of_text(&data);
+        }
         let expected = self.width * self.height * self.element.bytes();
         let skip = match usize::try_from(self.skip) {
             Ok(skip) => skip,
@@ -168,6 +180,23 @@ impl Header {
             values: self.element.decode(&pixels, self.big_endian),
             spacing: self.spacing,
         })
+    }
+}
+
+impl Header {
+    /// Pixels as numbers with blanks between them (`BinaryData = False`).
+    fn slice_of_text(&self, data: &[u8]) -> Result<Slice> {
+        let damaged = |why: String| {
+            Error::input(format!("the pixels are written as text, and {why}"))
+                .help("the file is damaged: copy it again")
+        };
+        let text = text_file::decode(data)?;
+        let values: Vec<f64> = numbers(&text).ok_or_else(|| damaged("one is not a number".to_owned()))?;
+        let expected = self.width * self.height;
+        if values.len() != expected {
+            return Err(damaged(format!("there are {} of {expected}", values.len())));
+        }
+        Ok(Slice { width: self.width, height: self.height, values, spacing: self.spacing })
     }
 }
 
@@ -214,6 +243,38 @@ mod tests {
         let mut bytes = format!("{HEAD}ElementDataFile = LOCAL\n").into_bytes();
         bytes.extend(pixels);
         std::fs::write(&file, bytes).unwrap();
+        assert_eq!(read(&file).unwrap(), plain);
+    }
+
+    #[test]
+    fn booleans_text_and_old_comments_are_read_as_metaio_reads_them() {
+        let end = "ElementDataFile = a.raw\n";
+        let plain = read_text(&format!("{HEAD}{end}"), &[0, 1, 2, 3, 4, 5]).unwrap();
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        zlib.write_all(&[0, 1, 2, 3, 4, 5]).unwrap();
+        let packed = zlib.finish().unwrap();
+        for yes in ["T", "true", "TRUE", "1"] {
+            let header = format!("{HEAD}BinaryData = {yes}\nCompressedData = {yes}\n{end}");
+            assert_eq!(read_text(&header, &packed).unwrap(), plain, "{yes}");
+        }
+        let wide = HEAD.replace("MET_UCHAR", "MET_USHORT").replace("MSB = False", "MSB = T");
+        let raw: Vec<u8> = (0..6).flat_map(|v| [0, v]).collect();
+        assert_eq!(read_text(&format!("{wide}{end}"), &raw).unwrap(), plain);
+        for no in ["False", "F", "0"] {
+            let header = format!("{HEAD}BinaryData = {no}\n{end}");
+            assert_eq!(read_text(&header, b"0 1 2\n3 4 5\n").unwrap(), plain, "{no}");
+            let message = read_text(&header, b"0 1 2 3 4").unwrap_err().to_string();
+            assert!(message.contains("there are 5 of 6"), "{message}");
+        }
+        let long = HEAD.replace("MET_UCHAR", "MET_LONG_LONG");
+        let raw: Vec<u8> = (0..6i64).flat_map(i64::to_le_bytes).collect();
+        assert_eq!(read_text(&format!("{long}{end}"), &raw).unwrap(), plain);
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.mhd");
+        let header = [b"\xef\xbb\xbfComment = \xe9cho\n", HEAD.as_bytes(), end.as_bytes()].concat();
+        std::fs::write(&file, header).unwrap();
+        std::fs::write(dir.path().join("a.raw"), [0, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!(read(&file).unwrap(), plain);
     }
 

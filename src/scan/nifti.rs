@@ -9,9 +9,9 @@ use std::{
 };
 
 use ::nifti::{NiftiHeader, NiftiType, Unit};
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
-use super::slice::{Element, MAX_SIDE, Slice};
+use super::{Element, MAX_SIDE, Slice};
 use crate::error::{AtPath, Error, Result};
 use crate::picture::Picture;
 
@@ -32,7 +32,7 @@ fn damaged(why: impl std::fmt::Display) -> Error {
 
 fn parse(bytes: &[u8]) -> Result<Slice> {
     let mut source: Box<dyn Read + '_> =
-        if bytes.starts_with(&[0x1f, 0x8b]) { Box::new(GzDecoder::new(bytes)) } else { Box::new(bytes) };
+        if bytes.starts_with(&[0x1f, 0x8b]) { Box::new(MultiGzDecoder::new(bytes)) } else { Box::new(bytes) };
     let header = NiftiHeader::from_reader(&mut source).map_err(damaged)?;
     if header.sizeof_hdr as usize != HEADER_BYTES {
         return Err(damaged(format_args!("its header claims {} bytes, not 348", header.sizeof_hdr)));
@@ -57,6 +57,8 @@ fn parse(bytes: &[u8]) -> Result<Slice> {
         NiftiType::Int16 => Element::I16,
         NiftiType::Uint32 => Element::U32,
         NiftiType::Int32 => Element::I32,
+        NiftiType::Uint64 => Element::U64,
+        NiftiType::Int64 => Element::I64,
         NiftiType::Float32 => Element::F32,
         NiftiType::Float64 => Element::F64,
         other => return Err(damaged(format_args!("pixels of type {other:?} are not supported"))),
@@ -159,7 +161,9 @@ mod tests {
 
     fn plain() -> Vec<u8> {
         let mut bytes = Vec::new();
-        GzDecoder::new(&encode_gz(&sample(), 0.308, "test").unwrap()[..]).read_to_end(&mut bytes).unwrap();
+        MultiGzDecoder::new(&encode_gz(&sample(), 0.308, "test").unwrap()[..])
+            .read_to_end(&mut bytes)
+            .unwrap();
         bytes
     }
 
@@ -196,6 +200,21 @@ mod tests {
         assert_eq!(slice.values, [0.0, 1.0, 2.0, 3.0, 200.0, 255.0]);
         let (x, y) = slice.spacing.unwrap();
         assert!((x - 0.154).abs() < 1e-9 && (y - 0.308).abs() < 1e-9);
+    }
+
+    #[test]
+    fn gzip_members_and_padding_are_read_as_gunzip_reads_them() {
+        let (whole, pack) = (plain(), |bytes: &[u8]| {
+            let mut gz = GzEncoder::new(Vec::new(), Compression::default());
+            gz.write_all(bytes).unwrap();
+            gz.finish().unwrap()
+        });
+        let slice = parse(&whole).unwrap();
+        for cut in [1, 100, HEADER_BYTES, DATA_OFFSET, whole.len() - 1] {
+            let mut members = [pack(&whole[..cut]), pack(&whole[cut..])].concat();
+            members.extend([0; 512]);
+            assert_eq!(parse(&members).unwrap(), slice, "cut at {cut}");
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@ use crate::vocabulary::MASK_CLASSES;
 /// The longest side of a picture; a header that gives more is taken to be damaged.
 pub const MAX_SIDE: usize = 16_384;
 
+/// How far a scaled class index may lie from a whole number: nibabel scales an 8-bit or 16-bit map of 0 to 3 to within
+/// a thousandth of that.
+const ROUNDING: f64 = 1e-3;
+
 /// Row-major from the top left (x runs fastest), `values.len() == width * height`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slice {
@@ -30,10 +34,13 @@ impl Slice {
         )
     }
 
-    /// A mask of class indices; anything but exactly 0, 1, 2 or 3 is refused.
+    /// A mask of class indices: 0, 1, 2 or 3. A scaled label map gives them but for rounding (0.99998); a value that
+    /// lies between two classes is refused.
     pub fn to_mask(&self) -> Result<Picture> {
+        let class =
+            |v: f64| (v - v.round()).abs() < ROUNDING && (0.0..MASK_CLASSES as f64).contains(&v.round());
         self.convert(
-            |v| (v.fract() == 0.0 && (0.0..MASK_CLASSES as f64).contains(&v)).then_some(v as u8),
+            |v| class(v).then(|| v.round() as u8),
             |v, place| {
                 Error::input(format!("the mask holds {v} at {place}; a mask holds class indices 0 to 3"))
                     .help("0 background, 1 endocardium, 2 myocardium, 3 atrium; resample masks by nearest neighbour")
@@ -64,6 +71,8 @@ pub enum Element {
     I16,
     U32,
     I32,
+    U64,
+    I64,
     F32,
     F64,
 }
@@ -74,11 +83,12 @@ impl Element {
             Self::U8 | Self::I8 => 1,
             Self::U16 | Self::I16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::F64 => 8,
+            Self::U64 | Self::I64 | Self::F64 => 8,
         }
     }
 
-    /// Whole elements only; a remainder is ignored.
+    /// Whole elements only; a remainder is ignored. Of 64-bit integers the first 53 bits count, far more than a
+    /// picture has.
     pub fn decode(self, bytes: &[u8], big_endian: bool) -> Vec<f64> {
         fn all<const N: usize>(bytes: &[u8], big_endian: bool, to: impl Fn([u8; N]) -> f64) -> Vec<f64> {
             let mut element = [0; N];
@@ -100,6 +110,8 @@ impl Element {
             Self::I16 => all(bytes, big_endian, |b| f64::from(i16::from_le_bytes(b))),
             Self::U32 => all(bytes, big_endian, |b| f64::from(u32::from_le_bytes(b))),
             Self::I32 => all(bytes, big_endian, |b| f64::from(i32::from_le_bytes(b))),
+            Self::U64 => all(bytes, big_endian, |b| u64::from_le_bytes(b) as f64),
+            Self::I64 => all(bytes, big_endian, |b| i64::from_le_bytes(b) as f64),
             Self::F32 => all(bytes, big_endian, |b| f64::from(f32::from_le_bytes(b))),
             Self::F64 => all(bytes, big_endian, f64::from_le_bytes),
         }
@@ -126,7 +138,8 @@ mod tests {
     #[test]
     fn masks_take_exact_classes_only() {
         assert_eq!(slice(vec![0.0, 1.0, 2.0, 3.0]).to_mask().unwrap().pixels, [0, 1, 2, 3]);
-        for bad in [4.0, 0.5, -1.0, f64::NAN] {
+        assert_eq!(slice(vec![1e-5, 0.99998, 2.0002, 2.9999999]).to_mask().unwrap().pixels, [0, 1, 2, 3]);
+        for bad in [4.0, 0.5, -1.0, f64::NAN, 1.002, -0.4, 3.4] {
             let message = slice(vec![0.0, bad, 0.0, 0.0]).to_mask().unwrap_err().to_string();
             assert!(message.contains("at x 1, y 0"), "{message}");
         }
@@ -137,5 +150,7 @@ mod tests {
         assert_eq!(Element::I16.decode(&[0xff, 0xfe, 1, 0], false), [-257.0, 1.0]);
         assert_eq!(Element::I16.decode(&[0xff, 0xfe, 0, 1], true), [-2.0, 1.0]);
         assert_eq!(Element::F64.decode(&1.5f64.to_be_bytes(), true), [1.5]);
+        assert_eq!(Element::I64.decode(&(-3i64).to_be_bytes(), true), [-3.0]);
+        assert_eq!(Element::U64.decode(&200u64.to_le_bytes(), false), [200.0]);
     }
 }
