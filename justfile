@@ -7,7 +7,7 @@ camus := env("CAMUS_DIR", "data/camus")
 _list:
     @{{ just_executable() }} --list --unsorted
 
-# Puts libtorch into .libtorch/ (`just setup cuda`: the CUDA libraries as well)
+# Puts libtorch into .libtorch/ (`just setup cuda` adds the CUDA libraries)
 setup level="cpu":
     @setup/libtorch.py {{ level }}
 
@@ -19,30 +19,44 @@ quickstart: setup
 test: setup
     cargo test --release {{ hdf5 }}
     python3 -m unittest setup/test_libtorch.py
+    python3 tests/prose.py --self-test
+    python3 tests/prose.py
 
+# Draws the page of the published quickstart and checks its layout in headless Chromium at two widths
+page: build
+    target/release/synecho report --from reports/quickstart --out target/page
+    python3 tests/page/check_page.py --self-test
+    python3 tests/page/check_page.py target/page/index.html
+
+# Publishes the report of a finished run: redraws out/NAME as reports/NAME
+publish name: build
+    target/release/synecho report --from out/{{ name }} --out reports/{{ name }} --formats svg,pdf
+
+# Builds the program
 build: setup
     cargo build --release {{ hdf5 }}
 
+# Formats the code
 fmt:
     cargo fmt
 
-# Formatting and clippy, as CI has them
+# Checks formatting and runs clippy, as CI does
 lint: setup
     cargo fmt --check
     cargo clippy --release --all-targets {{ hdf5 }} -- -D warnings
 
-# The crate's pages, in target/doc
+# Builds the crate's documentation in target/doc
 docs: setup
     cargo doc --release --no-deps {{ hdf5 }}
 
-# Against the same in Python: epochs of the tasks and FID from files (`just camus=DIR bench`), steps of diffusion models, Frechet distances (`just bench --only diffusion`, `--only frechet`)
+# Times Synecho against the same work in Python (`just camus=DIR bench`, `just bench --only diffusion`; bench/README.md)
 bench *arguments: setup
     cargo build --release --bin synecho --example bench_epoch --example bench_diffusion --example bench_frechet
     test -e target/bench-python || python3 -m venv target/bench-python
     target/bench-python/bin/python -m pip install --quiet --requirement bench/requirements.txt
     target/bench-python/bin/python bench/compare.py --data {{ camus }} {{ arguments }}
 
-# Makes the golden fixtures again with the reference's own packages, and shows what changed
+# Recomputes the golden fixtures with the reference's own packages, and shows what changed
 golden:
     test -e target/golden-python || python3 -m venv target/golden-python
     target/golden-python/bin/python -m pip install --quiet --requirement tests/golden/requirements.txt
