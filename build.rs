@@ -13,10 +13,10 @@ use std::{
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_USE_PYTORCH");
-    // A path that is not there would build everything again each time.
-    let log = Path::new(".git/logs/HEAD");
-    if log.exists() {
-        println!("cargo:rerun-if-changed={}", log.display());
+    // A path that does not exist would rebuild everything each time.
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"]);
+    if Path::new(&log).exists() {
+        println!("cargo:rerun-if-changed={log}");
     }
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         for flag in ["--as-needed", "--allow-shlib-undefined"] {
@@ -32,12 +32,11 @@ fn main() {
     } else {
         println!("cargo:rustc-env=SYNECHO_LIBTORCH_LIB=");
     }
-    let commit = Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        .unwrap_or_default();
-    println!("cargo:rustc-env=SYNECHO_COMMIT={commit}");
+    println!("cargo:rustc-env=SYNECHO_COMMIT={}", git(&["rev-parse", "--short=12", "HEAD"]));
+}
+
+/// What git prints; empty where it cannot be asked.
+fn git(arguments: &[&str]) -> String {
+    let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success());
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }

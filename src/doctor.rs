@@ -290,7 +290,7 @@ fn driver() -> Result<Driver, String> {
     // SAFETY: the documented signatures of cuda.h; every pointer is to a live local.
     unsafe {
         let library = Library::open(Some("libcuda.so.1"), RTLD_NOW)
-            .map_err(|_| "there is no NVIDIA driver (libcuda.so.1)".to_owned())?;
+            .map_err(|_| "no NVIDIA driver (libcuda.so.1) is installed".to_owned())?;
         let missing = |error: libloading::Error| format!("the NVIDIA driver is incomplete: {error}");
         let init = library.get::<Init>("cuInit").map_err(missing)?;
         match init(0) {

@@ -30,6 +30,7 @@ pub mod measure;
 pub mod memory;
 pub mod nn;
 pub mod observer;
+pub mod pace;
 pub mod picture;
 pub mod pipeline;
 pub mod plan;
@@ -40,7 +41,9 @@ pub mod report;
 pub mod resize;
 pub mod results;
 pub mod samples;
+pub mod scan;
 pub mod store;
+pub mod text_file;
 pub mod train;
 pub mod vocabulary;
 

@@ -8,10 +8,10 @@ use std::{
 };
 
 /// Modules that every module may import.
-const LEAVES: [&str; 4] = ["atomic_file", "error", "random", "vocabulary"];
+const LEAVES: [&str; 6] = ["atomic_file", "error", "pace", "random", "text_file", "vocabulary"];
 
 /// What each module may import besides the leaves and itself.
-const ALLOWED: [(&str, &[&str]); 31] = [
+const ALLOWED: [(&str, &[&str]); 34] = [
     // The leaves themselves.
     ("vocabulary", &[]),
     ("error", &[]),
@@ -28,9 +28,12 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ("manifest", &[]),
     ("picture", &[]),
     ("resize", &["picture"]),
+    ("scan", &["picture"]),
     ("results", &["manifest"]),
     ("samples", &["manifest", "picture"]),
     ("observer", &["results"]),
+    ("pace", &[]),
+    ("text_file", &["error"]),
     ("progress", &["observer", "results"]),
     ("pipeline", &["nn"]),
     // Arithmetic that several stages share.
@@ -39,7 +42,7 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ("prompt", &["manifest"]),
     ("nn", &[]),
     // Stages.
-    ("data", &["experiment", "manifest", "picture", "resize"]),
+    ("data", &["experiment", "manifest", "picture", "resize", "scan"]),
     (
         "generate",
         &[
@@ -72,7 +75,18 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ),
     (
         "measure",
-        &["dice", "experiment", "manifest", "nn", "picture", "progress", "resize", "results", "samples"],
+        &[
+            "dice",
+            "experiment",
+            "manifest",
+            "nn",
+            "picture",
+            "progress",
+            "resize",
+            "results",
+            "samples",
+            "scan",
+        ],
     ),
     // From artifacts to a report: no tensors.
     ("aggregate", &["cell", "results"]),

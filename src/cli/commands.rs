@@ -5,36 +5,43 @@ use std::{
     time::SystemTime,
 };
 
+use chrono::{Local, SecondsFormat};
+use clap::CommandFactory;
 use serde_json::json;
 
 use super::{
-    Command, DataCommand, MeasureCommand, OUT, ReportArgs, SampleArgs, SpecArgs, distances,
+    Cli, Command, DataCommand, MeasureCommand, OUT, ReportArgs, RunArgs, STORE, SampleArgs, SpecArgs,
+    distances,
     output::{print, print_json},
+    request::{Asked, ask},
+    status,
 };
 use crate::{
-    data, doctor,
-    error::{Error, Result},
+    data::{self, import::Imported},
+    doctor,
+    error::{AtPath, Error, Result},
     execute::{self, Executor, LocalWorkers, RunOptions, RunRequest},
-    experiment::{self, ResolvedSpec},
+    experiment,
     generate::sample::{self, ControlPicture, SampleOptions},
-    measure,
+    measure::{self, folder::PairingOptions},
+    pace::duration,
     pipeline::PipelineSource,
     plan::{self, Plan, Stage, StageKind},
-    progress::{Progress, complain},
-    report,
-    store::{Digests, StageStatus, Store},
+    progress::{Progress, ProgressOptions, Verbosity, complain},
+    report::{self, ReportInput},
+    store::Store,
     train,
     vocabulary::FigureFormat,
 };
 
 pub(super) fn carry_out(command: Command) -> Result<u8> {
     match command {
-        Command::Run { spec, device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper } => {
-            let how = RunArgs { device, jobs, threads, fail_fast, reports, quiet, checkpoint_every, helper };
-            run(&spec, &how)
-        }
+        Command::Run(arguments) => run(&arguments),
         Command::Plan { spec, json } => show_plan(&spec, json),
-        Command::Status { spec, set, store, json } => status(spec.as_deref(), &set.sets, &store.store, json),
+        Command::Status { spec, set, store, watch, json } => {
+            let show = || status::status(spec.as_deref(), &set.sets, &store.store, json);
+            if watch { status::watch(show) } else { show() }
+        }
         Command::Explain { report, cell } => print(&report::lineage::explain(&report, cell.as_deref())?),
         Command::Report(arguments) => redraw(&arguments),
         Command::Doctor { store, json } => {
@@ -43,35 +50,35 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         }
         Command::Sample(arguments) => sample(*arguments),
         Command::Data(command) => data_command(command),
-        Command::Measure(MeasureCommand::Dice { truth, prediction, json }) => {
-            let found = measure::folder::compare(&truth, &prediction)?;
-            if json { print_json(&found) } else { print(&found.to_string()) }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "synecho", &mut text);
+            print(&String::from_utf8_lossy(&text))
         }
+        Command::Man { folder } => manual(&folder),
+        Command::Measure(MeasureCommand::Dice(a)) => {
+            let by_name = [("--truth", a.truth.as_deref()), ("--prediction", a.prediction.as_deref())];
+            let (truth, prediction) = distances::pair([a.first.as_deref(), a.second.as_deref()], by_name)?;
+            let options = PairingOptions { only_common: a.common, list_cases: a.cases };
+            let found = measure::folder::compare(truth, prediction, options)?;
+            if a.json { print_json(&found) } else { print(&found.to_string()) }
+        }
+        Command::Measure(MeasureCommand::All(arguments)) => distances::all(&arguments),
         Command::Measure(MeasureCommand::Fid(arguments)) => distances::fid(&arguments),
         Command::Measure(MeasureCommand::Kid(arguments)) => distances::kid(&arguments),
         Command::Measure(MeasureCommand::Prdc(arguments)) => distances::prdc(&arguments),
         Command::Measure(MeasureCommand::Memorisation(arguments)) => distances::memorisation(&arguments),
         Command::Measure(MeasureCommand::Statistics(arguments)) => distances::statistics(&arguments),
-        Command::Measure(MeasureCommand::Texture { real, synthetic, split, json }) => {
-            let found = measure::texture::folder::compare_folders(&real, &synthetic, split)?;
+        Command::Measure(MeasureCommand::Texture { sets, split, json }) => {
+            let (real, synthetic) = sets.both()?;
+            let found = measure::texture::folder::compare_folders(real, synthetic, split)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
     }
 }
 
-/// A spec with its plan and the store's memory of digests.
-struct Asked {
-    spec: ResolvedSpec,
-    plan: Plan,
-    digests: Digests,
-}
-
-fn ask(file: &Path, sets: &[String], store: &Path) -> Result<Asked> {
-    let spec = experiment::load(file, sets)?;
-    let digests = Digests::open(store);
-    let outside = execute::outside_digests(&spec, &digests)?;
-    Ok(Asked { plan: plan::build(&spec, &outside), spec, digests })
-}
+/// The exit code of a run that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 
 /// What the data set tells once it is imported.
 fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
@@ -81,28 +88,18 @@ fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
     }
 }
 
-struct RunArgs {
-    device: String,
-    jobs: Option<u16>,
-    threads: Option<u16>,
-    fail_fast: bool,
-    reports: PathBuf,
-    quiet: bool,
-    checkpoint_every: f64,
-    helper: bool,
-}
-
-fn run(args: &SpecArgs, how: &RunArgs) -> Result<u8> {
+fn run(args: &RunArgs) -> Result<u8> {
     let started = SystemTime::now();
-    let device = doctor::choose_device(&how.device)?;
-    let shares = execute::share_cores(device, how.jobs, how.threads);
+    let (file, sets) = (&args.spec.spec, &args.spec.set.sets);
+    let device = doctor::choose_device(&args.device)?;
+    let shares = execute::share_cores(device, args.jobs, args.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
-    execute::preflight(&experiment::load(&args.spec, &args.set.sets)?, None).map_err(|e| e.at(&args.spec))?;
-    let store = Store::open(&args.store.store)?;
-    let asked = ask(&args.spec, &args.set.sets, store.root())?;
-    check_imported(args, &asked, &store)?;
-    report::is_report(&how.reports.join(&asked.spec.experiment.name))?;
-    let executor = match how.helper {
+    execute::preflight(&experiment::load(file, sets)?, None).map_err(|e| e.at(file))?;
+    let store = Store::open(&args.spec.store.store)?;
+    let asked = ask(file, sets, store.root())?;
+    check_imported(&args.spec, &asked, &store)?;
+    report::is_report(&args.reports.join(&asked.spec.experiment.name))?;
+    let executor = match args.helper {
         true => Executor::Worker,
         // A worker runs the same command.
         false => Executor::LocalWorkers(LocalWorkers {
@@ -110,6 +107,7 @@ fn run(args: &SpecArgs, how: &RunArgs) -> Result<u8> {
             arguments: std::env::args_os().skip(1).chain(["--helper".into()]).collect(),
         }),
     };
+    let progress = run_progress(args, &store, &asked.spec.experiment.name)?;
     let outcome = execute::run(&RunRequest {
         plan: &asked.plan,
         store: &store,
@@ -117,35 +115,80 @@ fn run(args: &SpecArgs, how: &RunArgs) -> Result<u8> {
         options: RunOptions {
             device,
             threads: shares.threads,
-            checkpoint_every: how.checkpoint_every,
+            checkpoint_every: args.checkpoint_every,
             started,
-            fail_fast: how.fail_fast,
+            fail_fast: args.fail_fast,
             versions: doctor::versions(),
             commit: env!("SYNECHO_COMMIT").to_owned(),
         },
         executor,
-        progress: &Progress::new(how.quiet),
+        progress: &progress,
     })?;
-    if how.helper {
+    if args.helper {
         return Ok(outcome.exit_code());
     }
+    progress.clear();
+    let fault = |text: &str| {
+        progress.log(text);
+        complain(text);
+    };
     for (i, error) in outcome.failures() {
-        complain(&format!("error: {}: {error}", asked.plan.stages[i].label));
+        fault(&format!("error: {}: {error}", asked.plan.stages[i].label));
     }
     if outcome.blocked() > 0 {
-        complain(&format!("{} stage(s) were not begun", outcome.blocked()));
+        fault(&format!("{} of {} stages were not begun", outcome.blocked(), asked.plan.stages.len()));
     }
     if outcome.exit_code() == 0 {
-        let to = how.reports.join(&asked.spec.experiment.name);
-        draw(&asked.plan, &store, &FigureFormat::ALL, &to)?;
+        let to = args.reports.join(&asked.spec.experiment.name);
+        let input = draw(&asked.plan, &store, &FigureFormat::ALL, &to, &|text| progress.line(text))?;
         let (done, all) = (outcome.done(), asked.plan.stages.len());
-        print(&format!(
-            "{done} of {all} stages were done now, {} were there; the report is {}\n",
+        let text = format!(
+            "{}\n{done} of {all} stages were computed now, {} were in the store. The report is {}\n",
+            report::results(&input)?,
             all - done,
             to.join(report::PAGE).display()
-        ))?;
+        );
+        let text = text.trim_start_matches('\n');
+        progress.log(text);
+        print(text)?;
     }
     Ok(outcome.exit_code())
+}
+
+/// The progress of a run, which has a log in the store. A worker's lines go into the log of the process that started it.
+fn run_progress(args: &RunArgs, store: &Store, name: &str) -> Result<Progress> {
+    let verbosity = match (args.quiet && !args.helper, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Verbose,
+        (false, false) => Verbosity::Normal,
+    };
+    if args.helper {
+        // What is not shown is logged by the process that started this one.
+        return Ok(Progress::of_run(ProgressOptions { verbosity, worker: true, log: None }));
+    }
+    let now = Local::now();
+    let name = format!("{}-{name}-{}", now.format("%Y%m%dT%H%M%S"), std::process::id());
+    let (file, log) = store.new_log(&name)?;
+    let progress = Progress::of_run(ProgressOptions { verbosity, worker: false, log: Some(log) });
+    let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    progress.log(&format!(
+        "{}, synecho {} ({}), {}",
+        now.to_rfc3339_opts(SecondsFormat::Secs, false),
+        env!("CARGO_PKG_VERSION"),
+        env!("SYNECHO_COMMIT"),
+        command.join(" ")
+    ));
+    progress.detail(format!("the log is {}", file.display()));
+    let watched = progress.clone();
+    // Where no handler can be set, Ctrl-C ends the run without a word: nothing else is lost.
+    let _ = ctrlc::set_handler(move || {
+        watched.clear();
+        let text = "interrupted. The same command resumes: finished stages and checkpoints are in the store";
+        watched.log(text);
+        complain(text);
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(progress)
 }
 
 /// The command that does what is missing, with what was typed.
@@ -154,7 +197,7 @@ fn run_again(spec: &Path, sets: &[String], store: &Path) -> String {
     for set in sets {
         command += &format!(" --set '{set}'");
     }
-    if store != Path::new("runs") {
+    if store != Path::new(STORE) {
         command += &format!(" --store {}", store.display());
     }
     command
@@ -165,8 +208,15 @@ fn report_stage(plan: &Plan) -> Result<&Stage> {
     found.ok_or_else(|| Error::failure("the plan has no report"))
 }
 
-/// Draws the report of a finished plan where people look for it. The store keeps the data of the report that was there.
-fn draw(plan: &Plan, store: &Store, formats: &[FigureFormat], to: &Path) -> Result<()> {
+/// Draws the report of a finished plan where people look for it, and returns its data. The store keeps the data of the
+/// report that was there.
+fn draw(
+    plan: &Plan,
+    store: &Store,
+    formats: &[FigureFormat],
+    to: &Path,
+    say: &dyn Fn(&str),
+) -> Result<ReportInput> {
     let stage = report_stage(plan)?;
     let data = store.artifact(stage.kind(), &stage.key);
     if let Some(key) = report::earlier_key(to).filter(|key| *key != stage.key) {
@@ -175,9 +225,11 @@ fn draw(plan: &Plan, store: &Store, formats: &[FigureFormat], to: &Path) -> Resu
             true => format!("; `synecho report --from {} --out DIR` draws that one again", earlier.display()),
             false => String::new(),
         };
-        complain(&format!("{} held the report of another run, which is replaced{kept}", to.display()));
+        say(&format!("{} held the report of another run, which is replaced{kept}", to.display()));
     }
-    report::draw(&report::read(&data)?, formats, to)
+    let input = report::read(&data)?;
+    report::draw(&input, formats, to)?;
+    Ok(input)
 }
 
 fn redraw(args: &ReportArgs) -> Result<u8> {
@@ -234,18 +286,8 @@ fn redraw_from_store(args: &ReportArgs, spec: &Path) -> Result<PathBuf> {
         return Err(error.clone());
     }
     let to = args.out.clone().unwrap_or_else(|| Path::new(OUT).join(&asked.spec.experiment.name));
-    draw(&asked.plan, &store, &args.formats, &to)?;
+    draw(&asked.plan, &store, &args.formats, &to, &complain)?;
     Ok(to)
-}
-
-/// `1 h 05 min`, `3 min 20 s`, `12 s`.
-fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
-    }
 }
 
 fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
@@ -304,7 +346,7 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
         );
     }
     text += &match misses.len() {
-        0 => "everything is there: a run only looks\n".to_owned(),
+        0 => "the store has everything: a run only draws the report\n".to_owned(),
         n if known > 0.0 && unknown == 0 => {
             format!("{n} to do, about {} as one process (from earlier runs)\n", duration(known))
         }
@@ -320,71 +362,11 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
     print(&text)
 }
 
-fn status(file: Option<&Path>, sets: &[String], root: &Path, as_json: bool) -> Result<u8> {
-    let store = Store::look(root)?;
-    let Some(file) = file else { return store_status(&store, as_json) };
-    let asked = ask(file, sets, root)?;
-    let rows: Vec<_> = asked
-        .plan
-        .stages
-        .iter()
-        .map(|stage| (stage, store.status(stage.kind(), &stage.key), store.failure(stage.kind(), &stage.key)))
-        .collect();
-    if as_json {
-        let stages: Vec<_> = rows
-            .iter()
-            .map(|(stage, status, failure)| {
-                let error = failure.as_ref().filter(|_| *status == StageStatus::Failed).map(|f| &f.error);
-                json!({"key": stage.key, "kind": stage.kind(), "label": stage.label, "status": status, "error": error})
-            })
-            .collect();
-        return print_json(&json!({"experiment": asked.spec.experiment.name, "stages": stages}));
-    }
-    let mut text = String::new();
-    for (stage, status, failure) in &rows {
-        text += &format!("  {:<11}  {}  {}\n", words(status), &stage.key[..12], stage.label);
-        if let Some(failure) = failure.as_ref().filter(|_| *status == StageStatus::Failed) {
-            text += &format!("               {}\n", failure.error.replace('\n', "\n               "));
-        }
-    }
-    let count = |wanted: StageStatus| rows.iter().filter(|(_, s, _)| *s == wanted).count();
-    text += &format!(
-        "{} done, {} running, {} failed, {} interrupted, {} not begun\n",
-        count(StageStatus::Done),
-        count(StageStatus::Running),
-        count(StageStatus::Failed),
-        count(StageStatus::Interrupted),
-        count(StageStatus::Missing)
-    );
-    print(&text)
-}
-
-fn words(status: &StageStatus) -> &'static str {
-    match status {
-        StageStatus::Done => "done",
-        StageStatus::Running => "running",
-        StageStatus::Failed => "failed",
-        StageStatus::Interrupted => "interrupted",
-        StageStatus::Missing => "not begun",
-    }
-}
-
-fn store_status(store: &Store, as_json: bool) -> Result<u8> {
-    let counts = store.counts()?;
-    if as_json {
-        return print_json(&counts);
-    }
-    let mut text = format!("{}\n", store.root().display());
-    for count in &counts {
-        text += &format!(
-            "  {:<9} {} done, {} begun, {:.1} MB\n",
-            count.kind.as_str(),
-            count.done,
-            count.begun,
-            count.bytes as f64 / 1e6
-        );
-    }
-    print(&text)
+/// Writes `synecho.1`, `synecho-run.1` and so on.
+fn manual(folder: &Path) -> Result<u8> {
+    std::fs::create_dir_all(folder).at_path(folder, "cannot make the folder")?;
+    clap_mangen::generate_to(Cli::command(), folder).at_path(folder, "cannot write the manual pages")?;
+    print(&format!("the manual pages are in {}", folder.display()))
 }
 
 fn sample(arguments: SampleArgs) -> Result<u8> {
@@ -432,7 +414,8 @@ fn data_command(command: DataCommand) -> Result<u8> {
     };
     match command {
         DataCommand::Import { from, source, to } => {
-            let manifest = data::import::import(from, &source, &to, &show)?;
+            let Imported { manifest, warnings } = data::import::import(from, &source, &to, &show)?;
+            warnings.iter().for_each(|text| complain(&format!("warning: {text}")));
             print(&format!(
                 "{} images of {} patients are in {}\n",
                 manifest.rows.len(),

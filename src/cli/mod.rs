@@ -3,6 +3,8 @@
 mod commands;
 mod distances;
 mod output;
+mod request;
+mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,7 +20,7 @@ use crate::{
 #[command(
     version,
     about,
-    after_help = "Examples:\n  synecho run experiments/quickstart.toml            everything, on the built-in phantom\n  synecho plan experiments/camus-real.toml           what would run, and what is there already\n  synecho data import --from camus CAMUS --to data/camus\n\nResults go to standard output, progress to standard error. Exit codes: 0 done, 1 a stage failed, 2 the request was wrong."
+    after_help = "Examples:\n  synecho run experiments/quickstart.toml            runs everything on the built-in phantom\n  synecho plan experiments/camus-real.toml           shows what would run and what the store has\n  synecho data import --from camus CAMUS --to data/camus\n\nResults go to standard output, progress to standard error. Exit codes: 0 done, 1 a stage failed, 2 the request was wrong, 130 interrupted.\n\nEnvironment: SYNECHO_STORE and SYNECHO_DEVICE set the defaults of --store and --device. SYNECHO_WEIGHTS names the folder of extractors' weights."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -27,84 +29,76 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Carry out a spec: what the store has is taken, the rest is done, then the report is drawn
-    Run {
-        #[command(flatten)]
-        spec: SpecArgs,
-        /// cpu, cuda or cuda:N
-        #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-        device: String,
-        /// Processes that share the work, each with its part of the cores. [default: on the CPU one for each core, at most 4; with CUDA 1]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-        jobs: Option<u16>,
-        /// Threads of each process (default: all cores, shared out over the jobs). Results are the same to the last bit where this number is the same
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-        threads: Option<u16>,
-        /// Stop at the first stage that fails
-        #[arg(long)]
-        fail_fast: bool,
-        /// Folder for reports. The report is drawn in a folder of it that has the experiment's name
-        #[arg(long, default_value = OUT, value_name = "DIR")]
-        reports: PathBuf,
-        /// No progress on standard error
-        #[arg(long)]
-        quiet: bool,
-        /// Seconds between two checkpoints of a training, at least; 0: after every epoch.
-        #[arg(long, hide = true, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY)]
-        checkpoint_every: f64,
-        /// This process is one of several that share the work: the report is the first one's.
-        #[arg(long, hide = true)]
-        helper: bool,
-    },
-    /// What would run, what the store has already, and about how long it would take
+    /// Run an experiment: compute what the store lacks, then draw the report
+    #[command(
+        after_help = "Examples:\n  synecho run experiments/quickstart.toml\n  synecho run experiments/camus-segmentation-cpu.toml --set data.root='\"DIR\"'\n  synecho run my.toml --device cuda:1 --jobs 2\n\nThe report is written to out/NAME. Finished stages are kept in runs/. The same command resumes a run that was interrupted."
+    )]
+    Run(RunArgs),
+    /// Show what would run, what the store has, and about how long the rest takes
     Plan {
         #[command(flatten)]
         spec: SpecArgs,
-        /// One JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// What is running, done, failed
+    /// Show what is done, running and failed, with rate and time left
     Status {
-        /// The spec; without it the whole store is counted
+        /// The experiment's TOML file [default: count the whole store]
         spec: Option<PathBuf>,
         #[command(flatten)]
         set: SetArgs,
         #[command(flatten)]
         store: StoreArgs,
-        /// One JSON document
+        /// Refresh every few seconds until Ctrl-C
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Tell where a report's numbers come from: spec, seeds, n, and the stages behind them
+    /// Show where a number of a report comes from: seeds, n, and the stages behind it
     #[command(
-        after_help = "Examples:\n  synecho explain reports/quickstart                           lists its cells\n  synecho explain reports/quickstart \"segmentation/real\"\n  synecho explain reports/quickstart \"segmentation/real/monai-unet/0\"\n\nIt reads the report alone (stages.json, measurements.csv.gz, and tables/ but for training and published): no store is needed."
+        after_help = "Examples:\n  synecho explain out/quickstart                           lists its cells\n  synecho explain out/quickstart \"segmentation/real\"\n  synecho explain out/quickstart \"segmentation/real/monai-unet/0\"\n\nThe command reads the report's own files (stages.json, measurements.csv.gz and tables/). It needs no store."
     )]
     Explain {
         /// A report's folder
         report: PathBuf,
-        /// TASK/ARM, with /MODEL and /SEED if you like; of generators generation/NAME. Left out: what there is
+        /// TASK/ARM, TASK/ARM/MODEL, TASK/ARM/MODEL/SEED or generation/NAME [default: list the cells]
         cell: Option<String>,
     },
-    /// Redraw a report, from the store or from the report's own data files. Trains nothing
+    /// Redraw a report from the store or from its own data files. Trains nothing
     #[command(
         after_help = "Examples:\n  synecho report experiments/quickstart.toml                 from the store, into out/quickstart\n  synecho report --from out/quickstart                       from the report's own data files, in place\n  synecho report --from out/quickstart --out site --formats svg,pdf"
     )]
     Report(ReportArgs),
-    /// What this machine offers: libtorch, CUDA, threads, precision, store
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  synecho completions bash > ~/.local/share/bash-completion/completions/synecho\n  synecho completions zsh > ~/.zfunc/_synecho\n  synecho completions fish > ~/.config/fish/completions/synecho.fish"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder, one per command
+    Man {
+        /// For example ~/.local/share/man/man1
+        folder: PathBuf,
+    },
+    /// Report what this machine offers: libtorch, CUDA, threads, precision, store
     Doctor {
         #[command(flatten)]
         store: StoreArgs,
-        /// One JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Make images from a diffusers folder: unconditional, text, text + segmentation
+    /// Generate images with a diffusers pipeline: unconditional, text, text + segmentation
     #[command(
-        after_help = "Examples:\n  synecho sample --pipeline ddpm-camus --count 16 --out out\n  synecho sample --pipeline sd-v1-5 --prompt \"an ultrasound image of heart in two-chamber view\" --scheduler unipc --steps 40 --out out\n  synecho sample --pipeline sd-v1-5 --controlnet echo-controlnet --prompt \"...\" --control-mask mask.png --out out\n\nThe folder is one that diffusers' save_pretrained wrote, with safetensors weights. Every image has a seed of its own: --seed N --count 1 makes image N - S of a run with --seed S again. OUT gets PNG files and manifest.csv."
+        after_help = "Examples:\n  synecho sample --pipeline ddpm-camus --count 16 --out out\n  synecho sample --pipeline sd-v1-5 --prompt \"an ultrasound image of heart in two-chamber view\" --scheduler unipc --steps 40 --out out\n  synecho sample --pipeline sd-v1-5 --controlnet echo-controlnet --prompt \"...\" --control-mask mask.png --out out\n\nThe pipeline is a folder that diffusers' save_pretrained wrote, with safetensors weights. Each image has its own seed: image i of a run with --seed S has the seed S + i, and --seed S+i --count 1 makes it again. The output folder gets PNG files and manifest.csv."
     )]
     Sample(Box<SampleArgs>),
-    /// Bring data sets into shape, check them, draw the phantom
+    /// Import and check data sets, or draw the phantom
     #[command(subcommand)]
     Data(DataCommand),
     /// Measure folders of images or masks
@@ -112,22 +106,58 @@ enum Command {
     Measure(MeasureCommand),
 }
 
+/// Where finished work is kept.
+const STORE: &str = "runs";
+
 /// Where reports are drawn, each in a folder of its experiment's name.
 const OUT: &str = "out";
 
 #[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "SYNECHO_DEVICE")]
+    device: String,
+    /// Processes that share the work and the cores [default: one per core and at most 4; with CUDA 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    /// Threads of each process [default: the cores divided by the jobs]. Results depend on this number by rounding
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Stop at the first stage that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Folder for reports: the report is written to DIR/NAME
+    #[arg(long, default_value = OUT, value_name = "DIR")]
+    reports: PathBuf,
+    /// Print only errors. The log in STORE/logs has the rest
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print each validation and the end of each stage as well
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Seconds between two checkpoints of a training, at least; 0: after every epoch.
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = CHECKPOINT_EVERY)]
+    checkpoint_every: f64,
+    /// This process is one of several that share the work: the report is the first one's.
+    #[arg(long, hide = true)]
+    helper: bool,
+}
+
+#[derive(Debug, Args)]
 struct ReportArgs {
-    /// The experiment's TOML file: the report is drawn from what the store holds
+    /// The experiment's TOML file: the report is drawn from the store
     #[arg(required_unless_present = "from")]
     spec: Option<PathBuf>,
     #[command(flatten)]
     set: SetArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// The folder of a report: it is redrawn from its data files, without a store
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["spec", "sets", "store"])]
+    /// A report's folder: the report is redrawn from its data files, without a store
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["spec", "sets"])]
     from: Option<PathBuf>,
-    /// Folder for the report [default: out/NAME; with --from that folder]
+    /// Where to write the report [default: out/NAME; with --from, that folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Formats of the figures
@@ -137,81 +167,80 @@ struct ReportArgs {
 
 #[derive(Debug, Args)]
 struct SampleArgs {
-    /// A pipeline's folder (with model_index.json)
+    /// The pipeline's folder, which holds model_index.json
     #[arg(long, value_name = "DIR")]
     pipeline: PathBuf,
-    /// A ControlNet's folder (default: the pipeline's own controlnet/, where there is one)
+    /// A ControlNet's folder [default: the pipeline's controlnet/, if it has one]
     #[arg(long, value_name = "DIR")]
     controlnet: Option<PathBuf>,
-    /// What the images are to show
+    /// What the images should show
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// What they are not to show
+    /// What the images should not show
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
-    /// The ControlNet's picture, resized where --height and --width say so
+    /// Picture for the ControlNet, resized to --height and --width if they are given
     #[arg(long, value_name = "PNG")]
     control_image: Option<PathBuf>,
-    /// A mask of class indices 0 to 3 as control image: the ControlNet sees grey 0, 85, 170, 255
+    /// Mask of class indices 0 to 3 for the ControlNet, which gets grey 0, 85, 170 and 255
     #[arg(long, value_name = "PNG", conflicts_with = "control_image")]
     control_mask: Option<PathBuf>,
-    /// Weight of the ControlNet's part
+    /// Weight of the ControlNet's output
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     conditioning_scale: f64,
-    /// ddpm, ddim, pndm, unipc or dpmsolver++ (default: the folder's), with the folder's noise schedule
+    /// ddpm, ddim, pndm, unipc or dpmsolver++ [default: the pipeline's]
     #[arg(long, value_name = "NAME")]
     scheduler: Option<Sampler>,
-    /// Where its steps lie: timesteps, karras or log-snr (default: as the folder says)
+    /// How the steps are spaced: timesteps, karras or log-snr [default: the pipeline's]
     #[arg(long, value_name = "NAME")]
     noise_levels: Option<NoiseLevels>,
-    /// Denoising steps (default: 50; 1000 for DDPM without a text)
+    /// Denoising steps [default: 50; 1000 for DDPM without text]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// Guidance scale: how much more the text (or class) counts; 1 or less: no guidance (default: 7.5 with a
-    /// text, else 1)
+    /// Guidance scale. 1 or less switches guidance off [default: 7.5 with text, else 1]
     #[arg(long, value_name = "G")]
     guidance: Option<f64>,
-    /// DDIM's eta, 0 to 1: how much noise a step adds
+    /// DDIM's eta, from 0 to 1: how much noise each step adds
     #[arg(long, default_value_t = 0.0, value_name = "X")]
     eta: f64,
-    /// Layers left out at the text encoder's end
+    /// Layers to skip at the end of the text encoder
     #[arg(long, default_value_t = 0, value_name = "N")]
     clip_skip: i64,
-    /// Class of a class-conditional unconditional model
+    /// Class index for a class-conditional model
     #[arg(long, value_name = "N")]
     class_label: Option<i64>,
-    /// Starting noise: a safetensors file with one tensor (count, channels, height, width)
+    /// Initial noise: a safetensors file with one tensor (count, channels, height, width)
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
-    /// Pixels (default: what the networks were trained at, or the control image's)
+    /// Height in pixels [default: the networks' training size, or the control image's size]
     #[arg(long, value_name = "PX", requires = "width", value_parser = clap::value_parser!(i64).range(1..=16384))]
     height: Option<i64>,
-    /// Pixels
+    /// Width in pixels
     #[arg(long, value_name = "PX", requires = "height", value_parser = clap::value_parser!(i64).range(1..=16384))]
     width: Option<i64>,
-    /// Seed of the first image; the next ones count on from it
+    /// Seed of the first image. Each following image has the next seed
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
-    /// How many images
+    /// Number of images
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
-    /// Images at a time
+    /// Images per batch
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
-    /// Numeric type of networks and samples
+    /// Numeric type of the networks and samples
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     dtype: Precision,
-    /// Variant of the weight files: fp16 for *.fp16.safetensors
+    /// Variant of the weight files: fp16 reads *.fp16.safetensors
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
     /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "SYNECHO_DEVICE")]
     device: String,
-    /// Folder for the images; must be empty or not there yet
+    /// Output folder. It must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// No progress on standard error
-    #[arg(long)]
+    /// Print only errors
+    #[arg(short, long)]
     quiet: bool,
 }
 
@@ -227,51 +256,51 @@ struct SpecArgs {
 
 #[derive(Debug, Args)]
 struct SetArgs {
-    /// Override a field of the spec, such as tasks.segmentation.epochs=20 (may be given again)
+    /// Override a key of the spec, such as tasks.segmentation.epochs=20. May be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct StoreArgs {
-    /// Where finished work is kept
-    #[arg(long, default_value = "runs", value_name = "DIR")]
+    /// Folder of finished stages
+    #[arg(long, default_value = STORE, value_name = "DIR", env = "SYNECHO_STORE")]
     store: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// Make a manifest folder (manifest.csv, 8-bit PNG) from a data set as it is distributed
+    /// Convert a data set into a manifest folder: manifest.csv and 8-bit PNG files
     Import {
-        /// How the data set is laid out
+        /// Layout of the data set
         #[arg(long, value_name = "LAYOUT")]
         from: Source,
-        /// The data set's folder (or HDF5 file)
+        /// The data set's folder or HDF5 file
         source: PathBuf,
-        /// The folder to make
+        /// The folder to create
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
-    /// Draw echocardiogram-like pictures with masks, in the layout of CAMUS
+    /// Draw simulated echocardiograms with masks, in the layout of CAMUS
     Phantom {
-        /// How many patients, each with two views at two phases
+        /// Number of patients, each with two views at two phases
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(3..=9999))]
         patients: u64,
-        /// Height of the pictures, pixels
+        /// Height of the pictures in pixels
         #[arg(long, value_name = "PX", default_value_t = 256, value_parser = clap::value_parser!(u64).range(64..=1024))]
         size: u64,
-        /// Another seed draws other patients
+        /// Each seed draws different patients
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// The folder to make
+        /// The folder to create
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
-    /// Read every file of a manifest folder and tell all that is wrong with it
+    /// Read every file of a manifest folder and report everything that is wrong
     Check {
         /// A folder with manifest.csv
         folder: PathBuf,
-        /// One JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -310,72 +339,92 @@ impl ValueEnum for Source {
 
 #[derive(Debug, Subcommand)]
 enum MeasureCommand {
-    /// Overlap and surface distances of predicted masks (Dice, HD95 and others), paired by file name
-    Dice {
-        /// Folder of true masks (PNG, class indices 0 to 3)
-        #[arg(long, value_name = "DIR")]
-        truth: PathBuf,
-        /// Folder of predicted masks
-        #[arg(long, value_name = "DIR")]
-        prediction: PathBuf,
-        /// One JSON document
-        #[arg(long)]
-        json: bool,
-    },
-    /// Whether synthetic images have the real ones' speckle: ratio of their power spectra by octave
+    /// Every measure of two folders of images, in one pass over them
     #[command(
-        after_help = "Examples:\n  synecho measure texture --real data/camus --split test --synthetic out\n  synecho measure texture --real real-png --synthetic synthetic-png --json\n\nThe figure is the mean power of the synthetic images over that of the real ones inside the ultrasound sector, for wavelengths of 2-4, 4-8, 8-16 and 16-32 pixels. 1: the same; below 0.5: blurred; above 2: grainy. A factor that all octaves share is contrast rather than texture. Compared are images of one class (view and phase, from both folders' manifest.csv) and, over all, the classes in the synthetic images' proportions. Where a folder has no manifest.csv with view and phase (as the output of synecho sample), all images are compared with all.\n\nImages have to be square. Larger ones are resized to the smallest, which blurs them a little: compare sets of one size where you can. Real against other real images (--split train and a folder of the rest) shows how far from 1 the same texture can be."
+        after_help = "Examples:\n  synecho measure all data/camus synthetic --split train --weights inception.safetensors\n  synecho measure all real synthetic --held-out held-out --json\n\nA measure that these images do not allow is left out, and the output says why."
+    )]
+    All(distances::AllArgs),
+    /// Overlap and surface distances of predicted masks: Dice, IoU, HD95 and others
+    #[command(
+        after_help = "Examples:\n  synecho measure dice labelsTs predictions\n  synecho measure dice labelsTs predictions --common --cases --json\n\nMasks hold class indices 0 to 3 (PNG or NIfTI). They are paired by manifest.csv where both folders have one, else by file name without its ending. Distances are in mm where the pixel size of every pair is known (manifest.csv, NIfTI header), else in pixels."
+    )]
+    Dice(DiceArgs),
+    /// Compare the speckle of synthetic and real images: power spectra by octave
+    #[command(
+        after_help = "Examples:\n  synecho measure texture data/camus synthetic --split test\n  synecho measure texture real-png synthetic-png --json\n\nThe figure is the mean power of the synthetic images divided by that of the real ones, inside the ultrasound sector, for wavelengths of 2-4, 4-8, 8-16 and 16-32 pixels. A value of 1 means the same power, below 0.5 blurred, above 2 grainy. A factor that all octaves share is contrast, not texture. Images are compared class by class (view and phase, from both manifest.csv files). The total weights the classes as the synthetic images have them. If a folder has no manifest.csv with view and phase, all its images are compared together.\n\nImages must be square. Larger ones are resized to the smallest, which blurs them a little: compare sets of one size if you can. Real images against other real images show how far from 1 equal textures can be."
     )]
     Texture {
-        /// Folder of real images: with manifest.csv, or PNG and JPEG files
-        #[arg(long, value_name = "DIR")]
-        real: PathBuf,
-        /// Folder of synthetic images, likewise
-        #[arg(long, value_name = "DIR")]
-        synthetic: PathBuf,
-        /// Real images of this split alone: train, val or test (default: all)
+        #[command(flatten)]
+        sets: distances::ImageSetArgs,
+        /// Only real images of this split: train, val or test [default: all]
         #[arg(long, value_name = "SPLIT")]
         split: Option<Split>,
-        /// One JSON document
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Fréchet distance of two folders of images: FID in Inception's features
+    /// Fréchet distance between two folders of images. In Inception's features it is FID
     #[command(after_help = FID_HELP)]
     Fid(distances::FidArgs),
-    /// Kernel distance of two folders of images: unbiased, for few images too
+    /// Kernel Inception distance between two folders of images, unbiased even for few images
     #[command(
-        after_help = "Examples:\n  synecho measure kid --real real --synthetic synthetic --weights inception.safetensors\n\nThe mean over subsets of the unbiased squared maximum mean discrepancy with the kernel (x.y/d + 1)^3, with the very subsets of torch-fidelity. Near 0, also below it: no difference is seen. The standard error is that over subsets of these images."
+        after_help = "Examples:\n  synecho measure kid real synthetic --weights inception.safetensors\n\nThe value is the mean, over subsets, of the unbiased squared maximum mean discrepancy with the kernel (x.y/d + 1)^3. The subsets are those of torch-fidelity. A value near or below 0 means that no difference is seen. The standard error is over the subsets."
     )]
     Kid(distances::KidArgs),
-    /// Precision, recall, density and coverage of two folders of images
+    /// Precision, recall, density and coverage of synthetic images
     #[command(
-        after_help = "Examples:\n  synecho measure prdc --real real --synthetic synthetic --weights inception.safetensors\n\nPrecision and density: are synthetic images where real ones are? Recall and coverage: are they everywhere where real ones are? After Naeem et al. 2020, as the package prdc."
+        after_help = "Examples:\n  synecho measure prdc real synthetic --weights inception.safetensors\n\nPrecision and density ask whether synthetic images lie where real ones do. Recall and coverage ask whether they lie everywhere that real ones do. The definitions are those of Naeem et al. 2020 and of the package prdc."
     )]
     Prdc(distances::PrdcArgs),
-    /// Whether synthetic images are copies of training images
+    /// Test whether synthetic images copy training images
     #[command(
-        after_help = "Examples:\n  synecho measure memorisation --real data/camus --split train --held-out held-out --synthetic synthetic --weights inception.safetensors\n\nEach synthetic image's distance to the nearest training image (--real), against the same of held-out real images, which cannot be copies: the share of pairs in which the synthetic image is the nearer (0.5: no sign of copying; 1: all of them), with the p of a one-sided Mann-Whitney test, which takes images for independent."
+        after_help = "Examples:\n  synecho measure memorisation data/camus synthetic --split train --held-out held-out --weights inception.safetensors\n\nThe test takes the distance of each synthetic image to its nearest training image (the real folder) and compares it with the same distance of held-out real images, which cannot be copies. The value is the share of pairs in which the synthetic image is nearer: 0.5 is no sign of copying, 1 means every image. p is from a one-sided Mann-Whitney test, which treats images as independent."
     )]
     Memorisation(distances::MemorisationArgs),
-    /// Save mean and covariance of a folder's features, as pytorch-fid does
+    /// Save the mean and covariance of a folder's features, as pytorch-fid does
     #[command(
-        after_help = "Examples:\n  synecho measure statistics --images data/camus --split train --weights inception.safetensors --out camus.npz\n  synecho measure fid --real camus.npz --synthetic synthetic --weights inception.safetensors"
+        after_help = "Examples:\n  synecho measure statistics --images data/camus --split train --weights inception.safetensors --out camus.npz\n  synecho measure fid camus.npz synthetic --weights inception.safetensors"
     )]
     Statistics(distances::StatisticsArgs),
 }
 
+#[derive(Debug, Args)]
+struct DiceArgs {
+    /// Folder of true masks
+    #[arg(value_name = "TRUTH")]
+    first: Option<PathBuf>,
+    /// Folder of predicted masks
+    #[arg(value_name = "PREDICTION")]
+    second: Option<PathBuf>,
+    /// The folder of true masks, by name
+    #[arg(long, value_name = "DIR")]
+    truth: Option<PathBuf>,
+    /// The folder of predicted masks, by name
+    #[arg(long, value_name = "DIR")]
+    prediction: Option<PathBuf>,
+    /// Compare the masks that both folders hold, and report how many are left out
+    #[arg(long)]
+    common: bool,
+    /// List the scores of every pair as well
+    #[arg(long, requires = "json")]
+    cases: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
 const FID_HELP: &str = "Examples:
-  synecho measure fid --real real --synthetic synthetic --weights inception.safetensors
-  synecho measure fid --real data/camus --split train --synthetic out --weights inception.safetensors --convention clean-fid --json
+  synecho measure fid real synthetic --weights inception.safetensors
+  synecho measure fid data/camus synthetic --split train --convention clean-fid --json
 
-The three conventions give the figures of python -m pytorch_fid, of clean-fid's folder mode and of torch-fidelity. They differ in how images are resized to 299 pixels, and no two may be compared.
+The three conventions give the values of python -m pytorch_fid, of clean-fid's folder mode and of torch-fidelity. They resize images to 299 pixels in different ways, so their values cannot be compared with each other.
 
-Weights: Inception's come with pytorch-fid, as pt_inception-2015-12-05-6726825d.pth of its release fid_weights on GitHub (SHA-256 6726825d...). Convert them once in Python:
+Weights: Inception's weights come with pytorch-fid, as pt_inception-2015-12-05-6726825d.pth of its release fid_weights on GitHub (SHA-256 6726825d...). Convert them once in Python:
   import torch, safetensors.torch
-  safetensors.torch.save_file(torch.load(\"pt_inception-2015-12-05-6726825d.pth\", weights_only=True), \"inception.safetensors\")
+  safetensors.torch.save_file(torch.load(\"pt_inception-2015-12-05-6726825d.pth\", weights_only=True), \"data/weights/inception.safetensors\")
+Under this name they are found without --weights.
 
-FID is biased upwards by small n: compare it at equal n alone, or take KID. In features of another extractor the distance is not FID, and is not called so.";
+Few images bias FID upwards: compare it only at equal n, or use KID. In the features of another extractor the distance is not FID and is not called FID.";
 
 /// Parses, runs, and turns an error into its exit code.
 pub fn main() -> ExitCode {

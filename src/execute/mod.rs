@@ -26,9 +26,10 @@ pub use workers::{CoreShares, LocalWorkers, share_cores};
 
 use crate::{
     error::{Error, Result},
+    pace::{Pace, duration},
     plan::{self, Plan, Stage},
     progress::Progress,
-    store::{CHECKPOINT, Digests, StageRecord, StageStatus, Store},
+    store::{Activity, CHECKPOINT, Digests, StageRecord, StageStatus, Store},
 };
 
 /// A plan to carry out, and everything that this takes.
@@ -149,6 +150,9 @@ fn walk(request: &RunRequest) -> Result<RunOutcome> {
     let there: Vec<bool> =
         plan.stages.iter().map(|s| matches!(store.lookup(s.kind(), &s.key, digests), Ok(Some(_)))).collect();
     let mut announced = matches!(request.executor, Executor::Worker);
+    let ended =
+        |outcomes: &[Option<StageOutcome>]| outcomes.iter().filter(|outcome| outcome.is_some()).count();
+    progress.stages(0, outcomes.len());
     while outcomes.iter().any(Option::is_none) {
         let mut moved = false;
         for (i, stage) in plan.stages.iter().enumerate() {
@@ -167,12 +171,13 @@ fn walk(request: &RunRequest) -> Result<RunOutcome> {
             if needed.iter().any(|&j| outcomes[j].is_none()) {
                 continue;
             }
-            if let Some(outcome) = attempt(stage, request)? {
+            if let Some(outcome) = attempt(i, request)? {
                 let stop =
                     matches!(&outcome, StageOutcome::Failed(e) if options.fail_fast || e.lost_the_gpu());
                 let elsewhere = matches!(outcome, StageOutcome::Hit) && !there[i];
                 outcomes[i] = Some(if elsewhere { StageOutcome::DoneElsewhere } else { outcome });
                 moved = true;
+                progress.stages(ended(&outcomes), outcomes.len());
                 if stop {
                     outcomes.iter_mut().for_each(|o| {
                         o.get_or_insert(StageOutcome::Blocked);
@@ -197,8 +202,9 @@ fn walk(request: &RunRequest) -> Result<RunOutcome> {
 }
 
 /// Looks a stage up, or does it. `None`: another process is working on it.
-fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> {
+fn attempt(index: usize, request: &RunRequest) -> Result<Option<StageOutcome>> {
     let RunRequest { plan, store, digests, options, progress, .. } = request;
+    let stage = &plan.stages[index];
     let (kind, key) = (stage.kind(), stage.key.as_str());
     if let Ok(Some(_)) = store.lookup(kind, key, digests) {
         return Ok(Some(StageOutcome::Hit));
@@ -209,7 +215,8 @@ fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> 
         Ok(Some(_)) => return Ok(Some(StageOutcome::Hit)),
         Ok(None) => {}
         Err(damage) => {
-            progress.line(format!("made again: {}: {damage}", stage.label));
+            progress
+                .line(format!("recomputed, because the stored copy is damaged: {}: {damage}", stage.label));
             store.discard(kind, key)?;
         }
     }
@@ -218,8 +225,10 @@ fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> 
         return Ok(Some(StageOutcome::Failed(error(failure.error))));
     }
     let out = store.begin(kind, key)?;
-    progress.line(format!("{} [{}]", stage.label, &key[..12.min(key.len())]));
+    let count = format!("{}/{}", index + 1, plan.stages.len());
+    progress.line(format!("{count} {} [{}]", stage.label, &key[..12.min(key.len())]));
     let start = Instant::now();
+    let watch = progress.watch(&format!("{count} {}", stage.label), publisher(stage, store));
     let artifacts: HashMap<&str, PathBuf> = stage
         .inputs
         .iter()
@@ -264,8 +273,17 @@ fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> 
         };
         store.finish(stage, record, digests)
     });
+    drop(watch);
+    store.end_activity(kind, key);
     Ok(Some(match result {
-        Ok(_) => StageOutcome::Done,
+        Ok(_) => {
+            progress.detail(format!(
+                "{count} done in {}: {}",
+                duration(start.elapsed().as_secs_f64()),
+                stage.label
+            ));
+            StageOutcome::Done
+        }
         Err(error) => {
             let error = if error.lost_the_gpu() { error.help(LOST_GPU) } else { error };
             store.fail(kind, key, &error);
@@ -273,6 +291,16 @@ fn attempt(stage: &Stage, request: &RunRequest) -> Result<Option<StageOutcome>> 
             StageOutcome::Failed(error)
         }
     }))
+}
+
+/// Tells the store how far a stage is, for `synecho status`.
+fn publisher(stage: &Stage, store: &Store) -> impl Fn(Pace) + Send + 'static {
+    let (store, kind, key, label) = (store.clone(), stage.kind(), stage.key.clone(), stage.label.clone());
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    move |pace| {
+        let (label, host, pid) = (label.clone(), host.clone(), std::process::id());
+        store.publish_activity(kind, &key, &Activity { label, host, pid, pace });
+    }
 }
 
 /// tch's plain methods panic with a C++ stack: one line for the user, the whole for the log.

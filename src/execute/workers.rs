@@ -76,7 +76,7 @@ impl Worker {
             let progress = progress.clone();
             std::thread::spawn(move || {
                 let lines = BufReader::new(lines).lines().map_while(std::result::Result::ok);
-                lines.for_each(|line| progress.line(line));
+                lines.for_each(|line| progress.worker_line(&line));
             });
         }
         // Waiting for a process closes its standard input, and so would end it: the input is kept apart.

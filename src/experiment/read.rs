@@ -1,6 +1,6 @@
 //! From TOML text to [`ExperimentSpec`]: strict, with the line and the nearest name in every error.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -16,9 +16,34 @@ pub fn load(file: &Path, sets: &[String]) -> Result<ResolvedSpec> {
     let text = std::fs::read_to_string(file)
         .at_path(file, "cannot read the spec")
         .map_err(|e| e.help("the folder experiments/ has examples"))?;
-    let spec = parse(&text, file, sets)?;
+    let mut spec = parse(&text, file, sets)?;
+    if let Some(home) = std::env::home_dir() {
+        expand_home(&mut spec, &home);
+    }
     let folder_name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     resolve_in(spec, &folder_name, &Origin { file, text: &text, sets })
+}
+
+/// Puts the home folder in place of a leading `~` in every path of a spec, as a shell would.
+fn expand_home(spec: &mut ExperimentSpec, home: &Path) {
+    let expand = |path: &mut PathBuf| {
+        if let Ok(rest) = path.strip_prefix("~") {
+            *path = home.join(rest);
+        }
+    };
+    let classification = spec.tasks.classification.as_mut().and_then(|task| task.weights.as_mut());
+    let extractor = spec.measure.as_mut().and_then(|measure| measure.extractor.as_mut()?.weights.as_mut());
+    let paths = [spec.data.root.as_mut(), spec.report.published.as_mut(), classification, extractor];
+    paths.into_iter().flatten().for_each(expand);
+    for generator in spec.generators.values_mut() {
+        let folders = [&mut generator.pipeline, &mut generator.controlnet, &mut generator.folder];
+        folders.into_iter().flatten().for_each(expand);
+        if let Some(base) = &mut generator.base
+            && let Ok(rest) = Path::new(base.as_str()).strip_prefix("~")
+        {
+            *base = home.join(rest).to_string_lossy().into_owned();
+        }
+    }
 }
 
 /// The typed spec with overrides; `file` is named in errors.
@@ -71,7 +96,7 @@ fn insert(here: &mut toml::Value, parts: &[&str], value: toml::Value) -> Result<
             .ok()
             .and_then(|i| items.get_mut(i))
             .ok_or_else(|| format!("the list has no item `{part}` (the first is 0)"))?,
-        _ => return Err(format!("there is no table to set `{part}` in")),
+        _ => return Err(format!("the spec has no table to set `{part}` in")),
     };
     if rest.is_empty() {
         *slot = value;
@@ -100,7 +125,7 @@ fn typed_wrongly(message: &str) -> Error {
         let problem = message.split(", expected").next().unwrap_or(&message);
         return Error::input(problem).help(match nearest(found, known.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
-            None => format!("there are {}", known.join(", ")),
+            None => format!("the known keys are {}", known.join(", ")),
         });
     }
     if let (true, Some(field)) = (message.starts_with("missing field"), names.first()) {
@@ -120,4 +145,20 @@ fn typed_wrongly(message: &str) -> Error {
         other => other,
     };
     Error::input(problem).help(format!("write {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let text = "[data]\nroot = \"~/camus\"\n[generators.a]\nmode = \"text\"\nbase = \"~/sd\"\n[generators.b]\nmode = \"external\"\nfolder = \"~\"\n[report]\npublished = \"a/~/b\"\n";
+        let mut spec = parse(text, Path::new("s.toml"), &[]).unwrap();
+        expand_home(&mut spec, Path::new("/home/me"));
+        assert_eq!(spec.data.root, Some("/home/me/camus".into()));
+        assert_eq!(spec.generators["a"].base.as_deref(), Some("/home/me/sd"));
+        assert_eq!(spec.generators["b"].folder.as_deref(), Some(Path::new("/home/me")));
+        assert_eq!(spec.report.published, Some("a/~/b".into()));
+    }
 }

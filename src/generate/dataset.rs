@@ -112,7 +112,7 @@ fn sources<'a>(
             .filter(|row| class_of(row, Label::ViewPhase) == class)
             .collect();
         if rows.is_empty() {
-            return Err(Error::input(format!("there is no training image of {name}")).at(&real.root).help(
+            return Err(Error::input(format!("no training image is of {name}")).at(&real.root).help(
                 "every view and phase needs real images: look at the data set with `synecho data check`",
             ));
         }

@@ -217,18 +217,18 @@ fn check_empty(out: &Path) -> Result<()> {
     }
     let mut entries = fs::read_dir(out)
         .at_path(out, "cannot look into the output folder")
-        .map_err(|e| e.help("name a folder that is empty or not there yet"))?;
+        .map_err(|e| e.help("name a folder that is empty or does not exist"))?;
     match entries.next() {
         None => Ok(()),
         Some(_) => Err(Error::input("the output folder is not empty")
             .at(out)
-            .help("choose another: nothing that is there is written over")),
+            .help("choose another folder: existing files are never overwritten")),
     }
 }
 
 /// The one tensor of a safetensors file, f32 (images, channels, height, width).
 fn read_latents(file: &Path) -> Result<Tensor> {
-    let latents = TensorFile::open(file).map_err(|e| e.help("name a safetensors file that is there"))?;
+    let latents = TensorFile::open(file).map_err(|e| e.help("name an existing safetensors file"))?;
     match latents.entries() {
         [only] => Ok(latents.read(only)?.to_kind(Kind::Float)),
         _ => Err(Error::input("more or less than one tensor in the file of latents")
@@ -250,7 +250,7 @@ fn read_control(control: &ControlPicture, progress: &Progress) -> Result<Dynamic
         ControlPicture::Image(_) => {
             let bytes = fs::read(file)
                 .at_path(file, "cannot read the control image")
-                .map_err(|e| e.help("name a PNG or JPEG file that is there"))?;
+                .map_err(|e| e.help("name an existing PNG or JPEG file"))?;
             let image = image::load_from_memory(&bytes).map_err(|e| {
                 Error::input(format!("cannot read this as an image: {e}"))
                     .at(file)

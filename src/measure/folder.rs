@@ -17,6 +17,7 @@ use crate::{
     error::{AtPath, Error, Result},
     manifest::{self, Manifest},
     picture::Picture,
+    scan::nifti,
     vocabulary::{Metric, Structure, Task},
 };
 
@@ -57,56 +58,94 @@ pub struct FolderReport {
     /// What the distances are in: `mm` where every pair's pixel size is known, else `px`.
     pub unit: &'static str,
     pub structures: Vec<StructureScore>,
+    /// Masks of only one of the folders.
+    pub left_out: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cases: Option<Vec<CaseScores>>,
 }
 
 fn as_word<T: fmt::Display, S: Serializer>(word: &T, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(word)
 }
 
-/// Two masks of the same acquisition.
-struct Pair {
-    truth: PathBuf,
-    prediction: PathBuf,
-    /// Pixel size (x, y) in mm, from the truth's manifest.
-    spacing: Option<(f64, f64)>,
+/// The scores of one pair of masks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CaseScores {
+    /// What the pair is called in both folders.
+    pub name: String,
+    pub scores: Vec<CaseScore>,
 }
 
-/// Compares the masks in two folders: by (patient, view, phase) where both hold a `manifest.csv`,
-/// otherwise PNG files by name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CaseScore {
+    pub structure: Structure,
+    #[serde(serialize_with = "as_word")]
+    pub metric: Metric,
+    /// NaN (`null` in JSON) where undefined.
+    pub value: f64,
+}
+
+/// Two masks of the same acquisition.
+struct Pair {
+    name: String,
+    truth: MaskFile,
+    prediction: MaskFile,
+}
+
+/// How masks are paired, and what of the pairs is listed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PairingOptions {
+    /// Masks without a counterpart are left out and counted; otherwise they are an error.
+    pub only_common: bool,
+    /// The report lists the scores of every pair.
+    pub list_cases: bool,
+}
+
+/// Compares the masks in two folders: by (patient, view, phase) where both hold a `manifest.csv`, otherwise PNG and
+/// NIfTI files by name.
 ///
 /// # Errors
-/// When a mask has no counterpart in the other folder, or another size; when a file is no mask.
-pub fn compare(truth: &Path, prediction: &Path) -> Result<FolderReport> {
-    let pairs = match (truth.join(manifest::FILE).is_file(), prediction.join(manifest::FILE).is_file()) {
-        (true, true) => match_up(truth, prediction, from_manifest(truth)?, from_manifest(prediction)?)?,
-        _ => match_up(truth, prediction, from_names(truth)?, from_names(prediction)?)?,
+/// A mask has no counterpart in the other folder (unless only common ones are asked for) or another size; a file is
+/// not a mask.
+pub fn compare(truth: &Path, prediction: &Path, options: PairingOptions) -> Result<FolderReport> {
+    let listed = match (truth.join(manifest::FILE).is_file(), prediction.join(manifest::FILE).is_file()) {
+        (true, true) => [from_manifest(truth)?, from_manifest(prediction)?],
+        _ => [from_names(truth)?, from_names(prediction)?],
     };
-    let known = pairs.iter().all(|pair| pair.spacing.is_some());
+    let (pairs, left_out) = match_up([truth, prediction], listed, options.only_common)?;
+    let known = pairs.iter().all(|pair| pair.truth.spacing.is_some());
     let unit = if known { "mm" } else { "px" };
 
     let mut values: BTreeMap<(Metric, Structure), Vec<f64>> = BTreeMap::new();
     let mut means = Vec::with_capacity(pairs.len());
+    let mut cases = Vec::new();
     for pair in &pairs {
-        let t = Picture::read_mask(&pair.truth)?;
-        let p = Picture::read_mask(&pair.prediction)?;
+        let (t, p) = (pair.truth.read()?, pair.prediction.read()?);
         if (t.width, t.height) != (p.width, p.height) {
             return Err(Error::input(format!(
                 "{} x {} pixels, but {} has {} x {}",
                 p.width,
                 p.height,
-                pair.truth.display(),
+                pair.truth.file.display(),
                 t.width,
                 t.height
             ))
-            .at(&pair.prediction)
+            .at(&pair.prediction.file)
             .help("predict at the truth's size, or resize the prediction by nearest neighbour"));
         }
-        let spacing = pair.spacing.filter(|_| known).unwrap_or((1.0, 1.0));
+        let spacing = pair.truth.spacing.filter(|_| known).unwrap_or((1.0, 1.0));
         let masks = MaskPair { truth: &t.pixels, prediction: &p.pixels, width: t.width, spacing };
         let scores = mask_scores(&masks)?;
         let dice = scores.iter().filter(|score| score.metric == Metric::Dice);
         let of_classes = dice.filter(|score| Structure::CLASSES.contains(&score.structure));
         means.push(summary(of_classes.map(|score| score.value)).mean);
+        if options.list_cases {
+            let scores = scores
+                .iter()
+                .map(|&MaskScore { structure, metric, value }| CaseScore { structure, metric, value })
+                .collect();
+            cases.push(CaseScores { name: pair.name.clone(), scores });
+        }
         for MaskScore { structure, metric, value } in scores {
             values.entry((metric, structure)).or_default().push(value);
         }
@@ -124,11 +163,58 @@ pub fn compare(truth: &Path, prediction: &Path) -> Result<FolderReport> {
         }
     }
     let ScoreSummary { n, mean, sd } = summary(means);
-    Ok(FolderReport { metric: Metric::Dice, value: mean, sd, n, pairs: pairs.len(), unit, structures })
+    Ok(FolderReport {
+        metric: Metric::Dice,
+        value: mean,
+        sd,
+        n,
+        pairs: pairs.len(),
+        unit,
+        structures,
+        left_out,
+        cases: options.list_cases.then_some(cases),
+    })
 }
 
 /// The masks of a folder by the name that pairs them.
-type Masks = BTreeMap<String, (PathBuf, Option<(f64, f64)>)>;
+type Masks = BTreeMap<String, MaskFile>;
+
+/// A mask, and what is known of its pixel size (x, y) in mm.
+struct MaskFile {
+    file: PathBuf,
+    spacing: Option<(f64, f64)>,
+}
+
+impl MaskFile {
+    /// The pixel size of a NIfTI file is in its header.
+    fn of(file: PathBuf) -> Result<Self> {
+        let spacing = if is_nifti(&file) { nifti::read(&file)?.spacing } else { None };
+        Ok(Self { file, spacing })
+    }
+
+    fn read(&self) -> Result<Picture> {
+        match is_nifti(&self.file) {
+            true => nifti::read(&self.file)?.to_mask().map_err(|e| e.at(&self.file)),
+            false => Picture::read_mask(&self.file),
+        }
+    }
+}
+
+/// The endings of mask files, the longest first.
+const ENDINGS: [&str; 3] = [".nii.gz", ".nii", ".png"];
+
+fn is_nifti(file: &Path) -> bool {
+    stem(file).is_some_and(|(_, ending)| ending != ".png")
+}
+
+/// A mask file's name without its ending, and the ending.
+fn stem(file: &Path) -> Option<(String, &'static str)> {
+    let name = file.file_name()?.to_str()?;
+    // `._NAME` is what macOS writes beside a file on other systems' disks.
+    let lower = name.to_ascii_lowercase();
+    let ending = ENDINGS.into_iter().find(|ending| lower.ends_with(ending) && !name.starts_with("._"))?;
+    Some((name[..name.len() - ending.len()].to_owned(), ending))
+}
 
 fn from_manifest(folder: &Path) -> Result<Masks> {
     let table = Manifest::read(folder)?;
@@ -136,7 +222,8 @@ fn from_manifest(folder: &Path) -> Result<Masks> {
     let mut masks = Masks::new();
     for (line, row) in (2u64..).zip(&table.rows) {
         let Some(path) = table.mask_path(row) else { continue };
-        if masks.insert(row.name(), (path, row.spacing())).is_some() {
+        let mask = MaskFile { file: path, spacing: row.spacing() };
+        if masks.insert(row.name(), mask).is_some() {
             return Err(Error::input(format!("{} has more than one mask", row.name()))
                 .at_line(&file, line)
                 .help("give the folders of the mask files themselves: they are then paired by file name"));
@@ -154,41 +241,55 @@ fn from_names(folder: &Path) -> Result<Masks> {
     let mut masks = Masks::new();
     for entry in std::fs::read_dir(folder).at_path(folder, "cannot read the folder")? {
         let path = entry.at_path(folder, "cannot read the folder")?.path();
-        let is_png = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
-        if let (true, Some(name)) = (is_png && path.is_file(), path.file_name()) {
-            masks.insert(name.to_string_lossy().into_owned(), (path.clone(), None));
+        let Some((name, _)) = stem(&path).filter(|_| path.is_file()) else { continue };
+        let mask = MaskFile::of(path)?;
+        if let Some(other) = masks.insert(name, mask) {
+            return Err(Error::input("another file has the same name but for its ending")
+                .at(other.file)
+                .help("keep one of the two"));
         }
     }
     if masks.is_empty() {
-        return Err(Error::input("the folder holds no PNG masks").at(folder).help(
-            "give two folders of PNG masks with the same file names, or two folders with a manifest.csv each",
+        return Err(Error::input("the folder holds no PNG or NIfTI masks").at(folder).help(
+            "give two folders of masks with the same file names, or two folders with a manifest.csv each",
         ));
     }
     Ok(masks)
 }
 
-fn match_up(truth: &Path, prediction: &Path, t: Masks, mut p: Masks) -> Result<Vec<Pair>> {
-    let lacking = |names: Vec<&String>, here: &Path, there: &Path| {
-        let shown: Vec<&str> = names.iter().take(5).map(|s| s.as_str()).collect();
-        let more = names.len() - shown.len();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Error::input(format!("no counterpart here for {}{more} of {}", shown.join(", "), there.display()))
-            .at(here)
-            .help("truth and prediction must hold the same masks: no image is left out of a mean silently")
+/// The pairs, and how many masks are in only one folder.
+fn match_up(folders: [&Path; 2], masks: [Masks; 2], only_common: bool) -> Result<(Vec<Pair>, usize)> {
+    let [truth, mut prediction] = masks;
+    let without = |of: &Masks, other: &Masks| -> Vec<String> {
+        of.keys().filter(|name| !other.contains_key(*name)).cloned().collect()
     };
-    let missing: Vec<&String> = t.keys().filter(|name| !p.contains_key(*name)).collect();
-    if !missing.is_empty() {
-        return Err(lacking(missing, prediction, truth));
+    let missing = [without(&truth, &prediction), without(&prediction, &truth)];
+    let left_out = missing.iter().map(Vec::len).sum();
+    for (names, here, there) in [(&missing[0], folders[1], folders[0]), (&missing[1], folders[0], folders[1])]
+    {
+        if names.is_empty() || only_common {
+            continue;
+        }
+        let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(5);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Err(Error::input(format!("no counterpart here for {shown}{more} of {}", there.display()))
+            .at(here)
+            .help("add the missing masks, or compare only the common ones with --common"));
     }
-    let missing: Vec<&String> = p.keys().filter(|name| !t.contains_key(*name)).collect();
-    if !missing.is_empty() {
-        return Err(lacking(missing, truth, prediction));
+    let pairs: Vec<Pair> = truth
+        .into_iter()
+        .filter_map(|(name, truth)| {
+            let prediction = prediction.remove(&name)?;
+            Some(Pair { name, truth, prediction })
+        })
+        .collect();
+    if pairs.is_empty() {
+        return Err(Error::input(format!("no mask here has a counterpart in {}", folders[0].display()))
+            .at(folders[1])
+            .help("masks are paired by file name without its ending"));
     }
-    let pairs = t.into_iter().filter_map(|(name, (truth, spacing))| {
-        let (prediction, _) = p.remove(&name)?;
-        Some(Pair { truth, prediction, spacing })
-    });
-    Ok(pairs.collect())
+    Ok((pairs, left_out))
 }
 
 impl fmt::Display for FolderReport {
@@ -222,7 +323,11 @@ impl fmt::Display for FolderReport {
             let ends = [n.to_string(), failures.to_string()];
             row(f, structure.as_str(), metrics().map(value).collect(), [&ends[0], &ends[1]])?;
         }
-        write!(f, "mean Dice of endo, myo, la: {:.4} over {} of {} pairs", self.value, self.n, self.pairs)
+        write!(f, "mean Dice of endo, myo, la: {:.4} over {} of {} pairs", self.value, self.n, self.pairs)?;
+        match self.left_out {
+            0 => Ok(()),
+            n => write!(f, "\n{n} masks are in only one of the folders and were left out"),
+        }
     }
 }
 
@@ -260,7 +365,7 @@ mod tests {
             ("b.png", mask(0, false), mask(1, true)),
             ("c.png", mask(0, true), mask(0, true)),
         ]);
-        let report = compare(&t, &p).unwrap();
+        let report = compare(&t, &p, PairingOptions::default()).unwrap();
         let entry = |structure, metric| {
             report.structures.iter().find(|e| e.structure == structure && e.metric == metric).unwrap()
         };
@@ -293,7 +398,7 @@ mod tests {
         )
         .unwrap();
         std::fs::write(p.join("manifest.csv"), format!("{head}\np1,2CH,ED,i.png,other.png\n")).unwrap();
-        let report = compare(&t, &p).unwrap();
+        let report = compare(&t, &p, PairingOptions::default()).unwrap();
         assert_eq!(report.unit, "mm");
         let hd = report.structures.iter().find(|e| e.metric == Metric::Hd).unwrap();
         assert_eq!((hd.value, hd.unit), (0.5, "mm"));
@@ -302,23 +407,50 @@ mod tests {
     }
 
     #[test]
+    fn nifti_masks_bring_their_pixel_size() {
+        let (_dir, t, p) = folders(&[("a.png", mask(0, false), mask(1, false))]);
+        let packed = nifti::encode_gz(&mask(0, false), 0.5, "mask").unwrap();
+        std::fs::write(t.join("a.nii.gz"), packed).unwrap();
+        let error = compare(&t, &p, PairingOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("another file has the same name but for its ending"), "{error}");
+        std::fs::remove_file(t.join("a.png")).unwrap();
+        let report = compare(&t, &p, PairingOptions::default()).unwrap();
+        let hd = report.structures.iter().find(|e| e.metric == Metric::Hd).unwrap();
+        assert_eq!((hd.value, hd.unit, report.unit), (0.5, "mm", "mm"));
+    }
+
+    #[test]
     fn faults_name_the_files() {
         let (_dir, t, p) = folders(&[("a.png", mask(0, false), mask(0, false))]);
         mask(0, false).write(&t.join("b.png")).unwrap();
-        let e = compare(&t, &p).unwrap_err();
-        assert!(e.to_string().contains("no counterpart here for b.png") && e.exit_code() == 2, "{e}");
-        let e = compare(&p, &t).unwrap_err().to_string();
-        assert!(e.contains("no counterpart here for b.png"), "{e}");
+        let e = compare(&t, &p, PairingOptions::default()).unwrap_err();
+        assert!(e.to_string().contains("no counterpart here for b of") && e.exit_code() == 2, "{e}");
+        let e = compare(&p, &t, PairingOptions::default()).unwrap_err().to_string();
+        assert!(e.contains("no counterpart here for b of"), "{e}");
+        let common = PairingOptions { only_common: true, list_cases: true };
+        let report = compare(&t, &p, common).unwrap();
+        assert_eq!((report.pairs, report.left_out), (1, 1));
+        assert!(report.to_string().ends_with("1 masks are in only one of the folders and were left out"));
+        let cases = report.cases.unwrap();
+        assert_eq!((cases.len(), cases[0].name.as_str()), (1, "a"));
+        assert!(cases[0].scores.iter().any(|s| s.metric == Metric::Dice && s.value == 1.0));
         Picture::new(6, 5).write(&p.join("b.png")).unwrap();
-        let e = compare(&t, &p).unwrap_err().to_string();
+        let e = compare(&t, &p, PairingOptions::default()).unwrap_err().to_string();
         assert!(e.contains("t/b.png has 6 x 4") && e.contains("p/b.png: 6 x 5"), "{e}");
         let mut grey = mask(0, false);
         grey.pixels[0] = 255;
         grey.write(&p.join("b.png")).unwrap();
-        assert!(compare(&t, &p).unwrap_err().to_string().contains("holds 255"));
-        assert!(compare(&t, &t.join("none")).unwrap_err().to_string().contains("none"));
+        assert!(compare(&t, &p, PairingOptions::default()).unwrap_err().to_string().contains("holds 255"));
+        assert!(
+            compare(&t, &t.join("none"), PairingOptions::default()).unwrap_err().to_string().contains("none")
+        );
         let empty = t.join("empty");
         std::fs::create_dir(&empty).unwrap();
-        assert!(compare(&t, &empty).unwrap_err().to_string().contains("holds no PNG masks"));
+        assert!(
+            compare(&t, &empty, PairingOptions::default())
+                .unwrap_err()
+                .to_string()
+                .contains("holds no PNG or NIfTI masks")
+        );
     }
 }

@@ -61,7 +61,7 @@ pub fn load_named(
             if let Some((other_f, other_e)) = found.insert(name, (f, e)) {
                 let other = &opened[other_f];
                 let there = format!("{} ({})", other.entries()[other_e].name, other.path().display());
-                return Err(Error::input(format!("{} is there twice, also as {there}", entry.name))
+                return Err(Error::input(format!("the file holds {} twice, also as {there}", entry.name))
                     .at(file.path())
                     .help("remove the files of one of the two checkpoints"));
             }

@@ -138,7 +138,7 @@ struct PartialFolder {
 impl PartialFolder {
     fn new(to: &Path) -> Result<Self> {
         if to.exists() {
-            return Err(Error::input("the folder is there already")
+            return Err(Error::input("the folder exists already")
                 .at(to)
                 .help("name another folder, or remove this one first"));
         }

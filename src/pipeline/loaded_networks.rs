@@ -137,7 +137,7 @@ impl LatentNetworks {
                 unet.in_channels
             ))
             .at(folder.dir())
-            .help("an inpainting or image-to-image model cannot be sampled from a text alone"));
+            .help("an inpainting or image-to-image model cannot be sampled from only a text"));
         }
         Ok(latent)
     }

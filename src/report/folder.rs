@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rayon::prelude::*;
@@ -38,6 +39,9 @@ const TABLES: &str = "tables";
 
 /// Files of reports of earlier versions, which would now be taken for this one's.
 const EARLIER: [&str; 2] = ["measurements.csv", "curves.csv"];
+
+/// A half-written file of this age is nobody's any more.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// In every page of ours.
 const MARK: &str = "Synecho report";
@@ -155,6 +159,9 @@ fn remove_stale(to: &Path, kept: &BTreeSet<PathBuf>) -> Result<()> {
     for folder in [FIGURES, TABLES].map(|name| to.join(name)) {
         stale.extend(files(&folder)?.into_iter().filter(|file| is_drawn(file) && !kept.contains(file)));
     }
+    for folder in ["", FIGURES, TABLES].map(|name| to.join(name)) {
+        stale.extend(files(&folder)?.into_iter().filter(|file| is_left_behind(file)));
+    }
     for stale in stale {
         // Another process that draws the same report may have been faster.
         match fs::remove_file(&stale) {
@@ -193,6 +200,20 @@ pub fn earlier_key(to: &Path) -> Option<String> {
 /// What the names of figures and tables begin with.
 fn sections() -> impl Iterator<Item = &'static str> {
     Task::OF_ARMS.map(Task::as_str).into_iter().chain([GENERATORS])
+}
+
+/// Whether the file is one that a killed process left half written, some time ago: `.segmentation_dice.svg.12180`.
+fn is_left_behind(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some((name, process)) = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')) else {
+        return false;
+    };
+    let data = [PAGE, MEASUREMENTS, CURVES, DESCRIPTION, RESOLVED, lineage::STAGES];
+    let ours =
+        process.bytes().all(|b| b.is_ascii_digit()) && (is_drawn(Path::new(name)) || data.contains(&name));
+    let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+    // A younger one may be another process's, which is about to rename it.
+    ours && age.is_some_and(|age| age > LEFT_BEHIND)
 }
 
 /// Whether reports give a figure or table this name.
@@ -284,7 +305,18 @@ mod tests {
         for old in EARLIER {
             fs::write(to.join(old), "old").unwrap();
         }
+        // Two half-written files: of a process that was killed long ago, and of one that may be at it.
+        let (old, young) =
+            ("figures/.segmentation_dice_boxes.svg.12180", "figures/.segmentation_dice_boxes.svg.12181");
+        for half in [old, young, "figures/.mine.12180"] {
+            fs::write(to.join(half), "half").unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
+        for half in [old, "figures/.mine.12180"] {
+            fs::File::options().write(true).open(to.join(half)).unwrap().set_modified(long_ago).unwrap();
+        }
         draw(&ReportInput::default(), ALL, to).unwrap();
+        assert!(!to.join(old).exists() && to.join(young).exists() && to.join("figures/.mine.12180").exists());
         assert!(fs::read_to_string(to.join("index.html")).unwrap().starts_with("<!DOCTYPE html>"));
         for mine in ["figures/my_heart.svg", "figures/segmentation.svg", "notes.md"] {
             assert_eq!(fs::read_to_string(to.join(mine)).unwrap(), "mine");

@@ -22,6 +22,7 @@ mod ratio;
 mod render;
 mod samples;
 mod scene;
+mod terminal;
 
 use std::collections::BTreeSet;
 
@@ -35,6 +36,7 @@ use crate::{
     vocabulary::{Metric, Task},
 };
 pub use folder::{draw, earlier_key, is_report, read, save};
+pub use terminal::results;
 
 /// The page that holds everything.
 pub const PAGE: &str = "index.html";

@@ -4,6 +4,7 @@
 //! is renamed to `runs/<kind>/<key>/`. No record, no artifact. Checkpoints live in the partial
 //! folder's `checkpoint/`, which outlives a kill and goes away when the stage is done.
 
+mod activity;
 mod digest;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use activity::Activity;
 pub use digest::Digests;
 
 use crate::{
@@ -26,6 +28,8 @@ use crate::{
 /// Written last into every artifact.
 pub const RECORD: &str = "record.json";
 const FAILED: &str = "failed.json";
+/// The store's folder for the logs of runs.
+const LOGS: &str = "logs";
 /// Folder inside a partial artifact that a later try goes on from.
 pub const CHECKPOINT: &str = "checkpoint";
 
@@ -127,6 +131,15 @@ impl Store {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// A new log of a run: `name` becomes part of the file's name.
+    pub fn new_log(&self, name: &str) -> Result<(PathBuf, File)> {
+        let folder = self.root.join(LOGS);
+        fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
+        let file = folder.join(format!("{name}.log"));
+        let opened = OpenOptions::new().create(true).append(true).open(&file);
+        Ok((file.clone(), opened.at_path(&file, "cannot write the log")?))
     }
 
     /// Where a finished artifact is.

@@ -115,7 +115,10 @@ fn arms_that_cannot_be_meant_are_refused() {
     for (arm, parts) in [
         ("mix = \"pretrain\"", ["`arms.0.mix`", "without synthetic images", "name the generator"]),
         ("ratio = 0.5", ["`arms.0.ratio`", "without synthetic images", "name the generator"]),
-        ("synthetic = \"t\"", ["`arms.0.synthetic`", "there is no generator \"t\"", "did you mean \"ts\"?"]),
+        (
+            "synthetic = \"t\"",
+            ["`arms.0.synthetic`", "the spec has no generator \"t\"", "did you mean \"ts\"?"],
+        ),
         (
             "synthetic = \"ts\"\ncontrol = \"duplicate-real\"",
             ["`arms.0.control`", "a control has no synthetic images", "an arm of its own"],

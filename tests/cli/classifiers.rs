@@ -70,7 +70,7 @@ fn weights_that_do_not_fit_are_refused() {
         "name a folder that holds resnet18.safetensors, efficientnet",
     ]);
     with("tasks.classification.models=[\"resnet18\", \"vgg16\"]")
-        .refused(&["small.toml:", "there is no file nets/vgg16.safetensors"]);
+        .refused(&["small.toml:", "nets/vgg16.safetensors does not exist"]);
     assert!(!place.path("runs").exists());
     fs::copy(place.path("nets/resnet18.safetensors"), place.path("nets/resnet50.safetensors")).unwrap();
     with("tasks.classification.models=[\"resnet50\"]").refused(&[

@@ -17,9 +17,10 @@ fn damage_is_found_and_mended_to_the_same_bytes() {
     let plan = place.synecho(&["plan", "small.toml", "--json"]).json();
     assert_eq!(plan["to_do"], 1, "a plan sees it too");
     let told = place.synecho(&RUN).well();
-    for part in
-        ["made again: train segmentation", "weights.safetensors: the file is not what the stage wrote"]
-    {
+    for part in [
+        "recomputed, because the stored copy is damaged: train segmentation",
+        "weights.safetensors: the file is not what the stage wrote",
+    ] {
         assert!(told.err.contains(part), "{told:#?}");
     }
     assert_eq!(told.stages_done(), (1, STAGES), "what was made from the same bytes stays");
@@ -37,12 +38,12 @@ fn damage_is_found_and_mended_to_the_same_bytes() {
     fs::write(page, "").unwrap();
     let told = place.synecho(&RUN).well();
     for part in [
-        "made again: train segmentation",
-        "made again: measure segmentation",
+        "stored copy is damaged: train segmentation",
+        "stored copy is damaged: measure segmentation",
         "record.json: the record is damaged",
-        "made again: prepare at 40 px",
+        "stored copy is damaged: prepare at 40 px",
         "the artifact has no record",
-        "made again: report",
+        "stored copy is damaged: report",
     ] {
         assert!(told.err.contains(part), "no {part:?} in {told:#?}");
     }

@@ -140,12 +140,12 @@ fn folders_that_are_not_what_was_said() {
         assert!(!place.path("out").exists(), "{layout}");
     }
     place.synecho(&["data", "check", "empty"]).refused(&["empty/manifest.csv: cannot read the manifest"]);
-    place.synecho(&["data", "check", "nowhere"]).refused(&["nowhere: there is no such folder"]);
+    place.synecho(&["data", "check", "nowhere"]).refused(&["nowhere: this folder does not exist"]);
     place.write("empty/here", "");
     place
         .synecho(&["data", "phantom", "--patients", "3", "--to", "empty"])
         .refused(&["empty: ", "not empty"]);
     place
         .synecho(&["measure", "dice", "--truth", "empty", "--prediction", "empty"])
-        .refused(&["no PNG masks"]);
+        .refused(&["no PNG or NIfTI masks"]);
 }

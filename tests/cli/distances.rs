@@ -84,6 +84,65 @@ fn each_measure_says_what_decides_it() {
 }
 
 #[test]
+fn folders_can_be_given_in_their_order_and_all_measures_at_once() {
+    let place = place();
+    let named = place.synecho(&words("fid", &["--json"])).json();
+    let in_order = |measure: &str, more: &[&str]| {
+        let ask = ["measure", measure, "real", "made", "--cache", "cache", "--json"];
+        place.synecho(&[&ask, &DOMAIN[..], more].concat()).json()
+    };
+    assert_eq!(in_order("fid", &[]), named);
+    place.synecho(&["measure", "fid", "real"]).refused(&["the second folder is missing"]);
+    place
+        .synecho(&["measure", "fid", "real", "made", "--real", "real"])
+        .refused(&["both in their order and by name"]);
+    place.synecho(&["measure", "kid", "--real", "real"]).refused(&["fewer are given", "--synthetic DIR"]);
+
+    let all = in_order("all", &["--held-out", "held"]);
+    assert_eq!(all["frechet"]["value"], named["value"]);
+    assert_eq!(all["kid"]["value"], in_order("kid", &[])["value"]);
+    assert_eq!(all["prdc"]["coverage"], in_order("prdc", &[])["coverage"]);
+    assert_eq!(all["memorisation"]["value"], in_order("memorisation", &["--held-out", "held"])["value"]);
+    for (measure, value) in [("mind", "value"), ("vendi", "value"), ("authenticity", "percent")] {
+        assert!(all[measure][value].as_f64().is_some_and(f64::is_finite), "{measure} in {all:#}");
+    }
+    // These images are not square: texture is left out, and the reason is given.
+    assert!(all["texture"].is_null());
+    assert_eq!(all["skipped"][0][0], "texture");
+    let ask = ["measure", "all", "real", "made", "--cache", "cache"];
+    let text = place.synecho(&[&ask, &DOMAIN[..]].concat()).well().out;
+    assert!(
+        text.starts_with("12 real and 9 synthetic images\n") && text.contains("--held-out DIR"),
+        "{text}"
+    );
+}
+
+#[test]
+fn held_out_images_that_are_training_images_are_refused() {
+    let place = place();
+    let ask = |held_out: &str| {
+        let ask = ["measure", "memorisation", "real", "made", "--held-out", held_out, "--no-cache"];
+        place.synecho(&[&ask, &DOMAIN[..]].concat())
+    };
+    ask("real").refused(&["every held-out image is one of the training images", "other patients"]);
+    fs::copy(place.path("real/0.png"), place.path("held/copy.png")).unwrap();
+    assert!(ask("held").well().out.contains("warning: 1 of 9 held-out images are training images too"));
+}
+
+#[test]
+fn weights_are_found_in_the_usual_folder() {
+    let place = place();
+    let ask = ["measure", "fid", "real", "made", "--extractor", "resnet50", "--no-cache", "--quiet"];
+    place.synecho(&ask).refused(&["the extractor resnet50 needs weights"]);
+    place.write("mine/resnet50.safetensors", "damaged");
+    let told = place.command(&ask).env("SYNECHO_WEIGHTS", place.path("mine")).output().unwrap();
+    let err = String::from_utf8(told.stderr).unwrap();
+    assert!(told.status.code() == Some(2) && err.contains("mine/resnet50.safetensors"), "{err}");
+    place.write("data/weights/resnet50.safetensors", "damaged");
+    place.synecho(&ask).refused(&["data/weights/resnet50.safetensors"]);
+}
+
+#[test]
 fn a_folder_against_itself_is_at_no_distance_and_copies_are_found() {
     let place = place();
     let same = |measure: &str, more: &[&str]| {

@@ -38,7 +38,7 @@ fn the_other_stages_are_done_and_status_says_why() {
     let told = place.synecho(&RUN).refused(&[
         "error: train classification resnet18, real, seed 0: bad.safetensors: ",
         "error: train classification resnet18, real, seed 1: bad.safetensors: ",
-        "3 stage(s) were not begun",
+        "3 of 12 stages were not begun",
         fault,
     ]);
     assert_eq!(count(&place, "segmentation", "done"), 4, "{told:#?}");
@@ -131,7 +131,7 @@ fn a_folder_that_is_no_report_loses_nothing() {
     assert_eq!(place.read("paper/figures/my_heart.svg"), "mine");
     place.write("site/small/index.html", "my home page");
     let args = [&RUN[..], &["--reports", "site"]].concat();
-    place.synecho(&args).refused(&["index.html: this page is no report", "another folder"]);
+    place.synecho(&args).refused(&["index.html: this page is not a Synecho report", "another folder"]);
     assert_eq!(place.read("site/small/index.html"), "my home page");
 }
 

@@ -48,7 +48,7 @@ fn wrong_specs_are_refused_before_any_work() {
         (
             CONTROL,
             "generators.a.base=\"b\"",
-            ["base=\"b\"", "there is no generator and no folder \"b\"", "diffusers folder"],
+            ["base=\"b\"", "\"b\" is neither a generator of the spec nor a folder", "diffusers folder"],
         ),
         (
             "mode = \"unconditional\"\nscheduler = \"ddim\"\n",
@@ -79,9 +79,13 @@ fn wrong_specs_are_refused_before_any_work() {
         (
             UNCONDITIONAL,
             "generators.a.attention_levels=[2]",
-            ["attention_levels", "there is no level 2", "0 to 1"],
+            ["attention_levels", "the network has no level 2", "0 to 1"],
         ),
-        ("mode = \"text\"\n", "generators.a.prompt=\"{veiw}\"", ["prompt", "there is no {veiw}", "{view}"]),
+        (
+            "mode = \"text\"\n",
+            "generators.a.prompt=\"{veiw}\"",
+            ["prompt", "prompts have no field {veiw}", "{view}"],
+        ),
     ] {
         let place = place(lines);
         place.synecho(&run(&[set])).refused(&parts);
@@ -99,7 +103,7 @@ fn data_that_lacks_what_the_mode_needs_is_told() {
         for command in [&RUN[..], &["plan", "made.toml"]] {
             place
                 .synecho(command)
-                .refused(&["the generator a: there is no training image of 4CH ED", "synecho data check"]);
+                .refused(&["the generator a: no training image is of 4CH ED", "synecho data check"]);
         }
     }
     // The same images without masks.
@@ -138,7 +142,7 @@ fn bases_and_pipelines_that_do_not_fit_are_told() {
         (
             UNCONDITIONAL,
             vec![told_base, "generators.a.per_class=true"],
-            ["train a: ", "is told the class", "per_class"],
+            ["train a: ", "takes the class as an input", "per_class"],
         ),
         (
             CONTROL,
@@ -188,7 +192,7 @@ fn more_images_than_masks_give_are_told_with_what_would_do() {
 fn f16_on_the_cpu_is_refused() {
     place(UNCONDITIONAL).synecho(&run(&["generators.a.precision=\"f16\""])).refused(&[
         "train a: ",
-        "f16 on CUDA alone",
+        "f16 only on CUDA",
         "precision = \"f32\"",
     ]);
 }

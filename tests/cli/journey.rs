@@ -5,25 +5,46 @@ use crate::support::{Place, RUN, SMALL, STAGES, finished, quick};
 #[test]
 fn a_run_gives_a_report_says_where_and_shows_its_progress_on_standard_error() {
     let done = finished();
+    let (results, last) = done.told.out.rsplit_once("\n\n").unwrap();
     assert_eq!(
-        done.told.out,
-        "8 of 8 stages were done now, 0 were there; the report is out/small/index.html\n"
+        last,
+        "8 of 8 stages were computed now, 0 were in the store. The report is out/small/index.html\n"
     );
-    let labels: Vec<&str> =
-        done.told.err.lines().map(|line| line.rsplit_once(" [").map_or(line, |(label, _)| label)).collect();
+    let lines: Vec<&str> = results.lines().collect();
+    assert!(lines[0].starts_with("Segmentation: mean Dice on ") && lines[0].ends_with("; higher is better"));
+    assert!(
+        lines[1].starts_with("  arm   score [95 % interval]") && lines[2].starts_with("  real  0."),
+        "{results}"
+    );
+    assert!(lines[4].starts_with("Classification: accuracy on "), "{results}");
+    // A line per stage, with the time of day and the stage's number and key.
+    let (times, labels): (Vec<&str>, Vec<&str>) = (done.told.err.lines())
+        .map(|line| line.rsplit_once(" [").map_or(line, |(label, _)| label).split_once(' ').unwrap())
+        .unzip();
+    assert!(times.iter().all(|time| time.len() == 8 && time.matches(':').count() == 2), "{times:?}");
     assert_eq!(
         labels,
         [
-            "draw the phantom",
-            "import the phantom",
-            "prepare at 40 px",
-            "train segmentation monai-unet, real, seed 0",
-            "measure segmentation monai-unet, real, seed 0",
-            "train classification resnet18, real, seed 0",
-            "measure classification resnet18, real, seed 0",
-            "report",
+            "1/8 draw the phantom",
+            "2/8 import the phantom",
+            "3/8 prepare at 40 px",
+            "4/8 train segmentation monai-unet, real, seed 0",
+            "5/8 measure segmentation monai-unet, real, seed 0",
+            "6/8 train classification resnet18, real, seed 0",
+            "7/8 measure classification resnet18, real, seed 0",
+            "8/8 report",
         ]
     );
+    // The log has all of it, and what was typed.
+    let logs: Vec<_> = std::fs::read_dir(done.place.path("runs/logs")).unwrap().flatten().collect();
+    let name = logs[0].file_name().into_string().unwrap();
+    assert!(logs.len() == 1 && name.contains("-small-") && name.ends_with(".log"), "{name}");
+    let log = std::fs::read_to_string(logs[0].path()).unwrap();
+    assert!(log.lines().next().unwrap().contains(" run small.toml "), "{log}");
+    for line in done.told.err.lines().chain(done.told.out.lines()) {
+        assert!(log.contains(line), "no {line:?} in {log}");
+    }
+    assert!(log.contains("4/8 done in ") && log.contains(": step "), "the log is verbose: {log}");
     let files = done.place.files("out/small");
     for name in [
         "index.html",
@@ -97,7 +118,7 @@ fn plan_and_status_tell_what_is_there() {
             .synecho(&["plan", "small.toml"])
             .well()
             .out
-            .ends_with("everything is there: a run only looks\n")
+            .ends_with("the store has everything: a run only draws the report\n")
     );
     let status = place.synecho(&["status", "small.toml", "--json"]).json();
     let stages = status["stages"].as_array().unwrap();
@@ -117,13 +138,13 @@ fn plan_and_status_tell_what_is_there() {
 #[test]
 fn a_report_is_redrawn_to_the_same_bytes_and_a_new_title_trains_nothing() {
     let place = Place::finished();
-    let store = place.files("runs");
+    let store = place.files("runs/report");
     let told = place.synecho(&["report", "small.toml", "--out", "again"]).well();
     assert_eq!(told.out, "again/index.html\n");
     assert!(place.files("again") == place.files("out/small"));
     place.synecho(&["report", "small.toml"]).well();
     assert!(place.files("again") == place.files("out/small"));
-    assert!(place.files("runs") == store, "redrawing leaves the store as it is");
+    assert!(place.files("runs/report") == store, "redrawing leaves the store as it is");
 
     // From its own data files, without a store and without PNG.
     let elsewhere = Place::new();
@@ -207,27 +228,54 @@ fn what_is_for_programs_is_one_json_document() {
     assert_eq!((&dice["metric"], &dice["value"], &dice["n"]), (&"dice".into(), &1.0.into(), &40.into()));
 }
 
+/// Every command, by asking for the help of each.
+fn commands(place: &Place, of: &[&str]) -> Vec<Vec<String>> {
+    let help = place.synecho(&[of, &["--help"]].concat()).well().out;
+    let mut found = vec![of.iter().map(|word| (*word).to_owned()).collect()];
+    let Some((_, list)) = help.split_once("\nCommands:\n") else { return found };
+    for line in list.lines().take_while(|line| !line.is_empty()) {
+        // A longer text of a command goes on further to the right.
+        let name =
+            line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')).and_then(|r| r.split(' ').next());
+        if let Some(name) = name.filter(|name| *name != "help") {
+            found.extend(commands(place, &[of, &[name]].concat()));
+        }
+    }
+    found
+}
+
 #[test]
-fn every_command_has_help() {
+fn every_command_has_help_in_plain_words() {
     let place = Place::new();
-    for command in [
-        "",
-        "run",
-        "plan",
-        "status",
-        "report",
-        "doctor",
-        "data",
-        "data import",
-        "data phantom",
-        "data check",
-        "measure",
-        "measure dice",
-    ] {
-        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+    let commands = commands(&place, &[]);
+    assert!(commands.len() > 20 && commands.iter().any(|command| command.join(" ") == "measure dice"));
+    for command in &commands {
+        let args: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let told = place.synecho(&args).well();
         let (about, usage) = told.out.split_once("\n\nUsage: synecho").expect(&told.out);
         assert!(about.len() > 10 && usage.contains("--help"), "{told:#?}");
+        let text = told.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        for habit in [
+            " alone",
+            " is no ",
+            " told ",
+            " tells ",
+            "made again",
+            "drawn again",
+            "there is no ",
+            "(default",
+        ] {
+            assert!(!text.contains(habit), "{habit:?} in the help of {command:?}");
+        }
+        // Usage, lists and examples are not sentences.
+        let is_prose = |part: &&str| {
+            !["Usage:", "Commands:", "Arguments:", "Options:", "Examples:"]
+                .iter()
+                .any(|head| part.starts_with(head))
+        };
+        for sentence in told.out.split("\n\n").filter(is_prose).flat_map(|part| part.split(". ")) {
+            assert!(sentence.split_whitespace().count() <= 40, "{sentence:?} in the help of {command:?}");
+        }
     }
 }
 
@@ -239,4 +287,64 @@ fn the_phantom_is_written_imported_and_checked() {
     assert_eq!(told.out, "16 images of 4 patients are in data\n");
     let check = place.synecho(&["data", "check", "data"]).well();
     assert!(check.out.contains("patients  4\nimages    16 (16 with a mask)"), "{check:#?}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_written() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let told = place.synecho(&["completions", shell]).well();
+        assert!(told.out.contains("synecho") && told.out.contains("measure"), "{shell}");
+    }
+    place.synecho(&["man", "pages"]).well();
+    assert!(place.read("pages/synecho.1").contains("synecho") && place.path("pages/synecho-run.1").is_file());
+}
+
+#[test]
+fn status_sees_what_runs_with_other_settings_and_what_is_missing() {
+    let place = Place::finished();
+    let long = ["--set", "tasks.segmentation.epochs=5000", "--quiet"];
+    let mut run = place.command(&[&RUN[..], &long].concat()).spawn().unwrap();
+    let start = std::time::Instant::now();
+    let status = loop {
+        let status = place.synecho(&["status", "small.toml"]).well().out;
+        if status.contains(" steps, ") || start.elapsed().as_secs() > 60 {
+            break status;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let line = status.lines().find(|line| line.contains(" steps, ")).expect(&status);
+    assert!(status.contains("with other settings or of another spec:"), "{status}");
+    assert!(line.contains("train segmentation") && line.contains(" left, loss "), "{line}");
+    assert!(line.contains(" per second") && line.contains(", process "), "{line}");
+
+    std::fs::remove_file(place.artifact("runs", "measure classification").join("measurements.csv")).unwrap();
+    let status = place.synecho(&["status", "small.toml"]).well().out;
+    assert!(status.contains("the stored copy is damaged") && status.contains("7 done"), "{status}");
+    assert_eq!(place.synecho(&["plan", "small.toml", "--json"]).json()["to_do"], 1);
+}
+
+#[test]
+fn a_run_that_is_interrupted_says_how_to_go_on() {
+    let place = Place::small();
+    let long = ["--set", "tasks.segmentation.epochs=5000"];
+    let run = place.command(&[&RUN[..], &long].concat()).spawn().unwrap();
+    let start = std::time::Instant::now();
+    while !place.path("runs/train").exists() {
+        assert!(start.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let pid = run.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ended = run.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        err.ends_with(
+            "interrupted. The same command resumes: finished stages and checkpoints are in the store\n"
+        ),
+        "{err}"
+    );
 }

@@ -102,13 +102,13 @@ fn files_that_are_missing_are_named() {
     let folder = folder();
     folder.synecho(&[&RUN[..], &["--set", "data.root=nowhere"]].concat()).refused(&[
         "--set data.root=nowhere: ",
-        "there is no nowhere",
+        "nowhere does not exist",
         "data/README.md",
     ]);
     folder.write("small.toml", &folder.read("small.toml").replace("root = \"data\"\n", ""));
     folder.synecho(&RUN).refused(&["small.toml:4: `data.root`: is missing"]);
     let set = ["--set", "tasks.classification.weights=nowhere.safetensors"];
-    place.synecho(&[&RUN[..], &set].concat()).refused(&["there is no file nowhere.safetensors"]);
+    place.synecho(&[&RUN[..], &set].concat()).refused(&["nowhere.safetensors does not exist"]);
 }
 
 #[test]

@@ -130,7 +130,14 @@ impl Place {
         {
             command.arg("--device").arg(device);
         }
-        for name in ["LIBTORCH", "LD_LIBRARY_PATH", "RUST_BACKTRACE"] {
+        for name in [
+            "LIBTORCH",
+            "LD_LIBRARY_PATH",
+            "RUST_BACKTRACE",
+            "SYNECHO_STORE",
+            "SYNECHO_DEVICE",
+            "SYNECHO_WEIGHTS",
+        ] {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -227,12 +234,12 @@ impl Told {
         serde_json::from_str(&told.out).unwrap_or_else(|e| panic!("{e}: {told:#?}"))
     }
 
-    /// `3 of 8 stages were done now`: (3, 8).
+    /// `3 of 8 stages were computed now`: (3, 8).
     #[track_caller]
     pub fn stages_done(&self) -> (usize, usize) {
-        let words: Vec<&str> = self.out.split(' ').collect();
+        let words: Vec<&str> = self.out.lines().last().unwrap_or_default().split(' ').collect();
         match words[..] {
-            [done, "of", all, "stages", "were", "done", "now,", ..] => {
+            [done, "of", all, "stages", "were", "computed", "now,", ..] => {
                 (done.parse().unwrap(), all.parse().unwrap())
             }
             _ => panic!("{self:#?}"),

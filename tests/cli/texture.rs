@@ -51,7 +51,7 @@ fn a_copy_has_the_texture_of_the_original() {
     let help = place.synecho(&["measure", "texture", "--help"]).well().out;
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        words.contains("below 0.5: blurred; above 2: grainy") && words.contains("--split <SPLIT>"),
+        words.contains("below 0.5 blurred, above 2 grainy") && words.contains("--split <SPLIT>"),
         "{help}"
     );
 }

@@ -85,7 +85,7 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
 fn check_exists(path: &Path) -> Result<()> {
     match path.exists() {
         true => Ok(()),
-        false => Err(Error::input("there is no such file or folder")
+        false => Err(Error::input("this file or folder does not exist")
             .at(path)
             .help("paths in a spec are relative to the working folder")),
     }

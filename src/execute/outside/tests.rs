@@ -370,7 +370,7 @@ fn a_broken_source_has_a_digest_and_the_import_says_what_is_wrong() {
     let listed = import::source_files(Source::Camus, &folder.root()).err().unwrap().to_string();
     let to = folder.dir.path().join("imported");
     let imported = import::import(Source::Camus, &folder.root(), &to, &quiet).unwrap_err().to_string();
-    assert!(listed.contains("there is no mask patient0001_2CH_ED_gt"), "{listed}");
+    assert!(listed.contains("the mask patient0001_2CH_ED_gt is missing"), "{listed}");
     assert_eq!(listed, imported);
     fs::remove_file(folder.path("database_nifti/patient0001/patient0001_2CH_ED.nii.gz")).unwrap();
     assert_ne!(folder.digest(), broken);
@@ -378,7 +378,7 @@ fn a_broken_source_has_a_digest_and_the_import_says_what_is_wrong() {
     let digests = Digests::open(folder.dir.path());
     for digest in [manifest_digest, camus, pipeline_digest, file_digest] {
         let missing = digest(&folder.path("none"), &digests).unwrap_err().to_string();
-        assert!(missing.contains("none: there is no such file or folder\n  help: "), "{missing}");
+        assert!(missing.contains("none: this file or folder does not exist\n  help: "), "{missing}");
     }
 }
 

@@ -114,7 +114,7 @@ fn checked(
             None if known.is_empty() => format!("add [generators.{name}]"),
             None => format!("there are {}", known.join(", ")),
         };
-        return fault("synthetic", &format!("there is no generator {name:?}"), &help);
+        return fault("synthetic", &format!("the spec has no generator {name:?}"), &help);
     }
     match section.pretrain_share {
         Some(_) if section.mix != Some(Mix::Pretrain) => {

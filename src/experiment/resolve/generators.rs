@@ -129,7 +129,7 @@ impl GeneratorTable<'_> {
         for (field, path) in folders {
             if !path.as_os_str().is_empty() && !path.exists() {
                 let help = "paths are relative to the working folder";
-                return self.fault(field, &format!("there is no {}", path.display()), help);
+                return self.fault(field, &format!("{} does not exist", path.display()), help);
             }
         }
         Ok(())
@@ -198,7 +198,7 @@ impl GeneratorTable<'_> {
         }
         if let Some(level) = n.attention_levels.iter().find(|&&level| level >= n.channels.len()) {
             let help = format!("levels are 0 to {}", n.channels.len() - 1);
-            return self.fault("attention_levels", &format!("there is no level {level}"), &help);
+            return self.fault("attention_levels", &format!("the network has no level {level}"), &help);
         }
         self.range("layers_per_block", n.layers_per_block as f64, 1.0, 16.0)?;
         self.range("attention_head_dim", n.attention_head_dim as f64, 1.0, 8192.0)?;
@@ -278,7 +278,7 @@ fn check_template(template: &str) -> Result<(), String> {
         let Some(length) = rest[open..].find('}') else { return Err("a { without its }".to_owned()) };
         let name = &rest[open + 1..open + length];
         if name.parse::<PromptField>().is_err() {
-            return Err(format!("there is no {{{name}}}"));
+            return Err(format!("prompts have no field {{{name}}}"));
         }
         rest = &rest[open + length + 1..];
     }
@@ -331,7 +331,7 @@ fn check_base(name: &str, g: &Generator, all: &BTreeMap<String, Generator>, chec
         Some(near) => format!("did you mean {near:?}? Else name a diffusers folder"),
         None => "name another generator of the spec, or a diffusers folder".to_owned(),
     };
-    fault(&format!("there is no generator and no folder {base:?}"), &help)
+    fault(&format!("{base:?} is neither a generator of the spec nor a folder"), &help)
 }
 
 #[cfg(test)]
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_template_with_an_unknown_field_is_refused() {
         assert!(check_template("{view}, {ef}").is_ok() && check_template("no field").is_ok());
-        assert_eq!(check_template("{veiw}").unwrap_err(), "there is no {veiw}");
+        assert_eq!(check_template("{veiw}").unwrap_err(), "prompts have no field {veiw}");
         assert!(check_template("{view").is_err());
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn resolve(
     if generators.is_empty() {
         return fault(
             "generators",
-            "there is no generator to measure",
+            "the spec has no generator to measure",
             "add [generators.NAME], or remove [measure]",
         );
     }
@@ -68,7 +68,7 @@ pub(super) fn resolve(
             return fault("extractor.weights", "this extractor needs its weights", help);
         }
         _ if !file.is_file() => {
-            let problem = format!("there is no file {}", file.display());
+            let problem = format!("{} does not exist", file.display());
             return fault("extractor.weights", &problem, "paths are relative to the working folder");
         }
         _ => {}
@@ -125,9 +125,9 @@ mod tests {
         }
         let text = SPEC.replace("[measure]", "[measure.extractor]\nname = \"resnet50\"\nweights = \"none\"");
         let message = resolved(&text, "").unwrap_err().to_string();
-        assert!(message.contains("spec.toml:7: ") && message.contains("there is no file none"), "{message}");
+        assert!(message.contains("spec.toml:7: ") && message.contains("none does not exist"), "{message}");
         let text = SPEC.replace("[generators.a]\nmode = \"unconditional\"\n", "[tasks.segmentation]\n");
         let message = resolved(&text, "").unwrap_err().to_string();
-        assert!(message.contains("there is no generator to measure"), "{message}");
+        assert!(message.contains("the spec has no generator to measure"), "{message}");
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
     {
         return Err(check.fault(
             &format!("generators.{name}.pseudo_masks"),
-            "there is no segmentation network to make them",
+            "no segmentation network makes them",
             "add [tasks.segmentation]",
         ));
     }
@@ -108,7 +108,7 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
 fn report(typed: super::ReportSection, check: &Check) -> Result<Report> {
     let published = typed.published.unwrap_or_default();
     if !published.as_os_str().is_empty() && !published.is_file() {
-        let problem = format!("there is no file {}", published.display());
+        let problem = format!("{} does not exist", published.display());
         return Err(check.fault("report.published", &problem, "experiments/published.toml has the form"));
     }
     Ok(Report { pictures: typed.pictures.unwrap_or(false), published })
@@ -206,7 +206,7 @@ fn data(typed: DataSection, check: &Check) -> Result<Data> {
         (_, Some(root)) if !root.exists() => {
             return Err(check.fault(
                 "data.root",
-                &format!("there is no {}", root.display()),
+                &format!("{} does not exist", root.display()),
                 "paths are relative to the working folder; data/README.md says where CAMUS comes from",
             ));
         }

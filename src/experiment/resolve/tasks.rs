@@ -146,7 +146,7 @@ fn check_classification(task: &Classification, check: &Check) -> Result<()> {
     if let Some(file) = files.find(|file| !file.is_file()) {
         return fault(
             "weights",
-            &format!("there is no file {}", file.display()),
+            &format!("{} does not exist", file.display()),
             "a torchvision state_dict as safetensors; leave it out to train from scratch",
         );
     }

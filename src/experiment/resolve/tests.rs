@@ -183,7 +183,7 @@ fn faults_name_file_line_and_remedy() {
         (
             SMALL.to_owned(),
             vec!["data.source=camus", "data.root=nowhere"],
-            vec!["--set data.root=nowhere: ", "there is no nowhere"],
+            vec!["--set data.root=nowhere: ", "nowhere does not exist"],
         ),
         (SMALL.to_owned(), vec!["arms.3.name=x"], vec!["the list has no item `3`"]),
         (SMALL.to_owned(), vec!["tasks.segmentation.image_size=200"], vec!["cannot be halved 7 times"]),

@@ -42,7 +42,7 @@ pub fn images_of(folder: &Path, split: Option<Split>) -> Result<Vec<PathBuf>> {
         [] => Err(Error::input("the folder holds no images")
             .at(folder)
             .help("give a folder with manifest.csv, or one of PNG or JPEG files")),
-        [_] => Err(Error::input("the folder holds one image alone")
+        [_] => Err(Error::input("the folder holds only one image")
             .at(folder)
             .help("a set of images is compared: give two at least")),
         _ => Ok(images),
@@ -141,7 +141,7 @@ mod tests {
         fs::create_dir(folder.join("deep")).unwrap();
         let touch = |name: &str| fs::write(folder.join(name), "").unwrap();
         touch("b.png");
-        assert!(names(folder, None).unwrap_err().contains("one image alone"));
+        assert!(names(folder, None).unwrap_err().contains("only one image"));
         ["a.JPG", "deep/c.jpeg", "old.bmp", "notes.txt", ".hidden.png"].into_iter().for_each(touch);
         std::os::unix::fs::symlink(folder, folder.join("deep/loop")).unwrap();
         assert_eq!(names(folder, None).unwrap(), ["a.JPG", "b.png", "deep/c.jpeg", "old.bmp"]);

@@ -32,15 +32,15 @@ pub struct FolderExtraction<'a> {
 }
 
 impl FolderExtraction<'_> {
-    fn real(&self, folder: &Path) -> Result<ImageFeatures> {
+    pub(super) fn real(&self, folder: &Path) -> Result<ImageFeatures> {
         self.extractor.folder(folder, self.split, &self.options)
     }
 
-    fn synthetic(&self, folder: &Path) -> Result<ImageFeatures> {
+    pub(super) fn synthetic(&self, folder: &Path) -> Result<ImageFeatures> {
         self.extractor.folder(folder, None, &self.options)
     }
 
-    fn provenance(&self, metric: &'static str, sets: &[&ImageFeatures]) -> FeatureProvenance {
+    pub(super) fn provenance(&self, metric: &'static str, sets: &[&ImageFeatures]) -> FeatureProvenance {
         FeatureProvenance {
             metric,
             extractor: self.extractor.name().as_str(),
@@ -66,7 +66,7 @@ pub struct FeatureProvenance {
 }
 
 impl FeatureProvenance {
-    fn by(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(super) fn by(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "features of {}, images resized as by {}", self.extractor, self.convention)?;
         match self.unreadable.len() {
             0 => Ok(()),
@@ -260,6 +260,7 @@ pub struct MemorisationReport {
     pub memorisation: Memorisation,
     /// Synthetic images with their nearest training images, the nearest pair first.
     pub nearest: Vec<NearestFiles>,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -270,7 +271,7 @@ pub struct NearestFiles {
 }
 
 /// # Errors
-/// As [`FeatureExtractor::folder`] and [`memorisation`].
+/// As [`FeatureExtractor::folder`] and [`memorisation`]; the held-out images are training images.
 pub fn memorisation_of(
     folders: &FolderExtraction,
     training: &Path,
@@ -280,19 +281,48 @@ pub fn memorisation_of(
 ) -> Result<DistanceReport<MemorisationReport>> {
     let (a, b) = (folders.real(training)?, folders.synthetic(synthetic)?);
     let c = folders.synthetic(held_out)?;
-    let found = memorisation(&a.values, &b.values, &c.values)?;
+    Ok(DistanceReport {
+        provenance: folders.provenance(GeneratorMeasure::Memorisation.as_str(), &[&a, &b, &c]),
+        found: memorisation_report(&a, &b, &c, pairs)?,
+    })
+}
+
+/// The test, and the `pairs` nearest pairs.
+///
+/// # Errors
+/// As [`memorisation`]; every held-out image is a training image, so that nothing could be nearer.
+pub(super) fn memorisation_report(
+    training: &ImageFeatures,
+    synthetic: &ImageFeatures,
+    held_out: &ImageFeatures,
+    pairs: usize,
+) -> Result<MemorisationReport> {
+    let found = memorisation(&training.values, &synthetic.values, &held_out.values)?;
+    let known = found.held_out.distances.iter().filter(|distance| **distance == 0.0).count();
+    if known == held_out.images.len() {
+        return Err(Error::input("every held-out image is one of the training images")
+            .help("--held-out takes real images of other patients, which the generator never saw"));
+    }
     let mut order: Vec<usize> = (0..found.synthetic.distances.len()).collect();
     order.sort_by(|&i, &j| found.synthetic.distances[i].total_cmp(&found.synthetic.distances[j]));
     let pair = |&i: &usize| NearestFiles {
-        synthetic: b.images[i].clone(),
-        training: a.images[found.synthetic.indices[i]].clone(),
+        synthetic: synthetic.images[i].clone(),
+        training: training.images[found.synthetic.indices[i]].clone(),
         distance: found.synthetic.distances[i],
     };
     let nearest = order.iter().take(pairs).map(pair).collect();
-    let value = found.memorisation.effect;
-    Ok(DistanceReport {
-        provenance: folders.provenance(GeneratorMeasure::Memorisation.as_str(), &[&a, &b, &c]),
-        found: MemorisationReport { value, memorisation: found.memorisation, nearest },
+    let warnings = match known {
+        0 => Vec::new(),
+        n => vec![format!(
+            "{n} of {} held-out images are training images too: the test sees less copying than there is",
+            held_out.images.len()
+        )],
+    };
+    Ok(MemorisationReport {
+        value: found.memorisation.effect,
+        memorisation: found.memorisation,
+        nearest,
+        warnings,
     })
 }
 
@@ -370,6 +400,7 @@ impl fmt::Display for DistanceReport<MemorisationReport> {
             let (made, of) = (pair.synthetic.display(), pair.training.display());
             writeln!(f, "  {:.6}  {made}  {of}", pair.distance)?;
         }
-        self.provenance.by(f)
+        self.provenance.by(f)?;
+        warn(f, &self.found.warnings)
     }
 }

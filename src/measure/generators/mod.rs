@@ -2,6 +2,7 @@
 //! [`memorisation`] say of their features, as rows of results; and [`mod@reference`], the images
 //! that tell what such a figure means.
 
+pub mod all;
 pub mod folders;
 pub mod reference;
 

@@ -213,8 +213,8 @@ fn inputs_that_do_not_fit_are_refused() {
     let run = |x: &Tensor, labels: Option<&Tensor>| net.forward(x, &t, labels);
     assert!(run(&zeros(&[1, 3, 4, 4]), Some(&label(2))).is_ok());
     refused(run(&zeros(&[1, 3, 4, 4]), None), &["labels"]);
-    refused(run(&zeros(&[1, 3, 4, 4]), Some(&label(3))), &["no class 3"]);
-    refused(run(&zeros(&[1, 3, 4, 4]), Some(&label(-1))), &["no class -1"]);
+    refused(run(&zeros(&[1, 3, 4, 4]), Some(&label(3))), &["class 3 does not exist"]);
+    refused(run(&zeros(&[1, 3, 4, 4]), Some(&label(-1))), &["class -1 does not exist"]);
     refused(run(&zeros(&[1, 3, 4, 4]), Some(&zeros(&[1]))), &["integers"]);
     refused(run(&zeros(&[1, 3, 4, 5]), Some(&label(0))), &["4 x 5", "multiples of 2"]);
     refused(run(&zeros(&[1, 1, 4, 4]), Some(&label(0))), &["[1, 1, 4, 4]", "(batch, 3,"]);

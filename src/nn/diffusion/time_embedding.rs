@@ -221,7 +221,7 @@ fn check_classes(labels: &Tensor, classes: i64) -> Result<()> {
     for label in [labels.f_min()?, labels.f_max()?] {
         let label = label.f_int64_value(&[])?;
         if !(0..classes).contains(&label) {
-            return Err(Error::input(format!("there is no class {label}"))
+            return Err(Error::input(format!("class {label} does not exist"))
                 .help(format!("the network knows the classes 0 to {}", classes - 1)));
         }
     }

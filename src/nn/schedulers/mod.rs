@@ -88,7 +88,7 @@ trait Solver {
     }
 
     fn set_eta(&mut self, _eta: f64, _use_clipped_model_output: bool) -> Result<()> {
-        Err(Error::input("eta is for DDIM alone").help("leave it out, or sample with ddim"))
+        Err(Error::input("only DDIM takes eta").help("leave it out, or sample with ddim"))
     }
 
     /// Forgets what was, and chooses the timesteps: 1 <= `steps` <= trained timesteps.

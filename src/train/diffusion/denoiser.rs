@@ -125,7 +125,7 @@ impl Denoiser {
                 let config = UNet2DConfig::read(&folder.part("unet")?.config()?)?;
                 if config.class_embed.is_some() == inputs.classes.is_empty() {
                     return Err(Error::input(
-                        "the base is told the class and this generator is not, or the other way round",
+                        "only one of the base and this generator takes the class as an input",
                     )
                     .at(dir)
                     .help("set `per_class` as it was for the base"));

@@ -59,7 +59,7 @@ pub fn diffusion(
     context: &TrainingContext,
 ) -> Result<()> {
     if settings.training.precision == Precision::F16 && context.device == Device::Cpu {
-        return Err(Error::input("a generator is trained in f16 on CUDA alone")
+        return Err(Error::input("a generator is trained in f16 only on CUDA")
             .help("set precision = \"f32\" (or \"bf16\"), or run with --device cuda"));
     }
     let all = Label::ViewPhase.classes();
@@ -67,7 +67,7 @@ pub fn diffusion(
     for (class, name) in all.iter().enumerate() {
         let is_of_class = |row: &Row| class_of(row, Label::ViewPhase) == class;
         if !data.train.rows.iter().any(is_of_class) {
-            return Err(Error::input(format!("there is no training image of {name}")).help(
+            return Err(Error::input(format!("no training image is of {name}")).help(
                 "every view and phase needs real images: look at the data set with `synecho data check`",
             ));
         }
