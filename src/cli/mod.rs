@@ -158,7 +158,8 @@ struct SampleArgs {
     /// Weight of the ControlNet's part
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     conditioning_scale: f64,
-    /// ddpm, ddim, pndm, unipc or dpmsolver++ (default: the folder's), with the folder's noise schedule
+    /// ddpm, ddim, pndm, unipc, dpmsolver++, euler, euler-ancestral, heun or lcm, and for models trained by flow
+    /// matching flow-euler (default: the folder's), with the folder's noise schedule
     #[arg(long, value_name = "NAME")]
     scheduler: Option<Sampler>,
     /// Where its steps lie: timesteps, karras or log-snr (default: as the folder says)
