@@ -188,7 +188,8 @@ struct SampleArgs {
     /// Weight of the ControlNet's output
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     conditioning_scale: f64,
-    /// ddpm, ddim, pndm, unipc or dpmsolver++ [default: the pipeline's]
+    /// ddpm, ddim, pndm, unipc, dpmsolver++, euler, euler-ancestral, heun or lcm; flow-euler for models trained by flow
+    /// matching [default: the pipeline's]
     #[arg(long, value_name = "NAME")]
     scheduler: Option<Sampler>,
     /// How the steps are spaced: timesteps, karras or log-snr [default: the pipeline's]

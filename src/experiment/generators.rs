@@ -185,7 +185,8 @@ sections! {
     GeneratorSampling {
         scheduler: Sampler,
         sampling_steps: usize,
-        /// `dpmsolver++` has all of them, `unipc` Karras's too, the others only their timesteps.
+        /// `dpmsolver++`, `euler` and `heun` have all of them, `unipc` and `flow-euler` Karras's too, the others only
+        /// their timesteps.
         noise_levels: NoiseLevels,
         /// Guidance scale; 1: none.
         guidance: f64,

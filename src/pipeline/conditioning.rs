@@ -69,7 +69,7 @@ impl<'a> Conditioning<'a> {
     }
 
     /// The networks' prediction for a batch, guided.
-    pub fn predict(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
+    pub fn predict(&self, input: &Tensor, timestep: f32) -> Result<Tensor> {
         let Some(guidance) = self.guidance else { return self.unguided(input, timestep) };
         let predicted = self.unguided(&Tensor::f_cat(&[input, input], 0)?, timestep)?;
         match predicted.f_chunk(2, 0)?.as_slice() {
@@ -79,7 +79,7 @@ impl<'a> Conditioning<'a> {
     }
 
     /// What the networks predict for each row that they see.
-    fn unguided(&self, input: &Tensor, timestep: i64) -> Result<Tensor> {
+    fn unguided(&self, input: &Tensor, timestep: f32) -> Result<Tensor> {
         let timesteps = Tensor::from_slice(&[timestep]).to_device(input.device());
         let latent = match self.networks {
             PipelineNetworks::Unconditional(networks) => {

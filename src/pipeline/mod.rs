@@ -157,7 +157,8 @@ impl Pipeline {
             // Upstream's text pipeline mends the configurations of its early checkpoints when it is
             // built; the one with a ControlNet does not.
             config.set("steps_offset", 1.into());
-            if [Sampler::Ddpm, Sampler::Ddim].iter().any(|c| c.class_name() == part.class()) {
+            let clips = [Sampler::Ddpm, Sampler::Ddim].iter().any(|c| c.class_name() == part.class());
+            if config.get("clip_sample", clips)? {
                 config.set("clip_sample", false.into());
             }
         }
@@ -359,8 +360,9 @@ impl Pipeline {
         Ok((EncodedTexts { negative, positive: all.narrow(0, first, prompts) }, cut))
     }
 
-    /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU. `latents` (n, channels, height, width) of [`Prepared::latent_shape`] take the place
-    /// of the starting noise. `tick` is called after each step with the steps done and all steps.
+    /// Makes one batch: images (n, channels, height, width), f32 in [0, 1], on the CPU. `latents` (n, channels,
+    /// height, width) of [`Prepared::latent_shape`] take the place of the starting noise: as that they have the
+    /// standard deviation 1, and are scaled to what the scheduler begins with. `tick` is called after each step with the steps done and all steps.
     ///
     /// # Errors
     /// Latents of another shape, values that are not finite, or what libtorch refuses.
@@ -386,13 +388,15 @@ impl Pipeline {
             }
             None => noise.starting(&prepared.latent_shape)?,
         };
-        sample = sample.to_device(self.device).to_kind(self.kind);
+        // Upstream's unconditional pipelines leave out both scalings, and make noise of what Euler's and Heun's
+        // schedulers sample.
         let conditioning = Conditioning::new(self, prepared, sample.size()[0])?;
         let scheduler = &mut prepared.scheduler;
+        sample = sample.to_device(self.device).to_kind(self.kind) * scheduler.init_noise_sigma();
         let timesteps = scheduler.timesteps().to_vec();
         let (kind, device) = (self.kind, self.device);
         for (done, &timestep) in timesteps.iter().enumerate() {
-            let predicted = conditioning.predict(&sample, timestep)?;
+            let predicted = conditioning.predict(&scheduler.scale_input(&sample)?, timestep)?;
             sample = scheduler.step(&predicted, timestep, &sample, &mut |shape: &[i64]| {
                 Ok(noise.next(shape)?.to_device(device).to_kind(kind))
             })?;

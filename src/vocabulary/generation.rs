@@ -54,6 +54,33 @@ words! {
         Pndm = "pndm",
         UniPc = "unipc",
         DpmSolver = "dpmsolver++",
+        Euler = "euler",
+        /// Euler's steps with fresh noise in each.
+        EulerAncestral = "euler-ancestral",
+        /// Each step but the last asks the network twice.
+        Heun = "heun",
+        /// For latent consistency models: each step predicts the image and adds noise again.
+        Lcm = "lcm",
+        /// Euler's steps of networks that were trained by flow matching, the only sampler of those.
+        FlowEuler = "flow-euler",
+    }
+}
+
+impl Sampler {
+    /// Whether it samples networks that were trained by flow matching, and no others.
+    pub fn is_flow_matching(self) -> bool {
+        self == Self::FlowEuler
+    }
+
+    /// Whether its steps can lie at these noise levels.
+    pub fn has_levels(self, levels: NoiseLevels) -> bool {
+        match levels {
+            NoiseLevels::Timesteps => true,
+            NoiseLevels::Karras => {
+                matches!(self, Self::UniPc | Self::DpmSolver | Self::Euler | Self::Heun | Self::FlowEuler)
+            }
+            NoiseLevels::LogSnr => matches!(self, Self::DpmSolver | Self::Euler | Self::Heun),
+        }
     }
 }
 
@@ -64,8 +91,8 @@ words! {
         Timesteps = "timesteps",
         /// Karras et al. 2022, eq. 5 (`use_karras_sigmas`).
         Karras = "karras",
-        /// Evenly in the log of the signal-to-noise ratio, as Lu et al. 2022 (`use_lu_lambdas`): more of them where
-        /// little noise is left, which is where speckle is made.
+        /// Evenly in the log of the signal-to-noise ratio, as Lu et al. 2022 (`use_lu_lambdas`; of Euler and Heun
+        /// `use_exponential_sigmas`): more of them where little noise is left, which is where speckle is made.
         LogSnr = "log-snr",
     }
 }

@@ -56,6 +56,16 @@ fn wrong_specs_are_refused_before_any_work() {
             ["noise_levels=log-snr", "the scheduler ddim has no noise levels \"log-snr\"", "dpmsolver++"],
         ),
         (
+            "mode = \"unconditional\"\nscheduler = \"euler\"\n",
+            "generators.a.scheduler=flow-euler",
+            ["scheduler=flow-euler", "networks that were trained by flow matching", "\"euler\""],
+        ),
+        (
+            "mode = \"unconditional\"\nscheduler = \"lcm\"\n",
+            "generators.a.sampling_steps=51",
+            ["sampling_steps=51", "51 is out of range", "from 1 to 50"],
+        ),
+        (
             UNCONDITIONAL,
             "generators.a.image_size=34",
             ["image_size=34", "34 px cannot be halved often enough", "choose 32 or 36"],

@@ -1,5 +1,6 @@
 """Loads the folders that Rust wrote into DIR, makes images of make_pipelines.py with them, and prints for
-each mode the largest difference from the fixture's.
+each mode the largest difference from the fixture's; and for each scheduler the number of values that are not
+the fixture's.
 
     python load_pipelines.py DIR
 """
@@ -58,6 +59,16 @@ pipeline.set_progress_bar_config(disable=True)
 pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
 show("text/unipc", pipeline(latents=latents("text/unipc"), **request).images)
 
+pipeline = DDPMPipeline.from_pretrained(here / "flow", local_files_only=True)
+pipeline.set_progress_bar_config(disable=True)
+sys.modules[DDPMPipeline.__module__].randn_tensor = lambda *_, **__: latents("unconditional/flow")
+images = pipeline(batch_size=2, num_inference_steps=fixture["steps"], output_type="np").images
+show("unconditional/flow", images)
+
+pipeline = StableDiffusionPipeline.from_pretrained(here / "own", local_files_only=True)
+pipeline.set_progress_bar_config(disable=True)
+show("text/own", pipeline(latents=latents("text/own"), **request).images)
+
 controlnet = ControlNetModel.from_pretrained(here / "controlnet", local_files_only=True)
 pipeline = StableDiffusionControlNetPipeline.from_pretrained(
     here / "sd", controlnet=controlnet, local_files_only=True
@@ -69,3 +80,8 @@ images = pipeline(
     latents=latents("control/unipc"), image=control, controlnet_conditioning_scale=0.8, **request
 ).images
 show("control/unipc", images)
+
+schedulers = json.loads((FIXTURES / "euler_schedulers.json").read_text())["defaults"]
+for name, values in schedulers.items():
+    made = getattr(diffusers, values["_class_name"]).from_pretrained(here / "schedulers" / name)
+    print(name, sum(made.config[key] != value for key, value in values.items() if not key.startswith("_")))

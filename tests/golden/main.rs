@@ -6,6 +6,7 @@ mod augment;
 mod clip;
 mod diffusion_networks;
 mod distances;
+mod euler_schedulers;
 mod features;
 mod iou;
 mod measures;

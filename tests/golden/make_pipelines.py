@@ -15,6 +15,11 @@ from diffusers import (
     DDPMPipeline,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
@@ -39,6 +44,13 @@ SCHEDULERS = {
     "pndm": PNDMScheduler,
     "unipc": UniPCMultistepScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
+}
+# Most of them scale noise and input, which the text pipelines do and the unconditional ones do not.
+SCALING = {
+    "euler": EulerDiscreteScheduler,
+    "euler-ancestral": EulerAncestralDiscreteScheduler,
+    "heun": HeunDiscreteScheduler,
+    "lcm": LCMScheduler,
 }
 # Stable Diffusion v1's, as its first folders have it: without clip_sample and with steps_offset 0, which
 # the text pipeline mends and the one with a ControlNet does not.
@@ -116,7 +128,9 @@ def run(name, pipeline, scheduler, latents, **request):
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("diffusers.") and hasattr(module, "randn_tensor"):
             module.randn_tensor = noise
-    if isinstance(pipeline, (DDPMPipeline, DDIMPipeline)):
+    if isinstance(pipeline, ScalingPipeline):
+        images = pipeline(latents.clone())
+    elif isinstance(pipeline, (DDPMPipeline, DDIMPipeline)):
         # They take no latents: the first noise that is drawn is them.
         first, drawn = latents, []
 
@@ -135,6 +149,21 @@ def run(name, pipeline, scheduler, latents, **request):
     print(f"{name}: {tuple(images.shape)}, std {images.std().item():.3f}, {within:.2f} within bounds")
     tensors[name] = images
     cases.append({"name": name, "scheduler": scheduler, "latents": list(latents.shape)})
+
+
+class ScalingPipeline:
+    """DDPMPipeline as it would be for schedulers that scale."""
+
+    def __init__(self, unet, scheduler):
+        self.unet, self.scheduler = unet, scheduler
+
+    def __call__(self, latents):
+        self.scheduler.set_timesteps(STEPS)
+        sample = latents * self.scheduler.init_noise_sigma
+        for t in self.scheduler.timesteps:
+            predicted = self.unet(self.scheduler.scale_model_input(sample, t), t).sample
+            sample = self.scheduler.step(predicted, t, sample).prev_sample
+        return (sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 unet2d = network(
@@ -164,6 +193,15 @@ for key, kind in SCHEDULERS.items():
     run(name, pipeline, key, signal(name, (2, 1, 16, 16)) * 1.7)
 run("unconditional/ddim-pipeline", DDIMPipeline(unet2d, config), None, signal("unconditional/ddim-pipeline", (2, 1, 16, 16)))
 
+for key, kind in SCALING.items():
+    name = f"unconditional/{key}"
+    run(name, ScalingPipeline(unet2d, kind.from_config(config.config)), key, signal(name, (2, 1, 16, 16)) * 1.7)
+flow = loaded(FlowMatchEulerDiscreteScheduler, shift=2.0)
+configs["unconditional/flow/scheduler"] = written(flow)
+pipeline = DDPMPipeline(unet2d, flow)
+pipeline.set_progress_bar_config(disable=True)
+run("unconditional/flow", pipeline, None, signal("unconditional/flow", (2, 1, 16, 16)) * 1.7)
+
 tokenizer = CLIPTokenizer.from_pretrained(FIXTURES / "tokenizer/v5")
 parts = dict(
     tokenizer=tokenizer,
@@ -188,22 +226,28 @@ parts = dict(
 )
 request = dict(prompt=[PROMPT] * 2, negative_prompt=[NEGATIVE] * 2, guidance_scale=7.5)
 configs["text/scheduler"] = written(loaded(PNDMScheduler, **SD1, skip_prk_steps=True))
-for key, kind in SCHEDULERS.items():
+for key, kind in (SCHEDULERS | SCALING).items():
     name = f"text/{key}"
     pipeline = StableDiffusionPipeline(**parts, scheduler=loaded(PNDMScheduler, **SD1, skip_prk_steps=True))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
     run(name, pipeline, key, signal(name, (2, 4, 8, 8)) * 1.7, **request)
+own = loaded(EulerDiscreteScheduler, **SD1, use_karras_sigmas=True, timestep_spacing="leading", steps_offset=1)
+configs["text/own/scheduler"] = written(own)
+pipeline = StableDiffusionPipeline(**parts, scheduler=own)
+pipeline.set_progress_bar_config(disable=True)
+run("text/own", pipeline, None, signal("text/own", (2, 4, 8, 8)) * 1.7, **request)
 # As the folder has it, which the pipeline mends.
 configs["text/mended/scheduler"] = written(loaded(DDIMScheduler, **SD1))
 pipeline = StableDiffusionPipeline(**parts, scheduler=loaded(DDIMScheduler, **SD1))
+pipeline.set_progress_bar_config(disable=True)
 run("text/mended", pipeline, None, signal("text/mended", (2, 4, 8, 8)) * 1.7, **request)
 run("text/unguided", pipeline, None, signal("text/unguided", (2, 4, 8, 8)) * 1.7, prompt=[PROMPT] * 2, guidance_scale=1.0)
 run("text/size", pipeline, None, signal("text/size", (2, 4, 8, 12)) * 1.7, height=16, width=24, **request)
 
 controlnet = network("controlnet", ControlNetModel(**CONTROLNET, conditioning_embedding_out_channels=(8, 16)))
 control = (signal("control", (1, 3, 16, 16)) + 1) / 2
-for key, kind in SCHEDULERS.items():
+for key, kind in (SCHEDULERS | {"euler": EulerDiscreteScheduler}).items():
     name = f"control/{key}"
     pipeline = StableDiffusionControlNetPipeline(
         **parts, controlnet=controlnet, scheduler=kind.from_config(loaded(PNDMScheduler, **SD1, skip_prk_steps=True).config)

@@ -24,7 +24,7 @@ use synecho::{
         folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
         noise::NoiseSource,
     },
-    vocabulary::Mode,
+    vocabulary::{Mode, Sampler},
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -84,7 +84,7 @@ impl Fixture {
         config.class().class_name()
     }
 
-    fn unconditional(&self, dir: &Path, class: &str) {
+    fn unconditional(&self, dir: &Path, class: &str, scheduler: &str) {
         self.network(
             "unet2d",
             &dir.join("unet"),
@@ -92,7 +92,7 @@ impl Fixture {
             UNet2DModel::new,
             UNet2DConfig::to_json,
         );
-        let scheduler = self.scheduler("unconditional/scheduler", &dir.join("scheduler"));
+        let scheduler = self.scheduler(scheduler, &dir.join("scheduler"));
         let parts =
             [("scheduler", Some(("diffusers", scheduler))), ("unet", Some(("diffusers", "UNet2DModel")))];
         write_model_index(dir, class, &parts).unwrap();
@@ -215,11 +215,16 @@ fn case<'a>(fixture: &'a Fixture, name: &str) -> &'a Case {
 fn unconditional_pipelines_equal_diffusers() {
     let fixture: Fixture = json("pipelines.json");
     let dir = tempfile::tempdir().unwrap();
-    let (ddpm, ddim) = (dir.path().join("ddpm"), dir.path().join("ddim"));
-    fixture.unconditional(&ddpm, "DDPMPipeline");
-    fixture.unconditional(&ddim, "DDIMPipeline");
+    let [ddpm, ddim, flow] = ["ddpm", "ddim", "flow"].map(|name| dir.path().join(name));
+    fixture.unconditional(&ddpm, "DDPMPipeline", "unconditional/scheduler");
+    fixture.unconditional(&ddim, "DDIMPipeline", "unconditional/scheduler");
+    fixture.unconditional(&flow, "DDPMPipeline", "unconditional/flow/scheduler");
     for case in cases(&fixture, "unconditional/") {
-        let folder = if case.scheduler.is_some() { &ddpm } else { &ddim };
+        let folder = match (case.name.as_str(), &case.scheduler) {
+            ("unconditional/flow", _) => &flow,
+            (_, Some(_)) => &ddpm,
+            (_, None) => &ddim,
+        };
         let found = difference(&fixture, case, &source(folder, case), |_| {});
         println!("{}: {found:e}", case.name);
         assert!(found < 2e-3, "{}: {found}", case.name);
@@ -230,11 +235,16 @@ fn unconditional_pipelines_equal_diffusers() {
 fn text_pipelines_equal_diffusers() {
     let fixture: Fixture = json("pipelines.json");
     let dir = tempfile::tempdir().unwrap();
-    let (pndm, early) = (dir.path().join("pndm"), dir.path().join("early"));
+    let [pndm, early, own] = ["pndm", "early", "own"].map(|name| dir.path().join(name));
     fixture.text(&pndm, "text/scheduler");
     fixture.text(&early, "text/mended/scheduler");
+    fixture.text(&own, "text/own/scheduler");
     for case in cases(&fixture, "text/") {
-        let folder = if case.scheduler.is_some() { &pndm } else { &early };
+        let folder = match (case.name.as_str(), &case.scheduler) {
+            ("text/own", _) => &own,
+            (_, Some(_)) => &pndm,
+            (_, None) => &early,
+        };
         let found = difference(&fixture, case, &source(folder, case), |request| match case.name.as_str() {
             "text/unguided" => (request.guidance, request.negative_prompt) = (1.0, None),
             "text/size" => request.size = Some([16, 24]),
@@ -275,8 +285,15 @@ fn diffusers_loads_what_is_written_here_and_makes_the_same_images() {
     let Some(python) = python::with_diffusers() else { return };
     let fixture: Fixture = json("pipelines.json");
     let dir = tempfile::tempdir().unwrap();
-    fixture.unconditional(&dir.path().join("ddpm"), "DDPMPipeline");
+    fixture.unconditional(&dir.path().join("ddpm"), "DDPMPipeline", "unconditional/scheduler");
+    fixture.unconditional(&dir.path().join("flow"), "DDPMPipeline", "unconditional/flow/scheduler");
     fixture.text(&dir.path().join("sd"), "text/scheduler");
+    fixture.text(&dir.path().join("own"), "text/own/scheduler");
+    for class in Sampler::ALL {
+        let config = Config::parse("{}", Path::new("defaults")).unwrap();
+        let config = SchedulerConfig::read_as(&config, class).unwrap();
+        write_scheduler(&dir.path().join("schedulers").join(class.as_str()), &config.to_json()).unwrap();
+    }
     fixture.controlnet(&dir.path().join("controlnet"));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/load_pipelines.py");
     let out = Command::new(&python).arg(script).arg(dir.path()).output().unwrap();
@@ -284,7 +301,7 @@ fn diffusers_loads_what_is_written_here_and_makes_the_same_images() {
     assert!(out.status.success(), "{said}");
     let lines = String::from_utf8(out.stdout).unwrap();
     print!("{lines}");
-    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert_eq!(lines.lines().count(), 10, "{lines}");
     for line in lines.lines() {
         let found: f32 = line.rsplit(' ').next().unwrap().parse().unwrap();
         assert!(found < 2e-3, "{line}");

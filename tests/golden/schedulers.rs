@@ -38,7 +38,7 @@ struct Case {
     /// Why upstream gives nothing to compare with.
     refused: Option<String>,
     #[serde(default)]
-    timesteps: Vec<i64>,
+    timesteps: Vec<f32>,
     #[serde(default)]
     row: usize,
 }
@@ -51,13 +51,13 @@ fn f32_name() -> String {
 struct Noised {
     scheduler: String,
     config: String,
-    timesteps: Vec<i64>,
+    timesteps: Vec<f32>,
     dtype: String,
     row: usize,
     velocity: Option<usize>,
 }
 
-fn kind(dtype: &str) -> Kind {
+pub(crate) fn kind(dtype: &str) -> Kind {
     match dtype {
         "f32" => Kind::Float,
         "bf16" => Kind::BFloat16,
@@ -66,24 +66,25 @@ fn kind(dtype: &str) -> Kind {
     }
 }
 
-fn read(scheduler: &str, config: &str) -> Result<SchedulerConfig> {
+pub(crate) fn read(scheduler: &str, config: &str) -> Result<SchedulerConfig> {
     let config = Config::parse(config, Path::new("scheduler/scheduler_config.json"))?;
     SchedulerConfig::read_as(&config, scheduler.parse().map_err(synecho::Error::input)?)
 }
 
-/// The stand-in for a network: the twin of make_schedulers.py's.
-fn network(sample: &Tensor, t: i64, trained: i64, doubled: bool) -> Tensor {
+/// The stand-in for a network: the twin of make_schedulers.py's, and of make_euler_schedulers.py's.
+pub(crate) fn network(sample: &Tensor, t: f32, trained: i64, doubled: bool) -> Tensor {
     let x = sample.to_kind(Kind::Float);
     let u = &x / (x.abs() + 1.0);
-    let w = (t as f64 / trained as f64 * 1.1).min(0.999);
-    let bent = (&u * 2.5 + 0.013 * t as f64).sin() * 0.9 + &u * 0.2;
+    let t = f64::from(t);
+    let w = ((t / trained as f64).max(0.0) * 1.1).min(0.999);
+    let bent = (&u * 2.5 + 0.013 * t).sin() * 0.9 + &u * 0.2;
     let out = x * w + bent * (1.0 - w);
     let out = if doubled { Tensor::cat(&[&out, &(out.square() * 0.5)], 1) } else { out };
     out.to_kind(sample.kind())
 }
 
 /// Timesteps and the last sample.
-fn sample(config: &SchedulerConfig, case: &Case) -> Result<(Vec<i64>, Tensor)> {
+fn sample(config: &SchedulerConfig, case: &Case) -> Result<(Vec<f32>, Tensor)> {
     let mut scheduler = Scheduler::new(config)?;
     if let Some(eta) = case.eta {
         scheduler.set_eta(eta, case.use_clipped_model_output.unwrap_or(false))?;
@@ -101,14 +102,14 @@ fn sample(config: &SchedulerConfig, case: &Case) -> Result<(Vec<i64>, Tensor)> {
     Ok((timesteps, sample))
 }
 
-fn row(samples: &(Vec<usize>, Vec<f32>), row: usize) -> Tensor {
+pub(crate) fn row(samples: &(Vec<usize>, Vec<f32>), row: usize) -> Tensor {
     let width = samples.0[1];
     Tensor::from_slice(&samples.1[row * width..(row + 1) * width])
 }
 
 /// Largest difference; relative to the largest value where values are large (PNDM on squared-cosine
 /// betas swings up to 1e9, upstream as here).
-fn difference(found: &Tensor, expected: &Tensor) -> f64 {
+pub(crate) fn difference(found: &Tensor, expected: &Tensor) -> f64 {
     let scale = expected.abs().max().double_value(&[]);
     let difference = (found.to_kind(Kind::Float).flatten(0, -1) - expected).abs().max().double_value(&[]);
     difference / if scale > 10.0 { scale } else { 1.0 }
@@ -202,6 +203,7 @@ fn set_prediction(config: &mut SchedulerConfig, to: PredictionType) {
         SchedulerConfig::Pndm(c) => c.prediction_type = to,
         SchedulerConfig::UniPc(c) => c.prediction_type = to,
         SchedulerConfig::DpmSolver(c) => c.prediction_type = to,
+        other => panic!("{:?}", other.class()),
     }
 }
 
@@ -212,6 +214,7 @@ fn set_betas(config: &mut SchedulerConfig, to: Vec<f64>) {
         SchedulerConfig::Pndm(c) => &mut c.betas,
         SchedulerConfig::UniPc(c) => &mut c.betas,
         SchedulerConfig::DpmSolver(c) => &mut c.betas,
+        other => panic!("{:?}", other.class()),
     };
     betas.trained_betas = Some(to);
 }
@@ -220,7 +223,7 @@ fn set_betas(config: &mut SchedulerConfig, to: Vec<f64>) {
 fn wrong_schedulers_do_not_pass() {
     let (count, smallest) = against(
         |case, config| {
-            config.prediction_type() == PredictionType::VPrediction
+            config.prediction_type() == Some(PredictionType::VPrediction)
                 && case.eta.is_none()
                 && case.dtype == "f32"
         },
@@ -235,7 +238,10 @@ fn wrong_schedulers_do_not_pass() {
         .collect();
     assert_eq!(betas.iter().filter(|b| **b == 0.0).count(), 999);
     let (count, smallest) = against(
-        |case, config| config.betas().beta_schedule == BetaSchedule::SquaredcosCapV2 && case.dtype == "f32",
+        |case, config| {
+            config.betas().is_some_and(|betas| betas.beta_schedule == BetaSchedule::SquaredcosCapV2)
+                && case.dtype == "f32"
+        },
         |config| set_betas(config, betas.clone()),
     );
     assert!(count > 40 && smallest > 1e-2, "squared cosine of whole numbers: {count} loops, {smallest}");
@@ -257,41 +263,45 @@ fn noise_is_added_as_in_diffusers() {
         let expected = row(&rows, case.row);
         let tolerance = if case.dtype == "f32" { 1e-6 } else { 0.01 };
         assert!(difference(&found, &expected) < tolerance, "{at}");
-        assert!(difference(&noise, &expected) > 0.02 || case.timesteps[0] > 900, "{at}: noise alone");
+        assert!(difference(&noise, &expected) > 0.02 || case.timesteps[0] > 900.0, "{at}: noise alone");
         if let Some(velocity) = case.velocity {
             let found = scheduler.velocity(&x, &noise, &case.timesteps).unwrap();
             assert!(difference(&found, &row(&rows, velocity)) < tolerance, "{at}");
             assert!(difference(&-found, &row(&rows, velocity)) > 0.1, "{at}: the other sign");
         }
-        assert!(scheduler.add_noise(&x, &noise, &[0, 0, 0]).is_err(), "{at}: three timesteps for two");
+        assert!(scheduler.add_noise(&x, &noise, &[0.0; 3]).is_err(), "{at}: three timesteps for two");
     }
     let unset = Scheduler::new(&read("unipc", "{}").unwrap()).unwrap();
     let x = signal("x", &SHAPE);
-    assert!(unset.add_noise(&x, &x, &[3]).is_err());
+    assert!(unset.add_noise(&x, &x, &[3.0]).is_err());
 }
 
 #[test]
 fn defaults_are_diffusers() {
     let fixture: Fixture = json("schedulers.json");
-    for class in Sampler::ALL {
-        let ours = read(class.as_str(), "{}").unwrap();
-        assert_eq!(ours.class(), class);
-        let written = ours.to_json();
-        let upstream = &fixture.defaults[class.as_str()];
-        for (key, value) in written.as_object().unwrap() {
-            let expected = upstream.get(key).unwrap_or_else(|| panic!("{class} has no {key}"));
-            let same = match (value.as_f64(), expected.as_f64()) {
-                (Some(a), Some(b)) => a == b,
-                _ => value == expected,
-            };
-            assert!(same, "{class} {key}: {value}, upstream {expected}");
-        }
-        // Upstream's own file, with every key, is read as the same; ours too.
-        assert_eq!(read(class.as_str(), &upstream.to_string()).unwrap(), ours);
-        assert_eq!(read(class.as_str(), &written.to_string()).unwrap(), ours);
-        let config = Config::parse(&written.to_string(), Path::new("x.json")).unwrap();
-        assert_eq!(SchedulerConfig::read(&config).unwrap(), ours);
+    for (name, upstream) in &fixture.defaults {
+        check_defaults(name, upstream);
     }
+}
+
+/// Upstream's defaults are ours, and its file and ours are read alike.
+pub(crate) fn check_defaults(name: &str, upstream: &Value) {
+    let ours = read(name, "{}").unwrap();
+    assert_eq!(ours.class().as_str(), name);
+    let written = ours.to_json();
+    for (key, value) in written.as_object().unwrap() {
+        let expected = upstream.get(key).unwrap_or_else(|| panic!("{name} has no {key}"));
+        let same = match (value.as_f64(), expected.as_f64()) {
+            (Some(a), Some(b)) => a == b,
+            _ => value == expected,
+        };
+        assert!(same, "{name} {key}: {value}, upstream {expected}");
+    }
+    // Upstream's own file, with every key, is read as the same; ours too.
+    assert_eq!(read(name, &upstream.to_string()).unwrap(), ours);
+    assert_eq!(read(name, &written.to_string()).unwrap(), ours);
+    let config = Config::parse(&written.to_string(), Path::new("x.json")).unwrap();
+    assert_eq!(SchedulerConfig::read(&config).unwrap(), ours);
 }
 
 fn refusal(scheduler: &str, config: &str) -> Error {
@@ -335,10 +345,10 @@ fn unsupported_values_are_refused_by_name() {
     read("pndm", r#"{"use_flow_sigmas": true, "clip_sample": false, "lambda_min_clipped": -Infinity}"#)
         .unwrap();
     read("dpmsolver++", r#"{"lambda_min_clipped": -Infinity, "variance_type": "fixed_small"}"#).unwrap();
-    let euler = Config::parse(r#"{"_class_name": "EulerDiscreteScheduler"}"#, Path::new("x.json")).unwrap();
-    let text = SchedulerConfig::read(&euler).unwrap_err().to_string();
-    assert!(text.contains("EulerDiscreteScheduler") && text.contains("DDIMScheduler"), "{text}");
-    assert!("euler".parse::<Sampler>().unwrap_err().to_string().contains("dpmsolver++"));
+    let other = Config::parse(r#"{"_class_name": "KDPM2DiscreteScheduler"}"#, Path::new("x.json")).unwrap();
+    let text = SchedulerConfig::read(&other).unwrap_err().to_string();
+    assert!(text.contains("KDPM2DiscreteScheduler") && text.contains("DDIMScheduler"), "{text}");
+    assert!("kdpm2".parse::<Sampler>().unwrap_err().to_string().contains("dpmsolver++"));
 }
 
 #[test]
@@ -347,7 +357,7 @@ fn steps_out_of_turn_are_errors() {
     let mut draw = |shape: &[i64]| Ok(signal("noise", shape));
     for class in Sampler::ALL {
         let mut scheduler = Scheduler::new(&read(class.as_str(), "{}").unwrap()).unwrap();
-        assert!(scheduler.step(&x, 999, &x, &mut draw).is_err(), "{class}: before set_timesteps");
+        assert!(scheduler.step(&x, 999.0, &x, &mut draw).is_err(), "{class}: before set_timesteps");
         for steps in [0, 1001] {
             assert_eq!(scheduler.set_timesteps(steps).unwrap_err().exit_code(), 2, "{class}: {steps}");
             assert!(scheduler.timesteps().is_empty());
@@ -356,7 +366,10 @@ fn steps_out_of_turn_are_errors() {
         for _ in 0..2 {
             scheduler.set_timesteps(4).unwrap();
             let timesteps = scheduler.timesteps().to_vec();
-            assert!(scheduler.step(&x, timesteps[0] - 1, &x, &mut draw).is_err(), "{class}: another's turn");
+            assert!(
+                scheduler.step(&x, timesteps[0] - 1.0, &x, &mut draw).is_err(),
+                "{class}: another's turn"
+            );
             let smaller = signal("x", &[2, 3, 4, 3]);
             assert_eq!(scheduler.step(&smaller, timesteps[0], &x, &mut draw).unwrap_err().exit_code(), 2);
             let mut sample = x.shallow_clone();
@@ -371,5 +384,5 @@ fn steps_out_of_turn_are_errors() {
     let mut ddpm = Scheduler::new(&read("ddpm", "{}").unwrap()).unwrap();
     assert!(ddpm.set_eta(0.5, false).is_err());
     ddpm.set_timesteps(4).unwrap();
-    assert!(ddpm.step(&x, 750, &x, &mut |_| Ok(signal("noise", &[1]))).is_err(), "noise of another shape");
+    assert!(ddpm.step(&x, 750.0, &x, &mut |_| Ok(signal("noise", &[1]))).is_err(), "noise of another shape");
 }

@@ -151,16 +151,20 @@ impl GeneratorTable<'_> {
     fn sampling(&self, g: &Generator) -> Result<()> {
         let s = &g.sampling;
         self.range("sampling_steps", s.sampling_steps as f64, 1.0, 1000.0)?;
-        if s.scheduler == Sampler::Pndm && g.is_trained() {
-            self.range("sampling_steps", s.sampling_steps as f64, 4.0, 1000.0)?;
+        if g.is_trained() {
+            // A folder of somebody else may allow others.
+            match s.scheduler {
+                Sampler::Pndm => self.range("sampling_steps", s.sampling_steps as f64, 4.0, 1000.0)?,
+                Sampler::Lcm => self.range("sampling_steps", s.sampling_steps as f64, 1.0, 50.0)?,
+                _ => {}
+            }
         }
         self.range("sampling_batch", s.sampling_batch as f64, 1.0, 4096.0)?;
-        let fits = match s.noise_levels {
-            NoiseLevels::Timesteps => true,
-            NoiseLevels::Karras => matches!(s.scheduler, Sampler::DpmSolver | Sampler::UniPc),
-            NoiseLevels::LogSnr => s.scheduler == Sampler::DpmSolver,
-        };
-        if !fits {
+        if s.scheduler.is_flow_matching() && g.is_trained() {
+            let problem = "flow-euler samples networks that were trained by flow matching";
+            return self.fault("scheduler", problem, "choose \"dpmsolver++\" or \"euler\"");
+        }
+        if !s.scheduler.has_levels(s.noise_levels) {
             let (name, levels) = (s.scheduler.as_str(), s.noise_levels.as_str());
             let problem = format!("the scheduler {name} has no noise levels {levels:?}");
             let help = "set noise_levels = \"timesteps\", or scheduler = \"dpmsolver++\"";

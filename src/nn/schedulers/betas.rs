@@ -1,6 +1,8 @@
 //! The noise that training added at each timestep, and which of those timesteps are visited when
 //! sampling (the parts that diffusers' schedulers share, 0.42.1).
 
+use std::f64::consts::PI;
+
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -18,6 +20,8 @@ pub enum BetaSchedule {
     ScaledLinear,
     /// Squared cosine, each beta at most 0.999 (Nichol and Dhariwal); knows no `beta_start`, `beta_end`.
     SquaredcosCapV2,
+    /// `alpha_bar` = exp(-12 t), each beta at most 0.999; `HeunDiscreteScheduler`'s only.
+    Exp,
 }
 
 /// What the network's output stands for.
@@ -67,7 +71,23 @@ impl Default for BetaConfig {
 
 impl BetaConfig {
     pub(super) fn read(config: &Config) -> Result<Self> {
-        let default = Self::default();
+        Self::read_over(config, Self::default())
+    }
+
+    /// Reads its keys; those that are missing take the values of `default`.
+    pub(super) fn read_over(config: &Config, default: Self) -> Result<Self> {
+        let read = Self::read_with_exp(config, default)?;
+        match read.beta_schedule {
+            BetaSchedule::Exp => Err(config.unsupported(
+                "beta_schedule",
+                "only heun has it; supported here: \"linear\", \"scaled_linear\", \"squaredcos_cap_v2\"",
+            )),
+            _ => Ok(read),
+        }
+    }
+
+    /// The same for the scheduler that has [`BetaSchedule::Exp`] too.
+    pub(super) fn read_with_exp(config: &Config, default: Self) -> Result<Self> {
         Ok(Self {
             num_train_timesteps: config.get("num_train_timesteps", default.num_train_timesteps)?,
             beta_start: config.get("beta_start", default.beta_start)?,
@@ -81,10 +101,7 @@ impl BetaConfig {
     /// A number that no noise schedule can have.
     pub(super) fn check(&self) -> Result<()> {
         let n = self.num_train_timesteps;
-        if !(2..=1_000_000).contains(&n) {
-            return Err(Error::input(format!("`num_train_timesteps` is {n}"))
-                .help("as many timesteps as the network was trained on, 2 to 1000000 (often 1000)"));
-        }
+        check_train_timesteps(n)?;
         let betas = match &self.trained_betas {
             Some(betas) if betas.len() as i64 != n => {
                 return Err(Error::input(format!(
@@ -119,17 +136,31 @@ impl BetaConfig {
             (None, BetaSchedule::ScaledLinear) => {
                 Tensor::f_linspace(self.beta_start.powf(0.5), self.beta_end.powf(0.5), n, options)?.square()
             }
-            (None, BetaSchedule::SquaredcosCapV2) => Tensor::f_from_slice(&squared_cosine(n))?,
+            (None, BetaSchedule::SquaredcosCapV2) => {
+                let squared_cosine = |t: f64| ((t + 0.008) / 1.008 * PI / 2.0).cos().powi(2);
+                Tensor::f_from_slice(&betas_of(squared_cosine, n))?
+            }
+            (None, BetaSchedule::Exp) => Tensor::f_from_slice(&betas_of(|t| (t * -12.0).exp(), n))?,
         };
         Ok(if zero_snr { rescale_zero_terminal_snr(&betas) } else { betas })
     }
 }
 
-fn squared_cosine(n: i64) -> Vec<f32> {
-    let alpha_bar = |i: i64| {
-        let t = i as f64 / n as f64;
-        ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2)
-    };
+/// Refuses a number of trained timesteps that no network has.
+///
+/// # Errors
+/// It is not 2 to 1,000,000.
+pub(super) fn check_train_timesteps(n: i64) -> Result<()> {
+    if (2..=1_000_000).contains(&n) {
+        return Ok(());
+    }
+    Err(Error::input(format!("`num_train_timesteps` is {n}"))
+        .help("as many timesteps as the network was trained on, 2 to 1000000 (often 1000)"))
+}
+
+/// `n` betas whose `alphas_cumprod` follow `alpha_bar` of times from 0 to 1, each at most 0.999.
+fn betas_of(alpha_bar: impl Fn(f64) -> f64, n: i64) -> Vec<f32> {
+    let alpha_bar = |i: i64| alpha_bar(i as f64 / n as f64);
     (0..n).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
 }
 
@@ -167,10 +198,13 @@ impl SpacingConfig {
     }
 
     pub(super) fn read(config: &Config, default: TimestepSpacing) -> Result<Self> {
-        Ok(Self {
-            timestep_spacing: config.get("timestep_spacing", default)?,
-            steps_offset: config.get("steps_offset", 0)?,
-        })
+        let steps_offset = config.get("steps_offset", 0)?;
+        if !(-1_000_000..=1_000_000).contains(&steps_offset) {
+            return Err(
+                config.unsupported("steps_offset", "an offset among the trained timesteps: 0 or 1 is usual")
+            );
+        }
+        Ok(Self { timestep_spacing: config.get("timestep_spacing", default)?, steps_offset })
     }
 
     /// `steps` timesteps of 0..`trained`, from high to low, as DDPM, DDIM and PNDM choose them.
@@ -185,6 +219,18 @@ impl SpacingConfig {
         };
         ts.reverse();
         ts
+    }
+
+    /// The same as Euler's and Heun's schedulers choose them: those of `linspace` are not rounded.
+    pub(super) fn fractional_timesteps(&self, trained: i64, steps: i64) -> Vec<f32> {
+        match self.timestep_spacing {
+            TimestepSpacing::Linspace => {
+                linspace(0.0, (trained - 1) as f64, steps).into_iter().rev().map(|t| t as f32).collect()
+            }
+            TimestepSpacing::Leading | TimestepSpacing::Trailing => {
+                fractional(&self.timesteps(trained, steps))
+            }
+        }
     }
 
     /// `steps` timesteps of 0..`last`, from high to low, as the multistep solvers choose them: they
@@ -214,6 +260,11 @@ pub(super) fn linspace(start: f64, stop: f64, count: i64) -> Vec<f64> {
         *last = stop;
     }
     values
+}
+
+/// Whole timesteps as numbers that may be fractions. All below 2^24 are exact.
+pub(super) fn fractional(timesteps: &[i64]) -> Vec<f32> {
+    timesteps.iter().map(|&t| t as f32).collect()
 }
 
 fn rounded(values: &[f64]) -> Vec<i64> {
@@ -276,14 +327,19 @@ impl ThresholdConfig {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        let limit = self.sample_max_value;
         if self.thresholding
-            && !((0.0..=1.0).contains(&self.dynamic_thresholding_ratio) && self.sample_max_value > 0.0)
+            && !((0.0..=1.0).contains(&self.dynamic_thresholding_ratio)
+                && limit > 0.0
+                && limit <= LARGEST_LIMIT)
         {
             return Err(Error::input(format!(
                 "thresholding with `dynamic_thresholding_ratio` {} and `sample_max_value` {}",
                 self.dynamic_thresholding_ratio, self.sample_max_value
             ))
-            .help("the ratio is a quantile, 0 to 1; the largest value is above 0"));
+            .help(format!(
+                "the ratio is a quantile, 0 to 1; the largest value is above 0, at most {LARGEST_LIMIT}"
+            )));
         }
         Ok(())
     }
@@ -321,9 +377,10 @@ impl Default for ClipConfig {
 }
 
 impl ClipConfig {
-    pub(super) fn read(config: &Config) -> Result<Self> {
+    /// Reads its keys; `clip_sample` is `clips` where it is missing.
+    pub(super) fn read(config: &Config, clips: bool) -> Result<Self> {
         Ok(Self {
-            clip_sample: config.get("clip_sample", true)?,
+            clip_sample: config.get("clip_sample", clips)?,
             clip_sample_range: config.get("clip_sample_range", 1.0)?,
             threshold: ThresholdConfig::read(config)?,
         })
@@ -331,11 +388,7 @@ impl ClipConfig {
 
     pub(super) fn check(&self) -> Result<()> {
         self.threshold.check()?;
-        let range = self.clip_sample_range;
-        if self.clip_sample && (range.is_nan() || range <= 0.0) {
-            return Err(Error::input(format!("`clip_sample_range` is {range}")).help("it is above 0"));
-        }
-        Ok(())
+        check_clip_range(self.clip_sample, self.clip_sample_range)
     }
 
     pub(super) fn apply(&self, sample: Tensor) -> Result<Tensor> {
@@ -346,13 +399,28 @@ impl ClipConfig {
     }
 }
 
+/// # Errors
+/// Samples are clipped to a range that is empty.
+pub(super) fn check_clip_range(clips: bool, range: f64) -> Result<()> {
+    if clips && !(range > 0.0 && range <= LARGEST_LIMIT) {
+        return Err(Error::input(format!("`clip_sample_range` is {range}"))
+            .help(format!("above 0, at most {LARGEST_LIMIT}")));
+    }
+    Ok(())
+}
+
+/// Of numbers that samples are limited to: the largest that f16 has. libtorch refuses those that the
+/// sample's type cannot hold.
+const LARGEST_LIMIT: f64 = 65504.0;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn squared_cosine_is_float_arithmetic() {
-        let betas = squared_cosine(1000);
+        let config = BetaConfig { beta_schedule: BetaSchedule::SquaredcosCapV2, ..BetaConfig::default() };
+        let betas: Vec<f32> = config.betas(false).unwrap().try_into().unwrap();
         assert!((betas[0] - 4.128_422e-5).abs() < 1e-10, "{}", betas[0]);
         assert_eq!(betas[999], 0.999);
         assert!(betas.windows(2).all(|b| b[0] <= b[1]));

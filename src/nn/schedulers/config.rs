@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    BetaConfig, DdimConfig, DdpmConfig, DpmSolverConfig, PndmConfig, PredictionType, Scheduler, UniPcConfig,
+    BetaConfig, DdimConfig, DdpmConfig, DpmSolverConfig, EulerAncestralConfig, EulerConfig, FlowEulerConfig,
+    HeunConfig, LcmConfig, PndmConfig, PredictionType, Scheduler, UniPcConfig,
 };
 use crate::{
     error::{Error, Result},
@@ -20,13 +21,17 @@ impl Sampler {
             Self::Pndm => "PNDMScheduler",
             Self::UniPc => "UniPCMultistepScheduler",
             Self::DpmSolver => "DPMSolverMultistepScheduler",
+            Self::Euler => "EulerDiscreteScheduler",
+            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
+            Self::Heun => "HeunDiscreteScheduler",
+            Self::Lcm => "LCMScheduler",
+            Self::FlowEuler => "FlowMatchEulerDiscreteScheduler",
         }
     }
 
     /// Every key that upstream's class knows.
     fn keys(self) -> impl Iterator<Item = &'static str> {
         const SHARED: &[&str] = &[
-            "num_train_timesteps",
             "beta_start",
             "beta_end",
             "beta_schedule",
@@ -38,30 +43,69 @@ impl Sampler {
         const THRESHOLD: &[&str] =
             &["thresholding", "dynamic_thresholding_ratio", "sample_max_value", "rescale_betas_zero_snr"];
         const CLIP: &[&str] = &["clip_sample", "clip_sample_range"];
+        // Of all that have them but Euler upstream reads the last two from a file, though it does not write
+        // them.
+        const LEVELS: &[&str] =
+            &["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max"];
         const SOLVER: &[&str] = &[
             "solver_order",
             "solver_type",
             "lower_order_final",
-            "use_karras_sigmas",
-            "use_exponential_sigmas",
-            "use_beta_sigmas",
             "use_flow_sigmas",
             "flow_shift",
             "final_sigmas_type",
             "use_dynamic_shifting",
             "time_shift_type",
-            "sigma_min",
-            "sigma_max",
         ];
-        let own: [&[&str]; 3] = match self {
-            Self::Ddpm => [THRESHOLD, CLIP, &["variance_type"]],
-            Self::Ddim => [THRESHOLD, CLIP, &["set_alpha_to_one"]],
-            Self::Pndm => [&[], &[], &["skip_prk_steps", "set_alpha_to_one"]],
-            Self::UniPc => {
-                [THRESHOLD, SOLVER, &["predict_x0", "disable_corrector", "solver_p", "shift_terminal"]]
-            }
-            Self::DpmSolver => [
+        let own: [&[&str]; 5] = match self {
+            Self::Ddpm => [SHARED, THRESHOLD, CLIP, &[], &["variance_type"]],
+            Self::Ddim => [SHARED, THRESHOLD, CLIP, &[], &["set_alpha_to_one"]],
+            Self::Pndm => [SHARED, &[], &[], &[], &["skip_prk_steps", "set_alpha_to_one"]],
+            Self::UniPc => [
+                SHARED,
                 THRESHOLD,
+                LEVELS,
+                SOLVER,
+                &["predict_x0", "disable_corrector", "solver_p", "shift_terminal"],
+            ],
+            Self::Euler => [
+                SHARED,
+                LEVELS,
+                &[],
+                &[],
+                &["interpolation_type", "timestep_type", "rescale_betas_zero_snr", "final_sigmas_type"],
+            ],
+            Self::EulerAncestral => [SHARED, &[], &[], &[], &["rescale_betas_zero_snr"]],
+            Self::Heun => [SHARED, LEVELS, CLIP, &[], &[]],
+            Self::Lcm => [
+                SHARED,
+                THRESHOLD,
+                CLIP,
+                &[],
+                &["set_alpha_to_one", "original_inference_steps", "timestep_scaling"],
+            ],
+            Self::FlowEuler => [
+                LEVELS,
+                &[],
+                &[],
+                &[],
+                &[
+                    "shift",
+                    "use_dynamic_shifting",
+                    "base_shift",
+                    "max_shift",
+                    "base_image_seq_len",
+                    "max_image_seq_len",
+                    "time_shift_type",
+                    "invert_sigmas",
+                    "shift_terminal",
+                    "stochastic_sampling",
+                ],
+            ],
+            Self::DpmSolver => [
+                SHARED,
+                THRESHOLD,
+                LEVELS,
                 SOLVER,
                 &[
                     "algorithm_type",
@@ -72,7 +116,7 @@ impl Sampler {
                 ],
             ],
         };
-        SHARED.iter().chain(own.into_iter().flatten()).copied()
+        ["num_train_timesteps"].into_iter().chain(own.into_iter().flatten().copied())
     }
 }
 
@@ -84,6 +128,11 @@ pub enum SchedulerConfig {
     Pndm(PndmConfig),
     UniPc(UniPcConfig),
     DpmSolver(DpmSolverConfig),
+    Euler(EulerConfig),
+    EulerAncestral(EulerAncestralConfig),
+    Heun(HeunConfig),
+    Lcm(LcmConfig),
+    FlowEuler(FlowEulerConfig),
 }
 
 impl SchedulerConfig {
@@ -91,7 +140,7 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// A class or a value that is not supported, a key that no scheduler knows, a combination that
-    /// cannot work. A key that only another of the five knows is dropped: upstream keeps such keys in
+    /// cannot work. A key that only another scheduler knows is dropped: upstream keeps such keys in
     /// the files of Stable Diffusion and of schedulers that were exchanged, and drops them too.
     pub fn read(config: &Config) -> Result<Self> {
         let classes = Sampler::ALL.map(Sampler::class_name).join(", ");
@@ -111,14 +160,21 @@ impl SchedulerConfig {
     /// Keys that are missing take `class`'s own defaults.
     ///
     /// # Errors
-    /// As [`SchedulerConfig::read`].
+    /// As [`SchedulerConfig::read`]; a flow-matching scheduler for another kind of networks, or the other
+    /// way round.
     pub fn read_as(config: &Config, class: Sampler) -> Result<Self> {
+        check_kind(config, class)?;
         let read = match class {
             Sampler::Ddpm => Self::Ddpm(DdpmConfig::read(config)?),
             Sampler::Ddim => Self::Ddim(DdimConfig::read(config)?),
             Sampler::Pndm => Self::Pndm(PndmConfig::read(config)?),
             Sampler::UniPc => Self::UniPc(UniPcConfig::read(config)?),
             Sampler::DpmSolver => Self::DpmSolver(DpmSolverConfig::read(config)?),
+            Sampler::Euler => Self::Euler(EulerConfig::read(config)?),
+            Sampler::EulerAncestral => Self::EulerAncestral(EulerAncestralConfig::read(config)?),
+            Sampler::Heun => Self::Heun(HeunConfig::read(config)?),
+            Sampler::Lcm => Self::Lcm(LcmConfig::read(config)?),
+            Sampler::FlowEuler => Self::FlowEuler(FlowEulerConfig::read(config)?),
         };
         let own: Vec<&str> = class.keys().collect();
         let others = Sampler::ALL.into_iter().flat_map(Sampler::keys);
@@ -133,16 +189,21 @@ impl SchedulerConfig {
     /// # Errors
     /// The scheduler knows no such levels.
     pub fn with_levels(mut self, levels: NoiseLevels) -> Result<Self> {
+        if !self.class().has_levels(levels) {
+            let with: Vec<&str> =
+                Sampler::ALL.into_iter().filter(|c| c.has_levels(levels)).map(Sampler::as_str).collect();
+            let (name, levels) = (self.class().as_str(), levels.as_str());
+            return Err(Error::input(format!("the scheduler {name} has no noise levels {levels:?}"))
+                .help(format!("they go with {}", with.join(", "))));
+        }
         let (karras, log_snr) = (levels == NoiseLevels::Karras, levels == NoiseLevels::LogSnr);
         match &mut self {
             Self::DpmSolver(c) => (c.sigmas.use_karras_sigmas, c.use_lu_lambdas) = (karras, log_snr),
-            Self::UniPc(c) if !log_snr => c.sigmas.use_karras_sigmas = karras,
-            _ if levels == NoiseLevels::Timesteps => {}
-            _ => {
-                let (name, levels) = (self.class().as_str(), levels.as_str());
-                return Err(Error::input(format!("the scheduler {name} has no noise levels {levels:?}"))
-                    .help("dpmsolver++ has all of them, unipc \"karras\""));
-            }
+            Self::UniPc(c) => c.sigmas.use_karras_sigmas = karras,
+            Self::Euler(c) => c.levels.choose(levels),
+            Self::Heun(c) => c.levels.choose(levels),
+            Self::FlowEuler(c) => c.levels.choose(levels),
+            Self::Ddpm(_) | Self::Ddim(_) | Self::Pndm(_) | Self::EulerAncestral(_) | Self::Lcm(_) => {}
         }
         Scheduler::new(&self)?;
         Ok(self)
@@ -156,6 +217,11 @@ impl SchedulerConfig {
             Self::Pndm(c) => serde_json::to_value(c),
             Self::UniPc(c) => serde_json::to_value(c),
             Self::DpmSolver(c) => serde_json::to_value(c),
+            Self::Euler(c) => serde_json::to_value(c),
+            Self::EulerAncestral(c) => serde_json::to_value(c),
+            Self::Heun(c) => serde_json::to_value(c),
+            Self::Lcm(c) => serde_json::to_value(c),
+            Self::FlowEuler(c) => serde_json::to_value(c),
         };
         // Numbers, names and lists of numbers alone: writing them cannot fail.
         let mut value = value.unwrap_or_default();
@@ -171,28 +237,88 @@ impl SchedulerConfig {
             Self::Pndm(_) => Sampler::Pndm,
             Self::UniPc(_) => Sampler::UniPc,
             Self::DpmSolver(_) => Sampler::DpmSolver,
+            Self::Euler(_) => Sampler::Euler,
+            Self::EulerAncestral(_) => Sampler::EulerAncestral,
+            Self::Heun(_) => Sampler::Heun,
+            Self::Lcm(_) => Sampler::Lcm,
+            Self::FlowEuler(_) => Sampler::FlowEuler,
         }
     }
 
-    /// The trained noise.
-    pub fn betas(&self) -> &BetaConfig {
-        match self {
+    /// The trained noise; none for flow matching.
+    pub fn betas(&self) -> Option<&BetaConfig> {
+        Some(match self {
             Self::Ddpm(c) => &c.betas,
             Self::Ddim(c) => &c.betas,
             Self::Pndm(c) => &c.betas,
             Self::UniPc(c) => &c.betas,
             Self::DpmSolver(c) => &c.betas,
-        }
+            Self::Euler(c) => &c.betas,
+            Self::EulerAncestral(c) => &c.betas,
+            Self::Heun(c) => &c.betas,
+            Self::Lcm(c) => &c.betas,
+            Self::FlowEuler(_) => return None,
+        })
     }
 
-    pub fn prediction_type(&self) -> PredictionType {
-        match self {
+    /// DDPM's configuration of the same trained noise: how training mixes samples with noise, whatever
+    /// samples them later. None for flow matching.
+    pub fn in_training(&self) -> Option<Self> {
+        let rescale_betas_zero_snr = match self {
+            Self::Ddpm(c) => c.rescale_betas_zero_snr,
+            Self::Ddim(c) => c.rescale_betas_zero_snr,
+            Self::UniPc(c) => c.rescale_betas_zero_snr,
+            Self::DpmSolver(c) => c.rescale_betas_zero_snr,
+            Self::Euler(c) => c.rescale_betas_zero_snr,
+            Self::EulerAncestral(c) => c.rescale_betas_zero_snr,
+            Self::Lcm(c) => c.rescale_betas_zero_snr,
+            Self::Pndm(_) | Self::Heun(_) | Self::FlowEuler(_) => false,
+        };
+        Some(Self::Ddpm(DdpmConfig {
+            betas: self.betas()?.clone(),
+            prediction_type: self.prediction_type()?,
+            rescale_betas_zero_snr,
+            ..DdpmConfig::default()
+        }))
+    }
+
+    /// What the network's output stands for; none for flow matching, where it is always noise - sample.
+    pub fn prediction_type(&self) -> Option<PredictionType> {
+        Some(match self {
             Self::Ddpm(c) => c.prediction_type,
             Self::Ddim(c) => c.prediction_type,
             Self::Pndm(c) => c.prediction_type,
             Self::UniPc(c) => c.prediction_type,
             Self::DpmSolver(c) => c.prediction_type,
-        }
+            Self::Euler(c) => c.prediction_type,
+            Self::EulerAncestral(c) => c.prediction_type,
+            Self::Heun(c) => c.prediction_type,
+            Self::Lcm(c) => c.prediction_type,
+            Self::FlowEuler(_) => return None,
+        })
+    }
+}
+
+/// Refuses to sample by flow matching what was not trained so, and the other way round. A file without a
+/// class says nothing of its networks.
+fn check_kind(config: &Config, class: Sampler) -> Result<()> {
+    let Some(written) = config.class() else { return Ok(()) };
+    match (written.starts_with("FlowMatch"), class.is_flow_matching()) {
+        (true, false) => Err(Error::input(format!(
+            "`_class_name` = {written:?}: networks trained by flow matching cannot be sampled with {class}"
+        ))
+        .at(config.file())
+        .help(format!("sample with {}", Sampler::FlowEuler))),
+        (false, true) => Err(Error::input(format!(
+            "`_class_name` = {written:?}: only networks trained by flow matching can be sampled with {class}"
+        ))
+        .at(config.file())
+        .help(format!(
+            "sample with {} or {}, or the folder's own",
+            Sampler::DpmSolver,
+            Sampler::Euler
+        ))),
+        (true, true) | (false, false) => Ok(()),
     }
 }
 
@@ -214,6 +340,9 @@ mod tests {
             (dpm, NoiseLevels::Timesteps, "{}"),
             (unipc, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
             (Sampler::Ddpm, NoiseLevels::Timesteps, "{}"),
+            (Sampler::Euler, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
+            (Sampler::Heun, NoiseLevels::LogSnr, "{\"use_exponential_sigmas\": true}"),
+            (Sampler::FlowEuler, NoiseLevels::Karras, "{\"use_karras_sigmas\": true}"),
         ] {
             let other = if text == "{}" { text } else { "{}" };
             assert_eq!(read(class, other).with_levels(levels).unwrap(), read(class, text));
@@ -221,9 +350,34 @@ mod tests {
         // What the folder says gives way.
         let karras = read(dpm, "{\"use_karras_sigmas\": true}");
         assert_eq!(karras.with_levels(NoiseLevels::Timesteps).unwrap(), read(dpm, "{}"));
-        for (class, levels) in [(unipc, NoiseLevels::LogSnr), (Sampler::Ddim, NoiseLevels::Karras)] {
+        let beta = read(Sampler::Euler, "{\"use_beta_sigmas\": true}");
+        assert_eq!(beta.with_levels(NoiseLevels::Timesteps).unwrap(), read(Sampler::Euler, "{}"));
+        for (class, levels) in [
+            (unipc, NoiseLevels::LogSnr),
+            (Sampler::Ddim, NoiseLevels::Karras),
+            (Sampler::Lcm, NoiseLevels::Karras),
+            (Sampler::FlowEuler, NoiseLevels::LogSnr),
+        ] {
             let error = read(class, "{}").with_levels(levels).unwrap_err().to_string();
             assert!(error.contains(class.as_str()) && error.contains("dpmsolver++"), "{error}");
+        }
+    }
+
+    #[test]
+    fn flow_matching_is_not_mistaken_for_diffusion() {
+        let read = |text: &str, class: Sampler| {
+            SchedulerConfig::read_as(&Config::parse(text, Path::new("c.json")).unwrap(), class)
+        };
+        let flow = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#;
+        let diffusion = r#"{"_class_name": "DDIMScheduler"}"#;
+        for class in Sampler::ALL {
+            let (right, wrong) = match class {
+                Sampler::FlowEuler => (flow, diffusion),
+                _ => (diffusion, flow),
+            };
+            read(right, class).unwrap();
+            let error = read(wrong, class).unwrap_err().to_string();
+            assert!(error.contains("c.json") && error.contains("sample with"), "{error}");
         }
     }
 }

@@ -6,7 +6,8 @@ use tch::Tensor;
 use super::{
     NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{
-        BetaConfig, ClipConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, one_minus,
+        BetaConfig, ClipConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, fractional,
+        one_minus,
     },
     variance_noise,
 };
@@ -49,7 +50,7 @@ impl DdimConfig {
         Ok(Self {
             betas: BetaConfig::read(config)?,
             spacing: SpacingConfig::read(config, default.spacing.timestep_spacing)?,
-            clip: ClipConfig::read(config)?,
+            clip: ClipConfig::read(config, true)?,
             prediction_type: config.get("prediction_type", default.prediction_type)?,
             set_alpha_to_one: config.get("set_alpha_to_one", default.set_alpha_to_one)?,
             rescale_betas_zero_snr: config.get("rescale_betas_zero_snr", false)?,
@@ -84,8 +85,12 @@ impl Ddim {
 }
 
 impl Solver for Ddim {
-    fn schedule(&self) -> &NoiseSchedule {
-        &self.schedule
+    fn trained(&self) -> i64 {
+        self.schedule.trained()
+    }
+
+    fn schedule(&self) -> Option<&NoiseSchedule> {
+        Some(&self.schedule)
     }
 
     fn set_eta(&mut self, eta: f64, use_clipped_model_output: bool) -> Result<()> {
@@ -96,16 +101,17 @@ impl Solver for Ddim {
         Ok(())
     }
 
-    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>> {
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<f32>> {
         let trained = self.schedule.trained();
         let timesteps = self.config.spacing.timesteps(trained, steps);
         check_trained(&timesteps, trained, steps)?;
         self.stride = trained / steps;
-        Ok(timesteps)
+        Ok(fractional(&timesteps))
     }
 
     fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor> {
-        let SolverStep { timestep, model_output: output, sample, .. } = *step;
+        let SolverStep { model_output: output, sample, .. } = *step;
+        let timestep = step.whole_timestep();
         let alpha_prod = self.schedule.alpha_cumprod(timestep)?;
         let alpha_prod_prev =
             self.schedule.alpha_cumprod_or(timestep - self.stride, &self.final_alpha_cumprod)?;

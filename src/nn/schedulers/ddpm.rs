@@ -6,7 +6,8 @@ use tch::Tensor;
 use super::{
     NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{
-        BetaConfig, ClipConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, one_minus,
+        BetaConfig, ClipConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, fractional,
+        one_minus,
     },
     variance_noise,
 };
@@ -75,7 +76,7 @@ impl DdpmConfig {
         Ok(Self {
             betas: BetaConfig::read(config)?,
             spacing: SpacingConfig::read(config, default.spacing.timestep_spacing)?,
-            clip: ClipConfig::read(config)?,
+            clip: ClipConfig::read(config, true)?,
             prediction_type: config.get("prediction_type", default.prediction_type)?,
             // Null, DPM-Solver's default, means the small variance upstream.
             variance_type: config.get("variance_type", None)?.unwrap_or(default.variance_type),
@@ -99,23 +100,28 @@ impl Ddpm {
 }
 
 impl Solver for Ddpm {
-    fn schedule(&self) -> &NoiseSchedule {
-        &self.schedule
+    fn trained(&self) -> i64 {
+        self.schedule.trained()
+    }
+
+    fn schedule(&self) -> Option<&NoiseSchedule> {
+        Some(&self.schedule)
     }
 
     fn doubles_channels(&self) -> bool {
         self.config.variance_type.learned()
     }
 
-    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>> {
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<f32>> {
         let trained = self.schedule.trained();
         self.timesteps = self.config.spacing.timesteps(trained, steps);
         check_trained(&self.timesteps, trained, steps)?;
-        Ok(self.timesteps.clone())
+        Ok(fractional(&self.timesteps))
     }
 
     fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor> {
-        let SolverStep { index, timestep: t, sample, .. } = *step;
+        let SolverStep { index, sample, .. } = *step;
+        let t = step.whole_timestep();
         let (output, predicted_variance) = if self.doubles_channels() {
             let channels = sample.size()[1];
             let second = step.model_output.narrow(1, channels, channels);

@@ -11,7 +11,8 @@ use super::{
         BetaConfig, BetaSchedule, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing, one_minus,
     },
     check_order, remember,
-    sigmas::{FinalSigmasType, SigmaConfig, Sigmas, exponential, karras, lu, timesteps_of},
+    sigma_spacing::{exponential, karras},
+    sigmas::{FinalSigmasType, SigmaConfig, Sigmas, lu, timesteps_of},
     variance_noise,
 };
 use crate::{
@@ -234,15 +235,19 @@ impl DpmSolver {
 }
 
 impl Solver for DpmSolver {
-    fn schedule(&self) -> &NoiseSchedule {
-        &self.sigmas.schedule
+    fn trained(&self) -> i64 {
+        self.sigmas.schedule.trained()
+    }
+
+    fn schedule(&self) -> Option<&NoiseSchedule> {
+        Some(&self.sigmas.schedule)
     }
 
     fn doubles_channels(&self) -> bool {
         self.config.learned_variance()
     }
 
-    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>> {
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<f32>> {
         self.outputs = Vec::new();
         let config = &self.config.sigmas;
         let zero = (config.final_sigmas_type == FinalSigmasType::Zero).then_some(0.0);
@@ -253,12 +258,12 @@ impl Solver for DpmSolver {
         // Upstream rounds the timesteps of these levels, but for some it cuts them.
         let mut cut = self.config.betas.beta_schedule == BetaSchedule::SquaredcosCapV2;
         let levels = if config.use_karras_sigmas {
-            karras(&trained, config, steps)
+            karras(config.ends(&trained), steps)
         } else if self.config.use_lu_lambdas {
             lu(&trained, steps)
         } else if config.use_exponential_sigmas {
             cut = true;
-            exponential(&trained, config, steps)
+            exponential(config.ends(&trained), steps)
         } else {
             if n - clipped < 1 {
                 return Err(Error::input(format!("`lambda_min_clipped` {clip} leaves no timestep"))
@@ -269,7 +274,7 @@ impl Solver for DpmSolver {
         };
         let timesteps = timesteps_of(&levels, &trained)
             .into_iter()
-            .map(|t| if cut { t } else { t.round_ties_even() } as i64)
+            .map(|t| if cut { t.trunc() } else { t.round_ties_even() } as f32)
             .collect();
         self.sigmas.set(timesteps, levels, zero)?;
         Ok(self.sigmas.timesteps().to_vec())
@@ -301,7 +306,7 @@ impl Solver for DpmSolver {
         Ok(self.update(index, order, &sample, noise)?.to_kind(kind))
     }
 
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
         self.sigmas.add_noise(original, noise, timesteps)
     }
 }

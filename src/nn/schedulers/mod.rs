@@ -9,7 +9,13 @@ mod config;
 mod ddim;
 mod ddpm;
 mod dpmsolver;
+mod euler;
+mod euler_ancestral;
+mod flow_euler;
+mod heun;
+mod lcm;
 mod pndm;
+mod sigma_spacing;
 mod sigmas;
 mod unipc;
 
@@ -26,7 +32,13 @@ pub use self::{
     ddim::DdimConfig,
     ddpm::{DdpmConfig, VarianceType},
     dpmsolver::{AlgorithmType, DpmSolverConfig, DpmSolverType},
+    euler::{EulerConfig, InterpolationType, TimestepType},
+    euler_ancestral::EulerAncestralConfig,
+    flow_euler::{FlowEulerConfig, TimeShiftType},
+    heun::HeunConfig,
+    lcm::LcmConfig,
     pndm::PndmConfig,
+    sigma_spacing::SigmaSpacingConfig,
     sigmas::{FinalSigmasType, SigmaConfig},
     unipc::{UniPcConfig, UniPcSolverType},
 };
@@ -74,13 +86,35 @@ impl NoiseSchedule {
 #[derive(Clone, Copy)]
 struct SolverStep<'a> {
     index: usize,
-    timestep: i64,
+    timestep: f32,
     model_output: &'a Tensor,
     sample: &'a Tensor,
 }
 
+impl SolverStep<'_> {
+    /// The timestep of a solver that chooses only whole ones.
+    fn whole_timestep(&self) -> i64 {
+        self.timestep as i64
+    }
+}
+
+/// A method of sampling. It owns the noise levels of its steps, however it comes by them.
 trait Solver {
-    fn schedule(&self) -> &NoiseSchedule;
+    /// Trained timesteps.
+    fn trained(&self) -> i64;
+
+    /// The noise of the trained timesteps; none where training knows no betas.
+    fn schedule(&self) -> Option<&NoiseSchedule>;
+
+    /// The standard deviation that the first step expects of its sample.
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    /// What the network is given for `sample` at step `index`.
+    fn scale_input(&self, _index: usize, sample: &Tensor) -> Result<Tensor> {
+        Ok(sample.shallow_clone())
+    }
 
     /// Whether the network gives twice as many channels as the sample has.
     fn doubles_channels(&self) -> bool {
@@ -92,12 +126,12 @@ trait Solver {
     }
 
     /// Forgets what was, and chooses the timesteps: 1 <= `steps` <= trained timesteps.
-    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>>;
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<f32>>;
 
     fn step(&mut self, step: &SolverStep, draw: &mut NoiseDraw) -> Result<Tensor>;
 
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
-        let alpha = per_sample(&self.schedule().alphas_cumprod, timesteps, original)?;
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
+        let alpha = alphas_at(self.schedule(), timesteps, original)?;
         Ok(alpha.sqrt() * original + one_minus(&alpha).sqrt() * noise)
     }
 }
@@ -109,7 +143,7 @@ trait Solver {
 pub struct Scheduler {
     class: Sampler,
     solver: Box<dyn Solver + Send>,
-    timesteps: Vec<i64>,
+    timesteps: Vec<f32>,
     done: usize,
     /// The number of steps that was found to end well.
     rehearsed: Option<i64>,
@@ -131,6 +165,11 @@ impl Scheduler {
             SchedulerConfig::Pndm(c) => Box::new(pndm::Pndm::new(c)?),
             SchedulerConfig::UniPc(c) => Box::new(unipc::UniPc::new(c)?),
             SchedulerConfig::DpmSolver(c) => Box::new(dpmsolver::DpmSolver::new(c)?),
+            SchedulerConfig::Euler(c) => Box::new(euler::Euler::new(c)?),
+            SchedulerConfig::EulerAncestral(c) => Box::new(euler_ancestral::EulerAncestral::new(c)?),
+            SchedulerConfig::Heun(c) => Box::new(heun::Heun::new(c)?),
+            SchedulerConfig::Lcm(c) => Box::new(lcm::Lcm::new(c)?),
+            SchedulerConfig::FlowEuler(c) => Box::new(flow_euler::FlowEuler::new(c)?),
         };
         Ok(Self { class: config.class(), solver, timesteps: Vec::new(), done: 0, rehearsed: None })
     }
@@ -141,17 +180,34 @@ impl Scheduler {
 
     /// Trained timesteps.
     pub fn num_train_timesteps(&self) -> i64 {
-        self.solver.schedule().trained()
+        self.solver.trained()
     }
 
-    /// (num_train_timesteps), f32, on the CPU: the variance that each timestep adds.
-    pub fn betas(&self) -> &Tensor {
-        &self.solver.schedule().betas
+    /// (num_train_timesteps), f32, on the CPU: the variance that each timestep adds. None for flow
+    /// matching.
+    pub fn betas(&self) -> Option<&Tensor> {
+        self.solver.schedule().map(|schedule| &schedule.betas)
     }
 
     /// (num_train_timesteps), f32, on the CPU: the share of the sample's variance left at each timestep.
-    pub fn alphas_cumprod(&self) -> &Tensor {
-        &self.solver.schedule().alphas_cumprod
+    /// None for flow matching.
+    pub fn alphas_cumprod(&self) -> Option<&Tensor> {
+        self.solver.schedule().map(|schedule| &schedule.alphas_cumprod)
+    }
+
+    /// What standard normal noise is to be multiplied with before the first step: the standard deviation
+    /// that the step expects. To be asked after [`Scheduler::set_timesteps`].
+    pub fn init_noise_sigma(&self) -> f64 {
+        self.solver.init_noise_sigma()
+    }
+
+    /// What the network is to be given for `sample`, the one of the next step.
+    ///
+    /// # Errors
+    /// No step is left, or the timesteps are not set.
+    pub fn scale_input(&self, sample: &Tensor) -> Result<Tensor> {
+        self.due()?;
+        self.solver.scale_input(self.done, sample)
     }
 
     /// Lets DDIM's steps add noise: `eta` 0 none, 1 as much as DDPM's; `use_clipped_model_output`
@@ -166,8 +222,8 @@ impl Scheduler {
         self.solver.set_eta(eta, use_clipped_model_output)
     }
 
-    /// Chooses the timesteps of `steps` steps, and forgets every step taken. Their number may differ a
-    /// little from `steps`: PNDM repeats some, clipping leaves some out.
+    /// Chooses the timesteps of `steps` steps, and forgets every step taken. Their number may differ from
+    /// `steps`: PNDM repeats some, Heun all but the first, clipping leaves some out.
     ///
     /// # Errors
     /// No step, more steps than trained timesteps (the multistep solvers of upstream go on, to NaN),
@@ -192,12 +248,12 @@ impl Scheduler {
 
     /// Takes all steps on six numbers: a division by zero in the last step is better found before the
     /// network's first.
-    fn rehearse(&mut self, timesteps: &[i64]) -> Result<()> {
+    fn rehearse(&mut self, timesteps: &[f32]) -> Result<()> {
         let ones = |shape: &[i64]| Ok(Tensor::ones(shape, (Kind::Float, Device::Cpu)));
         let mut sample = Tensor::from_slice(&[-1.0f32, -0.6, -0.2, 0.2, 0.6, 1.0]).view([1, 3, 2]);
         let doubles = self.solver.doubles_channels();
         for (index, &timestep) in timesteps.iter().enumerate() {
-            let output = (&sample * 3.0 + timestep as f64).sin();
+            let output = (&sample * 3.0 + f64::from(timestep)).sin();
             let output = if doubles { Tensor::f_cat(&[&output, &output.square()], 1)? } else { output };
             let step = SolverStep { index, timestep, model_output: &output, sample: &sample };
             sample = match self.solver.step(&step, &mut { ones }) {
@@ -219,10 +275,22 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The timesteps to give the network, one for each step, from high to low; empty before
-    /// [`Scheduler::set_timesteps`].
-    pub fn timesteps(&self) -> &[i64] {
+    /// The timesteps to give the network, one for each step, from high to low (where flow matching's
+    /// sigmas are inverted, from low to high); empty before [`Scheduler::set_timesteps`]. Whole numbers
+    /// but for Euler's and Heun's schedulers.
+    pub fn timesteps(&self) -> &[f32] {
         &self.timesteps
+    }
+
+    /// The timestep of the next step.
+    fn due(&self) -> Result<f32> {
+        match self.timesteps.get(self.done) {
+            Some(&due) => Ok(due),
+            None if self.timesteps.is_empty() => {
+                Err(Error::failure("a step was taken before the timesteps were set"))
+            }
+            None => Err(Error::failure(format!("all {} steps are taken already", self.done))),
+        }
     }
 
     /// The sample one step less noisy than `sample`, by the network's output for it at `timestep`. The
@@ -234,20 +302,13 @@ impl Scheduler {
     pub fn step(
         &mut self,
         model_output: &Tensor,
-        timestep: i64,
+        timestep: f32,
         sample: &Tensor,
         draw: &mut NoiseDraw,
     ) -> Result<Tensor> {
-        let index = self.done;
-        match self.timesteps.get(index) {
-            None if self.timesteps.is_empty() => {
-                return Err(Error::failure("a step was taken before the timesteps were set"));
-            }
-            None => return Err(Error::failure(format!("all {index} steps are taken already"))),
-            Some(&due) if due != timestep => {
-                return Err(Error::failure(format!("a step at timestep {timestep}, where {due} is due")));
-            }
-            Some(_) => {}
+        let (index, due) = (self.done, self.due()?);
+        if due != timestep {
+            return Err(Error::failure(format!("a step at timestep {timestep}, where {due} is due")));
         }
         let shape = sample.size();
         let mut expected = shape.clone();
@@ -276,12 +337,13 @@ impl Scheduler {
         Ok(previous)
     }
 
-    /// `original` with `noise` (both (batch, …)) at one timestep per sample, or one for all. The
-    /// multistep solvers know only the noise levels of the steps that were set, as upstream.
+    /// `original` with `noise` (both (batch, …)) at one timestep per sample, or one for all. DDPM, DDIM,
+    /// PNDM and LCM know those of 0..num_train_timesteps, all others only the noise levels of the steps
+    /// that were set, as upstream.
     ///
     /// # Errors
-    /// Shapes that do not fit; timesteps outside 0..num_train_timesteps.
-    pub fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+    /// Shapes that do not fit; timesteps that the scheduler does not know.
+    pub fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
         same_shape(original, noise)?;
         self.solver.add_noise(original, noise, timesteps)
     }
@@ -289,10 +351,11 @@ impl Scheduler {
     /// What a network that predicts v must give: `sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) original`.
     ///
     /// # Errors
-    /// As [`Scheduler::add_noise`].
-    pub fn velocity(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+    /// Shapes that do not fit; timesteps outside 0..num_train_timesteps; flow matching, whose velocity is
+    /// another one.
+    pub fn velocity(&self, original: &Tensor, noise: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
         same_shape(original, noise)?;
-        let alpha = per_sample(self.alphas_cumprod(), timesteps, original)?;
+        let alpha = alphas_at(self.solver.schedule(), timesteps, original)?;
         Ok(alpha.sqrt() * noise - one_minus(&alpha).sqrt() * original)
     }
 }
@@ -302,6 +365,18 @@ fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
         return Ok(());
     }
     Err(Error::failure(format!("samples of {:?} with noise of {:?}", a.size(), b.size())))
+}
+
+/// `alphas_cumprod` at timesteps, shaped to be multiplied with `like`.
+fn alphas_at(schedule: Option<&NoiseSchedule>, timesteps: &[f32], like: &Tensor) -> Result<Tensor> {
+    let schedule = schedule.ok_or_else(|| {
+        Error::failure("flow matching has no betas").help("its noise is mixed in by sigma itself")
+    })?;
+    if let Some(fraction) = timesteps.iter().find(|t| t.fract() != 0.0) {
+        return Err(Error::failure(format!("timestep {fraction} is between two trained ones")));
+    }
+    let whole: Vec<i64> = timesteps.iter().map(|&t| t as i64).collect();
+    per_sample(&schedule.alphas_cumprod, &whole, like)
 }
 
 /// `values` at `indices`, one for each sample of `like` or one for all, shaped to be multiplied with it.

@@ -6,7 +6,9 @@ use tch::Tensor;
 
 use super::{
     NoiseDraw, NoiseSchedule, Solver, SolverStep,
-    betas::{BetaConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, one_minus},
+    betas::{
+        BetaConfig, PredictionType, SpacingConfig, TimestepSpacing, check_trained, fractional, one_minus,
+    },
     remember,
 };
 use crate::{
@@ -95,7 +97,8 @@ impl Pndm {
 
     /// One step of four, at ts, ts - h, ts - h and ts - 2h.
     fn step_prk(&mut self, step: &SolverStep) -> Result<Tensor> {
-        let SolverStep { index, timestep, model_output: output, sample, .. } = *step;
+        let SolverStep { index, model_output: output, sample, .. } = *step;
+        let timestep = step.whole_timestep();
         let towards = timestep - if index % 2 == 1 { 0 } else { self.stride / 2 };
         let from = self.prk_timesteps[index / 4 * 4];
         let weighted = output * if matches!(index % 4, 0 | 3) { 1.0 / 6.0 } else { 1.0 / 3.0 };
@@ -118,7 +121,8 @@ impl Pndm {
     }
 
     fn step_plms(&mut self, step: &SolverStep) -> Result<Tensor> {
-        let SolverStep { index, timestep, model_output: output, sample, .. } = *step;
+        let SolverStep { index, model_output: output, sample, .. } = *step;
+        let timestep = step.whole_timestep();
         let (mut from, mut towards) = (timestep, timestep - self.stride);
         let mut start = sample.shallow_clone();
         if index == 1 {
@@ -160,11 +164,15 @@ impl Pndm {
 }
 
 impl Solver for Pndm {
-    fn schedule(&self) -> &NoiseSchedule {
-        &self.schedule
+    fn trained(&self) -> i64 {
+        self.schedule.trained()
     }
 
-    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>> {
+    fn schedule(&self) -> Option<&NoiseSchedule> {
+        Some(&self.schedule)
+    }
+
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<f32>> {
         let trained = self.schedule.trained();
         let ts = self.config.spacing.timesteps(trained, steps);
         check_trained(&ts, trained, steps)?;
@@ -177,7 +185,7 @@ impl Solver for Pndm {
             if let Some(&second) = ts.get(1) {
                 timesteps.insert(1, second);
             }
-            return Ok(timesteps);
+            return Ok(fractional(&timesteps));
         }
         if ts.len() < ORDER {
             return Err(Error::input(format!(
@@ -191,7 +199,8 @@ impl Solver for Pndm {
             .windows(2)
             .flat_map(|pair| [pair[0], pair[1] + half, pair[1] + half, pair[1]])
             .collect();
-        Ok(self.prk_timesteps.iter().chain(&ts[ORDER - 1..]).copied().collect())
+        let all: Vec<i64> = self.prk_timesteps.iter().chain(&ts[ORDER - 1..]).copied().collect();
+        Ok(fractional(&all))
     }
 
     fn step(&mut self, step: &SolverStep, _: &mut NoiseDraw) -> Result<Tensor> {

@@ -1,13 +1,15 @@
-//! Noise levels (sigmas) of the multistep solvers (diffusers/schedulers/scheduling_unipc_multistep.py
-//! and scheduling_dpmsolver_multistep.py, 0.42.1).
+//! Noise levels (sigmas) of the schedulers that step from one to the next (diffusers/schedulers/
+//! scheduling_unipc_multistep.py, scheduling_dpmsolver_multistep.py, scheduling_euler_discrete.py,
+//! scheduling_heun_discrete.py, 0.42.1).
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::{
     NoiseSchedule,
-    betas::{BetaConfig, linspace, one_minus},
+    betas::{BetaConfig, TimestepSpacing, fractional, linspace, one_minus},
     per_sample,
+    sigma_spacing::check_ends,
 };
 use crate::{
     error::{Error, Result},
@@ -72,23 +74,24 @@ impl SigmaConfig {
             return Err(Error::input("`use_karras_sigmas` and `use_exponential_sigmas` are both true")
                 .help("only one of them can be used"));
         }
-        for (key, value) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
-            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
-                return Err(Error::input(format!("`{key}` is {value}")).help("a noise level is above 0"));
-            }
-        }
-        Ok(())
+        check_ends(self.sigma_min, self.sigma_max)
+    }
+
+    /// The lowest and the highest level: its own, else the trained ones.
+    pub(super) fn ends(&self, trained: &[f32]) -> (f64, f64) {
+        let (min, max) = (f64::from(trained[0]), f64::from(trained[trained.len() - 1]));
+        (self.sigma_min.unwrap_or(min), self.sigma_max.unwrap_or(max))
     }
 }
 
-/// The schedule of a multistep solver: trained levels, and those of the steps.
+/// The trained noise levels, and those of the steps.
 pub(super) struct Sigmas {
     pub schedule: NoiseSchedule,
     /// (num_train_timesteps), f32.
     trained: Tensor,
-    /// (timesteps + 1), f32, from high to low.
+    /// (steps + 1), f32, from high to low.
     steps: Tensor,
-    timesteps: Vec<i64>,
+    timesteps: Vec<f32>,
 }
 
 impl Sigmas {
@@ -120,12 +123,12 @@ impl Sigmas {
         let trained = self.trained_levels()?;
         let highest = trained.len() as i64 - 1;
         let levels = timesteps.iter().map(|&t| f64::from(trained[t.clamp(0, highest) as usize])).collect();
-        self.set(timesteps, levels, last)
+        self.set(fractional(&timesteps), levels, last)
     }
 
     /// Takes the timesteps, their levels, and the level that the last step leads to; where that is
     /// none, the lowest trained one.
-    pub(super) fn set(&mut self, timesteps: Vec<i64>, levels: Vec<f64>, last: Option<f64>) -> Result<()> {
+    pub(super) fn set(&mut self, timesteps: Vec<f32>, levels: Vec<f64>, last: Option<f64>) -> Result<()> {
         let last = match last {
             Some(last) => last,
             None => f64::from(self.trained_levels()?[0]),
@@ -137,8 +140,43 @@ impl Sigmas {
     }
 
     /// One for each step, from high to low.
-    pub(super) fn timesteps(&self) -> &[i64] {
+    pub(super) fn timesteps(&self) -> &[f32] {
         &self.timesteps
+    }
+
+    /// The trained levels at fractional timesteps, linear between trained ones; those outside take the
+    /// nearest trained one's.
+    pub(super) fn interpolated(&self, timesteps: &[f32]) -> Result<Vec<f64>> {
+        let trained = self.trained_levels()?;
+        let last = trained.len() - 1;
+        let level = |t: &f32| {
+            let t = f64::from(*t).clamp(0.0, last as f64);
+            let below = (t as usize).min(last - 1);
+            let (low, high) = (f64::from(trained[below]), f64::from(trained[below + 1]));
+            if t == last as f64 { high } else { (high - low) * (t - below as f64) + low }
+        };
+        Ok(timesteps.iter().map(level).collect())
+    }
+
+    /// Sigma of step `index`, without dimensions: one more than there are steps.
+    pub(super) fn level(&self, index: usize) -> Result<Tensor> {
+        Ok(self.steps.f_get(index as i64)?)
+    }
+
+    /// The standard deviation that the first step expects of its sample.
+    pub(super) fn init_noise_sigma(&self, spacing: TimestepSpacing) -> f64 {
+        let highest = self.steps.max();
+        let deviation = match spacing {
+            TimestepSpacing::Linspace | TimestepSpacing::Trailing => highest,
+            TimestepSpacing::Leading => (highest.square() + 1.0).sqrt(),
+        };
+        deviation.double_value(&[])
+    }
+
+    /// The network's input at step `index`: a sample whose noise has the standard deviation sigma, with
+    /// the variance that training had.
+    pub(super) fn scale_input(&self, index: usize, sample: &Tensor) -> Result<Tensor> {
+        Ok(sample / (self.level(index)?.square() + 1.0).sqrt())
     }
 
     /// (alpha, sigma) of step `index`: those of a process that keeps the variance.
@@ -152,25 +190,53 @@ impl Sigmas {
         alpha.log() - sigma.log()
     }
 
-    /// Noise at the levels of the steps that have these timesteps. As upstream does, a timestep that
-    /// no step has takes the last step's level, and one that several steps have the second one's.
-    pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
-        if self.timesteps.is_empty() {
-            return Err(Error::failure("noise was to be added before the steps were chosen")
-                .help("a multistep solver's noise levels are those of its own steps; train with ddpm"));
-        }
-        let indices: Vec<i64> = timesteps
-            .iter()
-            .map(|t| {
-                let mut of_t = (0..).zip(&self.timesteps).filter(|(_, s)| *s == t).map(|(i, _)| i);
-                let first = of_t.next();
-                of_t.next().or(first).unwrap_or(self.timesteps.len() as i64 - 1)
-            })
-            .collect();
-        let sigma = per_sample(&self.steps, &indices, original)?;
+    /// Noise at the levels of the steps that have these timesteps, by a process that keeps the variance.
+    /// As upstream does, a timestep that no step has takes the last step's level, and one that several
+    /// steps have the second one's.
+    pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
+        let last = self.timesteps.len().saturating_sub(1) as i64;
+        let sigma = self.levels_at(timesteps, Some(last), original)?;
         let (alpha, sigma) = alpha_sigma(&sigma);
         Ok(alpha * original + sigma * noise)
     }
+
+    /// Noise at the levels of the steps that have these timesteps, added to samples that stay as they
+    /// are.
+    pub(super) fn add_growing_noise(
+        &self,
+        original: &Tensor,
+        noise: &Tensor,
+        timesteps: &[f32],
+    ) -> Result<Tensor> {
+        Ok(original + self.levels_at(timesteps, None, original)? * noise)
+    }
+
+    /// The levels of the steps with these timesteps, shaped to be multiplied with `like`; those of no
+    /// step take the level of step `other`.
+    fn levels_at(&self, timesteps: &[f32], other: Option<i64>, like: &Tensor) -> Result<Tensor> {
+        let indices = step_indices(&self.timesteps, timesteps, other)?;
+        per_sample(&self.steps, &indices, like)
+    }
+}
+
+/// The steps that have these timesteps; where several have one, the second of them, as upstream.
+///
+/// # Errors
+/// The steps are not chosen yet; a timestep of no step, where `other` does not say which to take.
+pub(super) fn step_indices(steps: &[f32], timesteps: &[f32], other: Option<i64>) -> Result<Vec<i64>> {
+    if steps.is_empty() {
+        return Err(Error::failure("noise was to be added before the steps were chosen")
+            .help("this scheduler's noise levels are those of its own steps; train with ddpm"));
+    }
+    let index = |timestep: &f32| {
+        let mut same = (0..).zip(steps).filter(|(_, step)| *step == timestep).map(|(i, _)| i);
+        let first = same.next();
+        same.next()
+            .or(first)
+            .or(other)
+            .ok_or_else(|| Error::failure(format!("noise at timestep {timestep}, which no step has")))
+    };
+    timesteps.iter().map(index).collect()
 }
 
 fn alpha_sigma(sigma: &Tensor) -> (Tensor, Tensor) {
@@ -179,35 +245,17 @@ fn alpha_sigma(sigma: &Tensor) -> (Tensor, Tensor) {
     (alpha, sigma)
 }
 
-/// `steps` levels from high to low between the trained ends (or those of `config`), Karras et al.'s.
-pub(super) fn karras(trained: &[f32], config: &SigmaConfig, steps: i64) -> Vec<f64> {
-    let (min, max) = ends(trained, config);
-    let (min, max) = (min.powf(1.0 / 7.0), max.powf(1.0 / 7.0));
-    linspace(0.0, 1.0, steps).iter().map(|ramp| (max + ramp * (min - max)).powf(7.0)).collect()
-}
-
-/// `steps` levels from high to low, equally far apart in their logarithms.
-pub(super) fn exponential(trained: &[f32], config: &SigmaConfig, steps: i64) -> Vec<f64> {
-    let (min, max) = ends(trained, config);
-    linspace(max.ln(), min.ln(), steps).into_iter().map(f64::exp).collect()
-}
-
-/// As [`exponential`] between the trained ends, from f32 logarithms (Lu et al.'s uniform log-SNR).
+/// `steps` levels equally far apart in their logarithms, between the trained ends, from f32 logarithms (Lu et al.'s uniform log-SNR).
 pub(super) fn lu(trained: &[f32], steps: i64) -> Vec<f64> {
     let log = log_levels(trained);
     let (min, max) = (log[0], log[log.len() - 1]);
     linspace(0.0, 1.0, steps).iter().map(|ramp| (max + ramp * (min - max)).exp()).collect()
 }
 
-fn ends(trained: &[f32], config: &SigmaConfig) -> (f64, f64) {
-    let (min, max) = (f64::from(trained[0]), f64::from(trained[trained.len() - 1]));
-    (config.sigma_min.unwrap_or(min), config.sigma_max.unwrap_or(max))
-}
-
 /// Logarithms rounded to f32, as upstream has them. numpy's own may be one unit in the last place off,
 /// by processor: a timestep between two trained ones then may round the other way (about one in
 /// 300,000).
-fn log_levels(trained: &[f32]) -> Vec<f64> {
+pub(super) fn log_levels(trained: &[f32]) -> Vec<f64> {
     trained.iter().map(|&s| f64::from(f64::from(s).ln() as f32)).collect()
 }
 

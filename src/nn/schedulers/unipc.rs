@@ -9,7 +9,8 @@ use super::{
     NoiseDraw, NoiseSchedule, Solver, SolverStep,
     betas::{BetaConfig, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing},
     check_order, remember,
-    sigmas::{FinalSigmasType, SigmaConfig, Sigmas, exponential, karras, timesteps_of},
+    sigma_spacing::{exponential, karras},
+    sigmas::{FinalSigmasType, SigmaConfig, Sigmas, timesteps_of},
 };
 use crate::{
     error::{Error, Result},
@@ -221,25 +222,29 @@ impl UniPc {
 }
 
 impl Solver for UniPc {
-    fn schedule(&self) -> &NoiseSchedule {
-        &self.sigmas.schedule
+    fn trained(&self) -> i64 {
+        self.sigmas.schedule.trained()
     }
 
-    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<i64>> {
+    fn schedule(&self) -> Option<&NoiseSchedule> {
+        Some(&self.sigmas.schedule)
+    }
+
+    fn set_timesteps(&mut self, steps: i64) -> Result<Vec<f32>> {
         (self.outputs, self.last) = (Vec::new(), None);
         let config = &self.config.sigmas;
         let zero = (config.final_sigmas_type == FinalSigmasType::Zero).then_some(0.0);
         let trained = self.sigmas.trained_levels()?;
         if config.use_karras_sigmas || config.use_exponential_sigmas {
             let levels = if config.use_karras_sigmas {
-                karras(&trained, config, steps)
+                karras(config.ends(&trained), steps)
             } else {
-                exponential(&trained, config, steps)
+                exponential(config.ends(&trained), steps)
             };
             // Upstream rounds Karras' timesteps, and cuts the exponential ones.
             let timesteps = timesteps_of(&levels, &trained)
                 .into_iter()
-                .map(|t| if config.use_karras_sigmas { t.round_ties_even() } else { t } as i64)
+                .map(|t| if config.use_karras_sigmas { t.round_ties_even() } else { t.trunc() } as f32)
                 .collect();
             let last = zero.or(levels.last().copied());
             self.sigmas.set(timesteps, levels, last)?;
@@ -270,7 +275,7 @@ impl Solver for UniPc {
         Ok(previous)
     }
 
-    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[i64]) -> Result<Tensor> {
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, timesteps: &[f32]) -> Result<Tensor> {
         self.sigmas.add_noise(original, noise, timesteps)
     }
 }

@@ -45,18 +45,25 @@ impl NoiseObjective {
     /// # Errors
     /// The scheduler's configuration cannot work, or its networks predict the sample itself.
     pub fn new(config: &SchedulerConfig, min_snr_gamma: f64) -> Result<Self> {
-        let scheduler = Scheduler::new(config)?;
+        let Some(config) = config.in_training() else {
+            return Err(Error::input("the base was trained by flow matching, which is not trained here")
+                .help("start from a model that predicts epsilon or v"));
+        };
+        let scheduler = Scheduler::new(&config)?;
         let prediction = match config.prediction_type() {
-            PredictionType::Epsilon => Prediction::Epsilon,
-            PredictionType::VPrediction => Prediction::VPrediction,
-            PredictionType::Sample => {
+            Some(PredictionType::Epsilon) => Prediction::Epsilon,
+            Some(PredictionType::VPrediction) => Prediction::VPrediction,
+            Some(PredictionType::Sample) | None => {
                 return Err(Error::input("the base predicts the sample itself, which is not trained here")
                     .help("start from a model that predicts epsilon or v"));
             }
         };
         let weights = match min_snr_gamma > 0.0 {
             false => None,
-            true => Some(min_snr(scheduler.alphas_cumprod(), min_snr_gamma, prediction)?),
+            true => scheduler
+                .alphas_cumprod()
+                .map(|alphas| min_snr(alphas, min_snr_gamma, prediction))
+                .transpose()?,
         };
         Ok(Self { scheduler, prediction, weights })
     }
@@ -86,8 +93,8 @@ impl NoiseObjective {
     }
 }
 
-fn timesteps(times: &[f64]) -> Vec<i64> {
-    times.iter().map(|&time| time as i64).collect()
+fn timesteps(times: &[f64]) -> Vec<f32> {
+    times.iter().map(|&time| time as f32).collect()
 }
 
 /// Min-SNR weights (Hang et al. 2023): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
@@ -144,6 +151,24 @@ mod tests {
             let off = weights.iter().zip(expected).map(|(w, e)| (w - e).abs()).fold(0.0, f32::max);
             assert!(off < 1e-6, "{prediction}: {weights:?}");
         }
+    }
+
+    #[test]
+    fn a_base_is_trained_with_its_noise_whatever_samples_it() {
+        let read = |class: &str| {
+            let text = format!("{{\"_class_name\": \"{class}\", \"beta_schedule\": \"scaled_linear\"}}");
+            SchedulerConfig::read(&Config::parse(&text, Path::new("scheduler")).unwrap()).unwrap()
+        };
+        let (clean, noise) = (Tensor::from_slice(&[0.5f32, -1.0]), Tensor::from_slice(&[2.0f32, 0.25]));
+        let mixed = |class: &str| {
+            NoiseObjective::new(&read(class), 5.0).unwrap().mix(&clean, &noise, &[10.0]).unwrap()
+        };
+        let ddim = mixed("DDIMScheduler");
+        for class in ["PNDMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"] {
+            assert_eq!(mixed(class), ddim, "{class}");
+        }
+        let flow = NoiseObjective::new(&read("FlowMatchEulerDiscreteScheduler"), 0.0);
+        assert!(flow.err().unwrap().to_string().contains("flow matching"));
     }
 
     #[test]
