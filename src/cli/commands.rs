@@ -74,6 +74,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             let found = measure::texture::folder::compare_folders(real, synthetic, split)?;
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
+        Command::Weights(command) => super::weights::carry_out(&command),
     }
 }
 

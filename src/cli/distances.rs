@@ -28,8 +28,8 @@ pub(super) struct FeatureArgs {
     /// The network whose features are compared: inception-fid, resnet50 or domain
     #[arg(long, default_value = "inception-fid", value_name = "NAME")]
     extractor: Extractor,
-    /// Its weights, a safetensors file [default: inception.safetensors or resnet50.safetensors in the folder SYNECHO_WEIGHTS, or
-    /// in data/weights]. For domain: weights.safetensors of a ResNet-18 that `synecho run` trained
+    /// Its weights, as downloaded (.pth) or as safetensors [default: inception.safetensors or resnet50.safetensors in the
+    /// folder SYNECHO_WEIGHTS, or in data/weights]. For domain: weights.safetensors of a ResNet-18 that `synecho run` trained
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// How images are resized for Inception: pytorch-fid, clean-fid or torch-fidelity [default: pytorch-fid]
@@ -276,12 +276,13 @@ impl FeatureArgs {
 fn usual_weights(extractor: Extractor) -> Option<PathBuf> {
     let folder = std::env::var_os("SYNECHO_WEIGHTS").filter(|value| !value.is_empty());
     let folder = folder.map_or_else(|| PathBuf::from("data/weights"), PathBuf::from);
-    let name = match extractor {
-        Extractor::InceptionFid => "inception.safetensors",
-        Extractor::Resnet50 => "resnet50.safetensors",
-        Extractor::Domain => return None,
+    // As this project's guides name them, and as they are downloaded.
+    let names: &[&str] = match extractor {
+        Extractor::InceptionFid => &["inception.safetensors", "pt_inception-2015-12-05-6726825d.pth"],
+        Extractor::Resnet50 => &["resnet50.safetensors", "resnet50-11ad3fa6.pth"],
+        Extractor::Domain => &[],
     };
-    Some(folder.join(name)).filter(|file| file.is_file())
+    names.iter().map(|name| folder.join(name)).find(|file| file.is_file())
 }
 
 /// The folder for files that programs can recompute.

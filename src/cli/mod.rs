@@ -5,6 +5,7 @@ mod distances;
 mod output;
 mod request;
 mod status;
+mod weights;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -104,6 +105,9 @@ enum Command {
     /// Measure folders of images or masks
     #[command(subcommand)]
     Measure(MeasureCommand),
+    /// Look into files of weights (safetensors, PyTorch), and convert them
+    #[command(subcommand)]
+    Weights(weights::WeightsCommand),
 }
 
 /// Where finished work is kept.

@@ -30,6 +30,7 @@ pub use recipe::{Budget, ReportOn, Schedule, TrainingRecipe, UpdateRule};
 pub use resolve::resolve;
 pub use tasks::{
     Classification, ClassificationSpec, Freeze, Segmentation, SegmentationLoss, SegmentationSpec,
+    checkpoints_in,
 };
 
 /// The spec as typed. Every field may be missing; [`resolve`] reports those that are needed.

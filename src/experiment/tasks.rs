@@ -1,7 +1,7 @@
 //! What a task is trained with. The preset fills in the keys that the user omitted; each fault of the
 //! paper's code has its own switch.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,9 @@ use super::{
     preset::Preset,
     recipe::{Budget, ReportOn, Schedule, TrainingRecipe, UpdateRule},
 };
-use crate::vocabulary::{Backbone, Label, MaskDecoding, Pairing, Precision, SegmentationNetwork};
+use crate::vocabulary::{
+    Backbone, CHECKPOINT_ENDINGS, Label, MaskDecoding, Pairing, Precision, SegmentationNetwork,
+};
 
 /// Declares a task's section as [`layered!`] does, in the order in which its keys are written. Those in `recipe` blocks
 /// belong to the [`TrainingRecipe`] that the resolved section holds as one field. `[absent if "f"]` omits a key from
@@ -143,8 +145,8 @@ task_section! {
             label: Label,
             /// Each is trained and measured.
             models: Vec<Backbone>,
-            /// A torchvision checkpoint as safetensors, or a folder that holds NAME.safetensors for each model;
-            /// empty: from scratch.
+            /// A checkpoint of torchvision's, or a folder that holds one for each model ([`checkpoints_in`]); empty: from
+            /// scratch.
             weights: PathBuf,
             /// How many parameters are trained, in tensors from the last one backwards; 0: all.
             trainable_parameters: usize,
@@ -231,11 +233,17 @@ impl Classification {
         UpdateRule::Sgd { momentum: self.momentum, weight_decay: self.weight_decay }
     }
 
-    /// The file of this model's weights; None: from scratch.
+    /// The file of this model's weights; None: from scratch. Of a folder the one file that is called after the model, or
+    /// where there is none (or several) the name that it should have.
     pub fn weights_of(&self, model: Backbone) -> Option<PathBuf> {
         let weights = &self.weights;
-        let file =
-            if weights.is_dir() { weights.join(format!("{model}.safetensors")) } else { weights.clone() };
+        let file = match weights.is_dir() {
+            false => weights.clone(),
+            true => match checkpoints_in(weights, model).as_slice() {
+                [only] => only.clone(),
+                _ => weights.join(format!("{model}.safetensors")),
+            },
+        };
         (!weights.as_os_str().is_empty()).then_some(file)
     }
 
@@ -279,4 +287,29 @@ impl Classification {
             },
         }
     }
+}
+
+/// The files in a folder that are called after a model: `MODEL.safetensors`, and only where there is none `MODEL.pth` (or
+/// another of PyTorch's endings) and the names of torchvision's downloads, `MODEL-f37072fd.pth` and
+/// `MODEL_rwightman-7f5810bc.pth`.
+pub fn checkpoints_in(folder: &Path, model: Backbone) -> Vec<PathBuf> {
+    let safetensors = folder.join(format!("{model}.safetensors"));
+    if safetensors.is_file() {
+        return vec![safetensors];
+    }
+    let is_hash = |text: &str| text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_named = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let rest = path.file_stem().and_then(|stem| stem.to_str()?.strip_prefix(model.as_str()));
+        let download = |rest: &str| {
+            rest.strip_prefix("_rwightman").unwrap_or(rest).strip_prefix('-').is_some_and(is_hash)
+        };
+        ending.is_some_and(|ending| CHECKPOINT_ENDINGS.contains(&ending))
+            && rest.is_some_and(|rest| rest.is_empty() || download(rest))
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| is_named(path) && path.is_file()).collect();
+    found.sort();
+    found
 }

@@ -226,9 +226,10 @@ fn check_empty(out: &Path) -> Result<()> {
     }
 }
 
-/// The one tensor of a safetensors file, f32 (images, channels, height, width).
+/// The one tensor of a file, f32 (images, channels, height, width).
 fn read_latents(file: &Path) -> Result<Tensor> {
-    let latents = TensorFile::open(file).map_err(|e| e.help("name an existing safetensors file"))?;
+    let latents = TensorFile::open(file)
+        .map_err(|e| e.help("name a safetensors file, or one that torch.save wrote"))?;
     match latents.entries() {
         [only] => Ok(latents.read(only)?.to_kind(Kind::Float)),
         _ => Err(Error::input("more or less than one tensor in the file of latents")

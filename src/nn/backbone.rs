@@ -41,11 +41,12 @@ impl Backbone {
         init::fill_with(vs, seed, draws);
     }
 
-    /// Loads a checkpoint of torchvision's; its last layer only where it has as many classes.
+    /// Loads a checkpoint of torchvision's; its last layer only where it has as many classes. Returns the notes of
+    /// [`weights::load`].
     ///
     /// # Errors
     /// As [`weights::load`].
-    pub fn load(self, vs: &VarStore, file: &Path) -> Result<()> {
+    pub fn load(self, vs: &VarStore, file: &Path) -> Result<Vec<String>> {
         let last = |name: &str| name.rsplit_once('.').is_some_and(|(layer, _)| layer == self.last_layer());
         weights::load(vs, file, last)
     }

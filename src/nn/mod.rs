@@ -21,6 +21,7 @@ pub mod segmenter;
 mod squeeze_excitation;
 pub mod tensor_file;
 pub mod tokenizer;
+pub mod torch_file;
 pub mod unet;
 pub mod unet2d;
 pub mod unet2d_condition;

@@ -1,4 +1,4 @@
-//! Loads safetensors files into networks, by the names that the upstream library gives the tensors.
+//! Loads files of tensors into networks, by the names that the upstream library gives the tensors.
 
 use std::{
     collections::BTreeMap,
@@ -14,23 +14,11 @@ use crate::error::{Error, Result};
 const ANOTHER: &str =
     "the file holds another network: name a checkpoint of this one, with its library's own names";
 
-/// Endings of files that Python pickled.
-pub const PICKLED: [&str; 4] = ["pt", "pth", "bin", "ckpt"];
-
-fn refuse_pickle(file: &Path) -> Result<()> {
-    if file.exists() && file.extension().is_some_and(|e| PICKLED.iter().any(|p| e == *p)) {
-        return Err(Error::input("pickled weights are not read: they can run code").at(file).help(
-            "convert them once in Python: safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"weights.safetensors\")",
-        ));
-    }
-    Ok(())
-}
-
 /// Copies the file's tensors into the network's variables. Every variable must be there with its
 /// shape, but for those that `optional` names; keys that the network lacks are refused but for
-/// BatchNorm's counters, which nothing here uses.
-pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Result<()> {
-    refuse_pickle(file)?;
+/// BatchNorm's counters, which nothing here uses. Returns what there is to say of the file: which part of a trainer's
+/// checkpoint was taken.
+pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let counter = |key: &str| key.ends_with("num_batches_tracked");
     load_named(vs, &[file.to_owned()], |key| (!counter(key)).then(|| key.to_owned()), optional)
 }
@@ -48,7 +36,7 @@ pub fn load_named(
     files: &[PathBuf],
     rename: impl Fn(&str) -> Option<String>,
     optional: impl Fn(&str) -> bool,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let mut opened = Vec::with_capacity(files.len());
     for file in files {
         opened.push(TensorFile::open(file)?);
@@ -118,7 +106,11 @@ pub fn load_named(
         let tensor = opened[f].read(&opened[f].entries()[e])?;
         tch::no_grad(|| variable.shallow_clone().f_copy_(&tensor))?;
     }
-    Ok(())
+    Ok(opened.iter().filter_map(note).collect())
+}
+
+fn note(file: &TensorFile) -> Option<String> {
+    file.note().map(|note| format!("{}: {note}", file.path().display()))
 }
 
 fn is_float(kind: Kind) -> bool {

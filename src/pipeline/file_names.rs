@@ -19,6 +19,11 @@ pub(super) fn stem(library: &str) -> &'static str {
     if library == "transformers" { "model" } else { "diffusion_pytorch_model" }
 }
 
+/// The same of a checkpoint of PyTorch.
+pub(super) fn checkpoint_stem(library: &str) -> &'static str {
+    if library == "transformers" { "pytorch_model" } else { "diffusion_pytorch_model" }
+}
+
 /// A name that stays in the folder.
 pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\'])

@@ -210,11 +210,11 @@ impl PipelinePart {
         }
     }
 
-    /// The safetensors files that hold its weights: one, or all shards. `variant` picks those of
-    /// `save_pretrained(variant=…)`; without one a variant is taken only where there is nothing else.
+    /// The files that hold its weights: one, or all shards; safetensors before PyTorch's `.bin`. `variant` picks those
+    /// of `save_pretrained(variant=…)`; without one a variant is taken only where there is nothing else.
     ///
     /// # Errors
-    /// There are none, a shard is missing, or all there is is pickled (with the way to convert it).
+    /// There are none, or a shard is missing.
     pub fn weight_files(&self, variant: Option<&str>) -> Result<Vec<PathBuf>> {
         weight_files::find(&self.dir, &self.library, variant)
     }
@@ -228,7 +228,7 @@ impl PipelinePart {
     pub fn load_weights(&self, vs: &VarStore, variant: Option<&str>) -> Result<()> {
         let known: BTreeSet<String> = vs.variables().into_keys().collect();
         let rename = |key: &str| variable_name(key, |name| known.contains(name));
-        weights::load_named(vs, &self.weight_files(variant)?, rename, |_| false)
+        weights::load_named(vs, &self.weight_files(variant)?, rename, |_| false).map(|_| ())
     }
 }
 

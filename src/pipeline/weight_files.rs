@@ -6,7 +6,8 @@
 //! | | `STEM.safetensors` | `STEM.safetensors.index.json` |
 //! | variant `fp16` | `STEM.fp16.safetensors` | `STEM.safetensors.index.fp16.json`, once `STEM.safetensors.fp16.index.json` |
 //!
-//! STEM is `diffusion_pytorch_model` in diffusers, `model` in transformers.
+//! STEM is `diffusion_pytorch_model` in diffusers, `model` in transformers. Older folders have `.bin` in place of
+//! `.safetensors`, checkpoints of PyTorch; STEM is then `pytorch_model` in transformers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,20 +16,30 @@ use std::{
 
 use serde::Deserialize;
 
-use super::file_names::{is_plain, stem};
+use super::file_names::{checkpoint_stem, is_plain, stem};
 use crate::{
     error::{AtPath, Error, Result},
-    nn::weights::PICKLED,
+    vocabulary::CHECKPOINT_ENDINGS,
 };
 
-/// The safetensors files in `dir`, sorted.
+/// How the files of one format are called.
+#[derive(Clone, Copy)]
+struct WeightNames {
+    stem: &'static str,
+    ending: &'static str,
+}
+
+/// The files in `dir` that hold the weights, sorted; safetensors where there are both.
 pub(super) fn find(dir: &Path, library: &str, variant: Option<&str>) -> Result<Vec<PathBuf>> {
     let names = names(dir)?;
-    let stem = stem(library);
-    if let Some(found) = of_variant(dir, &names, stem, variant)? {
+    let formats = [
+        WeightNames { stem: stem(library), ending: "safetensors" },
+        WeightNames { stem: checkpoint_stem(library), ending: "bin" },
+    ];
+    if let Some(found) = first_format(dir, &names, formats, variant)? {
         return Ok(found);
     }
-    let variants = variants(&names, stem);
+    let variants: BTreeSet<&str> = formats.iter().flat_map(|format| variants(&names, *format)).collect();
     let listed = variants.iter().copied().collect::<Vec<_>>().join(", ");
     match (variant, variants.len()) {
         (Some(variant), n) => {
@@ -36,10 +47,10 @@ pub(super) fn find(dir: &Path, library: &str, variant: Option<&str>) -> Result<V
                 .at(dir)
                 .help(if n > 0 { format!("it has: {listed}") } else { "leave the variant out".to_owned() }))
         }
-        (None, 0) => Err(nothing(dir, &names, stem)),
+        (None, 0) => Err(nothing(dir, &names, formats)),
         (None, 1) => {
             let only = variants.first().copied();
-            of_variant(dir, &names, stem, only)?.ok_or_else(|| nothing(dir, &names, stem))
+            first_format(dir, &names, formats, only)?.ok_or_else(|| nothing(dir, &names, formats))
         }
         (None, _) => Err(Error::input(format!("the folder has weights of several variants only: {listed}"))
             .at(dir)
@@ -56,22 +67,37 @@ fn names(dir: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
+fn first_format(
+    dir: &Path,
+    names: &BTreeSet<String>,
+    formats: [WeightNames; 2],
+    variant: Option<&str>,
+) -> Result<Option<Vec<PathBuf>>> {
+    for format in formats {
+        if let Some(found) = of_variant(dir, names, format, variant)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// As upstream looks: an index first, then one file.
 fn of_variant(
     dir: &Path,
     names: &BTreeSet<String>,
-    stem: &str,
+    format: WeightNames,
     variant: Option<&str>,
 ) -> Result<Option<Vec<PathBuf>>> {
+    let WeightNames { stem, ending } = format;
     let (indices, single) = match variant {
-        None => (vec![format!("{stem}.safetensors.index.json")], format!("{stem}.safetensors")),
+        None => (vec![format!("{stem}.{ending}.index.json")], format!("{stem}.{ending}")),
         Some(v) => (
-            vec![format!("{stem}.safetensors.index.{v}.json"), format!("{stem}.safetensors.{v}.index.json")],
-            format!("{stem}.{v}.safetensors"),
+            vec![format!("{stem}.{ending}.index.{v}.json"), format!("{stem}.{ending}.{v}.index.json")],
+            format!("{stem}.{v}.{ending}"),
         ),
     };
     if let Some(index) = indices.iter().find(|index| names.contains(*index)) {
-        return shards(dir, &dir.join(index)).map(Some);
+        return shards(dir, &dir.join(index), ending).map(Some);
     }
     Ok(names.contains(&single).then(|| vec![dir.join(single)]))
 }
@@ -81,7 +107,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-fn shards(dir: &Path, file: &Path) -> Result<Vec<PathBuf>> {
+fn shards(dir: &Path, file: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string(file).at_path(file, "cannot read the index of the weights")?;
     let index: Index = serde_json::from_str(&text).map_err(|e| {
         Error::input(format!("not an index of weights: {e}"))
@@ -93,12 +119,12 @@ fn shards(dir: &Path, file: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::input("the index names no weights").at(file).help("copy the folder again"));
     }
     for shard in &shards {
-        if !is_plain(shard) || !shard.ends_with(".safetensors") {
+        if !is_plain(shard) || !shard.ends_with(&format!(".{ending}")) {
             return Err(Error::input(format!(
-                "`weight_map` names {shard:?}, no safetensors file of this folder"
+                "`weight_map` names {shard:?}, no .{ending} file of this folder"
             ))
             .at(file)
-            .help("shards lie beside their index; pickled ones are not read"));
+            .help("shards lie beside their index, in its format: copy the folder again"));
         }
         if !dir.join(shard).is_file() {
             return Err(Error::input(format!("the shard {shard} is not there, though the index names it"))
@@ -110,45 +136,38 @@ fn shards(dir: &Path, file: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The variants that the names speak of.
-fn variants<'a>(names: &'a BTreeSet<String>, stem: &str) -> BTreeSet<&'a str> {
-    let of = |name: &'a str| {
-        let rest = name.strip_prefix(stem)?;
-        let whole = |prefix: &str, suffix: &str| rest.strip_prefix(prefix)?.strip_suffix(suffix);
-        let variant = whole(".safetensors.index.", ".json")
-            .or_else(|| whole(".safetensors.", ".index.json"))
-            .or_else(|| whole(".", ".safetensors"))?;
-        // A shard of a variant is `STEM.fp16-00001-of-00002.safetensors`: its index speaks for it.
-        (!variant.is_empty() && !variant.contains(['.', '-'])).then_some(variant)
-    };
-    names.iter().filter_map(|name| of(name)).collect()
+fn variants(names: &BTreeSet<String>, format: WeightNames) -> Vec<&str> {
+    let WeightNames { stem, ending } = format;
+    names.iter().filter_map(|name| variant(name.strip_prefix(stem)?, ending)).collect()
 }
 
-/// The error where no safetensors file was found.
-fn nothing(dir: &Path, names: &BTreeSet<String>, stem: &str) -> Error {
-    let pickled = |name: &&String| PICKLED.iter().any(|p| name.ends_with(&format!(".{p}")));
-    let Some(file) = names.iter().find(pickled) else {
-        let sharded = names.iter().any(|n| n.starts_with(stem) && n.ends_with(".safetensors"));
-        return Error::input(format!("the folder has no weights: no {stem}.safetensors")).at(dir).help(
-            match sharded {
-                true => {
-                    format!("shards need their index, {stem}.safetensors.index.json: copy the folder again")
-                }
-                false => "copy the folder again, weights included".to_owned(),
-            },
-        );
+/// The variant of a file, of whose name the stem is gone.
+fn variant<'a>(rest: &'a str, ending: &str) -> Option<&'a str> {
+    let file = rest.strip_prefix('.').and_then(|rest| rest.strip_suffix(ending)?.strip_suffix('.'));
+    let index = rest.strip_prefix('.').and_then(|rest| {
+        let rest = rest.strip_prefix(ending)?.strip_prefix('.')?.strip_suffix(".json")?;
+        rest.strip_prefix("index.").or_else(|| rest.strip_suffix(".index"))
+    });
+    // A shard of a variant is `STEM.fp16-00001-of-00002.safetensors`: its index speaks for it.
+    index.or(file).filter(|variant| !variant.is_empty() && !variant.contains(['.', '-']))
+}
+
+/// The error where no weights were found.
+fn nothing(dir: &Path, names: &BTreeSet<String>, formats: [WeightNames; 2]) -> Error {
+    let files = formats.map(|WeightNames { stem, ending }| format!("{stem}.{ending}"));
+    let [safetensors, checkpoint] = &files;
+    let problem = format!("the folder has no weights: no {safetensors} and no {checkpoint}");
+    let shard = |WeightNames { stem, ending }: &WeightNames| {
+        names.iter().any(|name| name.starts_with(stem) && name.ends_with(&format!(".{ending}")))
     };
-    let path = dir.join(file);
-    let help = if names.iter().any(|n| n.ends_with(".bin.index.json")) {
-        "convert it once in Python, with its class in diffusers or transformers: \
-         CLASS.from_pretrained(DIR, use_safetensors=False).save_pretrained(DIR)"
-            .to_owned()
-    } else {
-        let to = dir.join(format!("{stem}.safetensors"));
-        format!(
-            "convert it once in Python: import torch; from safetensors.torch import save_file; \
-             save_file({{k: v.clone().contiguous() for k, v in torch.load({path:?}, map_location=\"cpu\", \
-             weights_only=True).items()}}, {to:?}, metadata={{\"format\": \"pt\"}})"
-        )
+    let renamed =
+        names.iter().find(|name| CHECKPOINT_ENDINGS.iter().any(|end| name.ends_with(&format!(".{end}"))));
+    let help = match (formats.iter().find(|format| shard(format)), renamed) {
+        (Some(WeightNames { stem, ending }), _) => {
+            format!("shards need their index, {stem}.{ending}.index.json: copy the folder again")
+        }
+        (None, Some(other)) => format!("if {other} holds them, rename it to {checkpoint}"),
+        (None, None) => "copy the folder again, weights included".to_owned(),
     };
-    Error::input("pickled weights are not read: they can run code").at(path).help(help)
+    Error::input(problem).at(dir).help(help)
 }

@@ -55,7 +55,7 @@ impl TrainingContext<'_> {
     /// Replaces the initial weights by those of the earlier training, where there is one.
     fn load_start(&self, vs: &VarStore) -> Result<()> {
         match self.start {
-            Some(artifact) => weights::load(vs, &artifact.join(WEIGHTS), |_| false),
+            Some(artifact) => weights::load(vs, &artifact.join(WEIGHTS), |_| false).map(|_| ()),
             None => Ok(()),
         }
     }

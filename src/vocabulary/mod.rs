@@ -19,7 +19,7 @@ pub use features::{Convention, Extractor, GeneratorMeasure};
 pub use figures::FigureFormat;
 pub use generation::{Betas, Mode, NoiseLevels, Precision, Prediction, PromptField, Sampler, TimeScaleShift};
 pub use metric::{Direction, Level, Metric, Statistic, Undefined};
-pub use networks::{Backbone, SegmentationNetwork};
+pub use networks::{Backbone, CHECKPOINT_ENDINGS, SegmentationNetwork};
 pub use task::Task;
 
 /// Declares an enum whose variants are words.

@@ -2,6 +2,9 @@
 
 use super::words;
 
+/// The endings of PyTorch's checkpoints. They say where to look; what a file is, its content says.
+pub const CHECKPOINT_ENDINGS: [&str; 4] = ["pth", "pt", "bin", "ckpt"];
+
 words! {
     /// A classification network of torchvision's that takes (batch, 3, side, side) images.
     Backbone {

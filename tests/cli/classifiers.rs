@@ -2,10 +2,16 @@
 
 use std::fs;
 
-use synecho::{nn::tensor_file, vocabulary::Backbone};
+use synecho::{
+    nn::tensor_file::{self, TensorFile},
+    vocabulary::Backbone,
+};
 use tch::{Device, nn::VarStore};
 
-use crate::support::{Place, RUN, SMALL};
+use crate::{
+    support::{Place, RUN, SMALL},
+    torch_save::torch_save,
+};
 
 const MODELS: [Backbone; 2] = [Backbone::Resnet18, Backbone::EfficientnetB0];
 
@@ -76,5 +82,35 @@ fn weights_that_do_not_fit_are_refused() {
     with("tasks.classification.models=[\"resnet50\"]").refused(&[
         "train classification resnet50, real, seed 0: nets/resnet50.safetensors: ",
         "the file holds another network",
+    ]);
+}
+
+/// torchvision's downloads, under the names that they come with.
+#[test]
+fn downloads_of_torchvision_are_read_as_they_are() {
+    let place = place();
+    assert_eq!(place.synecho(&RUN).well().stages_done().0, 10);
+    let summary = |place: &Place| place.measurements("out/small");
+    let before = summary(&place);
+    for (backbone, file) in MODELS.into_iter().zip(["resnet18-20240131.pth", "efficientnet_b0_rwightman.pth"])
+    {
+        let safetensors = place.path(&format!("nets/{}.safetensors", backbone.as_str()));
+        let opened = TensorFile::open(&safetensors).unwrap();
+        let state: Vec<_> =
+            opened.entries().iter().map(|e| (e.name.clone(), opened.read(e).unwrap())).collect();
+        fs::remove_file(&safetensors).unwrap();
+        place.write_bytes(&format!("nets/{file}"), &torch_save(&state));
+    }
+    // The second has no name of torchvision's.
+    place.synecho(&RUN).refused(&["there is no file nets/efficientnet_b0.safetensors", ".pth as downloaded"]);
+    let download = "nets/efficientnet_b0_rwightman-20240131.pth";
+    fs::rename(place.path("nets/efficientnet_b0_rwightman.pth"), place.path(download)).unwrap();
+    // Other files, so that both are trained again, with the same result.
+    place.synecho(&RUN).well();
+    assert_eq!(summary(&place), before);
+    fs::copy(place.path("nets/resnet18-20240131.pth"), place.path("nets/resnet18.pth")).unwrap();
+    place.synecho(&RUN).refused(&[
+        "several files may be resnet18's: nets/resnet18-20240131.pth, nets/resnet18.pth",
+        "keep one of them",
     ]);
 }

@@ -101,10 +101,11 @@ fn a_training_that_diverges_is_a_failure_not_a_wrong_request() {
 }
 
 #[test]
-fn a_checkpoint_that_is_no_safetensors_file_is_refused() {
+fn a_checkpoint_that_is_cut_short_is_refused() {
     let place = place();
-    place.write("bad.safetensors", "PK\u{3}\u{4} a pickle, not safetensors");
-    place.synecho(&[&RUN[..], &["--fail-fast"]].concat()).refused(&["bad.safetensors: ", "safetensors"]);
+    place.write("bad.safetensors", "PK\u{3}\u{4} the start of a checkpoint of PyTorch");
+    let told = place.synecho(&[&RUN[..], &["--fail-fast"]].concat());
+    told.refused(&["bad.safetensors: not a whole PyTorch checkpoint", "copy or download it again"]);
 }
 
 #[test]

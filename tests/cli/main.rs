@@ -19,3 +19,7 @@ mod sample;
 mod support;
 mod texture;
 mod together;
+#[path = "../checkpoints/torch_save.rs"]
+#[allow(dead_code)]
+mod torch_save;
+mod weights;

@@ -7,15 +7,15 @@ use synecho::{
         config::Config,
         init,
         schedulers::SchedulerConfig,
-        tensor_file,
+        tensor_file::{self, TensorFile},
         unet2d::{UNet2DConfig, UNet2DModel},
     },
     picture::Picture,
     pipeline::folder_write::{named, write_model_index, write_part, write_scheduler},
 };
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
-use crate::support::Place;
+use crate::{support::Place, torch_save::torch_save};
 
 const UNET: &str = r#"{"_class_name": "UNet2DModel", "sample_size": 16, "in_channels": 1, "out_channels": 1,
     "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
@@ -207,7 +207,7 @@ fn damaged_folders_are_refused_with_a_remedy() {
     place.synecho(&sample(&["--out", "x"])).refused(&["diffusion_pytorch_model.safetensors"]);
     fs::remove_file(&weights).unwrap();
     place.write("model/unet/diffusion_pytorch_model.bin", "pickle");
-    place.synecho(&sample(&["--out", "x"])).refused(&[".bin", "safetensors"]);
+    place.synecho(&sample(&["--out", "x"])).refused(&["diffusion_pytorch_model.bin: not a whole"]);
     fs::write(&weights, &whole).unwrap();
     place.synecho(&sample(&["--out", "y"])).well();
 
@@ -219,4 +219,27 @@ fn damaged_folders_are_refused_with_a_remedy() {
     place.write("model/scheduler/scheduler_config.json", &scheduler.replace("squaredcos_cap_v2", "sigmoid"));
     place.synecho(&sample(&["--out", "x"])).refused(&["scheduler_config.json", "beta_schedule", "sigmoid"]);
     assert!(!place.path("x").exists());
+}
+
+/// A folder from before safetensors, starting noise that torch.save wrote: the same picture.
+#[test]
+fn checkpoints_of_pytorch_are_read_as_they_are() {
+    let place = place();
+    let noise = Tensor::ones([1, 1, 16, 16], (Kind::Float, Device::Cpu)) * 0.5;
+    tensor_file::write(&place.path("noise.safetensors"), &[("latents".into(), noise.copy())]).unwrap();
+    place.write_bytes("noise.pt", &torch_save(&[("latents".into(), noise)]));
+    place.synecho(&sample(&["--latents", "noise.safetensors", "--out", "a"])).well();
+    let weights = place.path("model/unet/diffusion_pytorch_model.safetensors");
+    let file = TensorFile::open(&weights).unwrap();
+    let tensors: Vec<_> = file.entries().iter().map(|e| (e.name.clone(), file.read(e).unwrap())).collect();
+    place.write_bytes("model/unet/diffusion_pytorch_model.bin", &torch_save(&tensors));
+    fs::remove_file(&weights).unwrap();
+    place.synecho(&sample(&["--latents", "noise.pt", "--out", "b"])).well();
+    let pictures = |folder: &str| {
+        let mut files = place.files(folder);
+        files.retain(|name, _| name.ends_with(".png"));
+        files
+    };
+    assert_eq!(pictures("a").len(), 1);
+    assert_eq!(pictures("a"), pictures("b"));
 }

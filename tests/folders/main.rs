@@ -6,4 +6,7 @@ mod find_python;
 mod index;
 mod python;
 mod support;
+#[path = "../checkpoints/torch_save.rs"]
+#[allow(dead_code)]
+mod torch_save;
 mod weights;

@@ -7,7 +7,10 @@ use synecho::{nn::clip_text::*, pipeline::folder::PipelinePart};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 use tempfile::{TempDir, tempdir};
 
-use crate::support::*;
+use crate::{
+    support::*,
+    torch_save::{self, torch_save},
+};
 
 fn load(dir: &Path, variant: Option<&str>) -> Result<VarStore, String> {
     let vs = network();
@@ -262,9 +265,9 @@ fn damaged_and_missing_files_are_named() {
         load(dir.path(), None).unwrap_err()
     };
     assert!(
-        index(json!({"a": "../../etc/passwd.safetensors"})).contains("no safetensors file of this folder")
+        index(json!({"a": "../../etc/passwd.safetensors"})).contains("no .safetensors file of this folder")
     );
-    assert!(index(json!({"a": "model-00001-of-00001.bin"})).contains("no safetensors file of this folder"));
+    assert!(index(json!({"a": "model-00001-of-00001.bin"})).contains("no .safetensors file of this folder"));
     assert!(index(json!({})).contains("names no weights"));
     assert!(index(json!(3)).contains("not an index"));
 
@@ -278,21 +281,78 @@ fn damaged_and_missing_files_are_named() {
     assert!(error.contains("no such folder"), "{error}");
 }
 
+/// The names that diffusers and transformers wrote before safetensors.
+const BIN: &str = "diffusion_pytorch_model.bin";
+
 #[test]
-fn pickles_are_never_read() {
-    for file in ["diffusion_pytorch_model.bin", "model.ckpt", "weights.pt", "net.pth"] {
+fn checkpoints_of_pytorch_are_read_where_there_are_no_safetensors() {
+    let doubled: Vec<_> = weights().into_iter().map(|(name, values)| (name, values * 2.0)).collect();
+    let save = |dir: &Path, file: &str, tensors: &[(String, Tensor)]| {
+        fs::write(dir.join(file), torch_save(tensors)).unwrap();
+    };
+    for of in [Kind::Float, Kind::Half, Kind::BFloat16] {
         let dir = folder(&[]);
-        put(dir.path(), file, "\u{80}\u{2}");
-        let error = load(dir.path(), None).unwrap_err();
-        assert!(error.contains(file) && error.contains("pickled"), "{error}");
-        assert!(error.contains("weights_only=True") && error.contains("save_file("), "{error}");
-        // Beside safetensors it is passed over.
-        part(dir.path(), &[(WHOLE, weights())]);
-        assert!(has(&load(dir.path(), None).unwrap(), &weights()));
+        save(dir.path(), BIN, &kind(weights(), of));
+        assert!(has(&load(dir.path(), None).unwrap(), &kind(weights(), of)));
     }
+    // Safetensors come first, but those of a variant only where nothing else is.
+    let dir = folder(&[(WHOLE, weights())]);
+    save(dir.path(), BIN, &doubled);
+    assert!(has(&load(dir.path(), None).unwrap(), &weights()));
+    fs::rename(dir.path().join(WHOLE), dir.path().join("diffusion_pytorch_model.fp16.safetensors")).unwrap();
+    assert!(has(&load(dir.path(), None).unwrap(), &doubled));
+    assert!(has(&load(dir.path(), Some("fp16")).unwrap(), &weights()));
+
     let dir = folder(&[]);
-    put(dir.path(), "diffusion_pytorch_model-00001-of-00002.bin", "x");
-    put(dir.path(), "diffusion_pytorch_model.bin.index.json", "{}");
+    save(dir.path(), "diffusion_pytorch_model.fp16.bin", &kind(weights(), Kind::Half));
+    for variant in [None, Some("fp16")] {
+        assert!(has(&load(dir.path(), variant).unwrap(), &weights()));
+    }
+    assert!(load(dir.path(), Some("bf16")).unwrap_err().contains("it has: fp16"));
+
+    // Shards, with attention's names of old.
+    let dir = folder(&[]);
+    let mut first = renamed(weights(), |name| name.replace("to_q", "query").replace("to_out.0", "proj_attn"));
+    let second = first.split_off(5);
+    let shards = ["diffusion_pytorch_model-00001-of-00002.bin", "diffusion_pytorch_model-00002-of-00002.bin"];
+    let mut map = serde_json::Map::new();
+    for (shard, tensors) in shards.into_iter().zip([first, second]) {
+        save(dir.path(), shard, &tensors);
+        map.extend(tensors.into_iter().map(|(name, _)| (name, json!(shard))));
+    }
+    put(dir.path(), "diffusion_pytorch_model.bin.index.json", &json!({"weight_map": map}).to_string());
+    assert!(has(&load(dir.path(), None).unwrap(), &weights()));
+    fs::remove_file(dir.path().join(shards[1])).unwrap();
     let error = load(dir.path(), None).unwrap_err();
-    assert!(error.contains("use_safetensors=False"), "{error}");
+    assert!(error.contains(shards[1]) && error.contains("not there"), "{error}");
+}
+
+#[test]
+fn a_text_encoder_of_old_is_called_pytorch_model() {
+    let dir = tempdir().unwrap();
+    put(dir.path(), "config.json", r#"{"architectures": ["CLIPTextModel"]}"#);
+    fs::write(dir.path().join("pytorch_model.bin"), torch_save(&weights())).unwrap();
+    let files = PipelinePart::open(dir.path()).unwrap().weight_files(None).unwrap();
+    assert_eq!(files, [dir.path().join("pytorch_model.bin")]);
+    let read = synecho::pipeline::files_read::files_read(dir.path());
+    assert!(read.contains(&files[0]), "{read:?}");
+}
+
+#[test]
+fn pickles_of_other_things_and_of_other_names_are_refused() {
+    let dir = folder(&[]);
+    fs::write(dir.path().join(BIN), torch_save::legacy(&torch_save::global("os", "system"), &[])).unwrap();
+    let error = load(dir.path(), None).unwrap_err();
+    assert!(error.contains(BIN) && error.contains("os.system, which is not read"), "{error}");
+    // Beside safetensors it is passed over.
+    part(dir.path(), &[(WHOLE, weights())]);
+    assert!(has(&load(dir.path(), None).unwrap(), &weights()));
+
+    let dir = folder(&[]);
+    put(dir.path(), "net.pth", "x");
+    let error = load(dir.path(), None).unwrap_err();
+    assert!(error.contains("no weights") && error.contains(&format!("rename it to {BIN}")), "{error}");
+    put(dir.path(), "diffusion_pytorch_model-00001-of-00002.bin", "x");
+    let error = load(dir.path(), None).unwrap_err();
+    assert!(error.contains("shards need their index, diffusion_pytorch_model.bin.index.json"), "{error}");
 }

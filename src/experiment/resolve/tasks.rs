@@ -3,7 +3,7 @@
 use super::{
     super::{
         Budget, Classification, ClassificationSpec, Freeze, Segmentation, SegmentationSpec, TrainingRecipe,
-        TranslateUnit,
+        TranslateUnit, checkpoints_in,
     },
     Check,
 };
@@ -140,15 +140,29 @@ fn check_classification(task: &Classification, check: &Check) -> Result<()> {
     if task.weights.is_file() && task.models.len() > 1 {
         let files: Vec<String> = task.models.iter().map(|model| format!("{model}.safetensors")).collect();
         let problem = format!("{} is one file for {} models", task.weights.display(), task.models.len());
-        return fault("weights", &problem, &format!("name a folder that holds {}", files.join(", ")));
-    }
-    let mut files = task.models.iter().filter_map(|model| task.weights_of(*model));
-    if let Some(file) = files.find(|file| !file.is_file()) {
         return fault(
             "weights",
-            &format!("{} does not exist", file.display()),
-            "a torchvision state_dict as safetensors; leave it out to train from scratch",
+            &problem,
+            &format!("name a folder that holds {} (or .pth)", files.join(", ")),
         );
+    }
+    for model in &task.models {
+        let Some(file) = task.weights_of(*model).filter(|file| !file.is_file()) else { continue };
+        let several = checkpoints_in(&task.weights, *model);
+        let names: Vec<String> = several.iter().map(|file| file.display().to_string()).collect();
+        return match names.is_empty() {
+            true => fault(
+                "weights",
+                &format!("{} does not exist", file.display()),
+                "name a checkpoint of torchvision's (.pth as downloaded, or .safetensors); leave it out to train from \
+                 scratch",
+            ),
+            false => fault(
+                "weights",
+                &format!("several files may be {model}'s: {}", names.join(", ")),
+                "keep one of them in the folder",
+            ),
+        };
     }
     Ok(())
 }

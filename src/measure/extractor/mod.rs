@@ -217,8 +217,9 @@ impl FeatureExtractor {
         let network = match self.network.get() {
             Some(network) => network,
             None => {
-                let network = (self.entry.load)(&self.weights, self.device)?;
-                self.network.get_or_init(|| network)
+                let loaded = (self.entry.load)(&self.weights, self.device)?;
+                loaded.notes.iter().for_each(|note| options.progress.line(note));
+                self.network.get_or_init(|| loaded.network)
             }
         };
         let bar = options.progress.bar(files.len() as u64, self.name.as_str(), "images");

@@ -19,7 +19,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct ExtractorSource<'a> {
     pub extractor: Extractor,
-    /// A safetensors file: pytorch-fid's, torchvision's, or of `domain` one that this program trained.
+    /// A file of pytorch-fid's or torchvision's as it is downloaded, or the same as safetensors; of `domain` one that
+    /// this program trained.
     pub weights: Option<&'a Path>,
     /// Of `inception-fid`.
     pub convention: Convention,
@@ -47,7 +48,13 @@ impl Default for DomainImages {
 /// Images (n, 3, height, width) to features (n, width), f32.
 pub(super) type FeatureNetwork = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
 
-type NetworkLoader = Box<dyn Fn(&Path, Device) -> Result<FeatureNetwork>>;
+/// A network, and what there is to say of its weights' file.
+pub(super) struct LoadedExtractor {
+    pub network: FeatureNetwork,
+    pub notes: Vec<String>,
+}
+
+type NetworkLoader = Box<dyn Fn(&Path, Device) -> Result<LoadedExtractor>>;
 
 /// One extractor.
 pub(super) struct ExtractorEntry {
@@ -65,10 +72,10 @@ impl fmt::Debug for ExtractorEntry {
     }
 }
 
-const INCEPTION_WEIGHTS: &str = "download pt_inception-2015-12-05-6726825d.pth (its SHA-256 begins with 6726825d) from https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights and convert it once in Python: \
-import torch, safetensors.torch; safetensors.torch.save_file(torch.load(\"pt_inception-2015-12-05-6726825d.pth\", weights_only=True), \"inception.safetensors\")";
-const RESNET50_WEIGHTS: &str = "convert torchvision's once in Python: \
-import torchvision, safetensors.torch; safetensors.torch.save_file(torchvision.models.resnet50(weights=\"IMAGENET1K_V2\").state_dict(), \"resnet50.safetensors\")";
+const INCEPTION_WEIGHTS: &str = "download pt_inception-2015-12-05-6726825d.pth (its SHA-256 begins with 6726825d) from \
+https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights and name it as it is";
+const RESNET50_WEIGHTS: &str = "download torchvision's resnet50-11ad3fa6.pth (IMAGENET1K_V2) from \
+https://download.pytorch.org/models/resnet50-11ad3fa6.pth and name it as it is";
 const DOMAIN_WEIGHTS: &str = "name the weights.safetensors of a classifier that was trained on view-phase";
 
 /// The entry of `source`'s extractor.
@@ -106,28 +113,28 @@ pub(super) fn entry(source: &ExtractorSource) -> Result<ExtractorEntry> {
     })
 }
 
-fn load_inception(file: &Path, device: Device) -> Result<FeatureNetwork> {
+fn load_inception(file: &Path, device: Device) -> Result<LoadedExtractor> {
     let vs = VarStore::new(Device::Cpu);
     inception::declare(&vs.root())?;
-    weights::load(&vs, file, inception::optional)?;
+    let notes = weights::load(&vs, file, inception::optional)?;
     let net = Inception::new(&vs, Pooling::FID, device)?;
-    Ok(Box::new(move |images| net.features(images)))
+    Ok(LoadedExtractor { network: Box::new(move |images| net.features(images)), notes })
 }
 
 /// ImageNet's, 1000 classes.
-fn load_resnet50(file: &Path, device: Device) -> Result<FeatureNetwork> {
+fn load_resnet50(file: &Path, device: Device) -> Result<LoadedExtractor> {
     let vs = VarStore::new(device);
     let net = Backbone::Resnet50.build(&vs.root(), 1000)?;
     // Features come from before the last layer, which may be of another data set.
-    Backbone::Resnet50.load(&vs, file)?;
-    Ok(Box::new(move |images| Ok(net.features(images))))
+    let notes = Backbone::Resnet50.load(&vs, file)?;
+    Ok(LoadedExtractor { network: Box::new(move |images| Ok(net.features(images))), notes })
 }
 
-fn load_domain(file: &Path, classes: usize, device: Device) -> Result<FeatureNetwork> {
+fn load_domain(file: &Path, classes: usize, device: Device) -> Result<LoadedExtractor> {
     let vs = VarStore::new(device);
     let net = Backbone::Resnet18.build(&vs.root(), classes)?;
-    weights::load(&vs, file, |_| false)?;
-    Ok(Box::new(move |images| Ok(net.features(images))))
+    let notes = weights::load(&vs, file, |_| false)?;
+    Ok(LoadedExtractor { network: Box::new(move |images| Ok(net.features(images))), notes })
 }
 
 /// The number of classes of a ResNet's file.

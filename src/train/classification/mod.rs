@@ -73,7 +73,14 @@ pub fn channels(settings: &Classification) -> [augment::Normalise; 3] {
 /// Sets the weights that training begins with. Where a checkpoint's last layer has other classes, a new
 /// `torch.nn.Linear` takes its place, as is usual when fine-tuning in PyTorch. From scratch the weights are drawn
 /// as torchvision draws them.
-fn initialise(vs: &VarStore, backbone: Backbone, checkpoint: Option<&Path>, seed: u64) -> Result<()> {
+///
+/// Returns what there is to say of the checkpoint.
+fn initialise(
+    vs: &VarStore,
+    backbone: Backbone,
+    checkpoint: Option<&Path>,
+    seed: u64,
+) -> Result<Vec<String>> {
     match checkpoint {
         Some(file) => {
             init::fill(vs, seed, None);
@@ -81,7 +88,7 @@ fn initialise(vs: &VarStore, backbone: Backbone, checkpoint: Option<&Path>, seed
         }
         None => {
             backbone.init(vs, seed);
-            Ok(())
+            Ok(Vec::new())
         }
     }
 }
@@ -98,7 +105,9 @@ pub fn classification(
 ) -> Result<()> {
     let vs = VarStore::new(context.device);
     let mut net = backbone.build(&vs.root(), Label::classes(settings.label).len())?;
-    initialise(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))?;
+    for note in initialise(&vs, backbone, checkpoint, random::seed(seed, "classification weights", &[]))? {
+        context.observer.note(&note);
+    }
     context.load_start(&vs)?;
     let freezes = settings.trainable_parameters > 0;
     if freezes {
