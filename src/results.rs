@@ -175,7 +175,7 @@ pub fn parse_csv<T: for<'de> Deserialize<'de>>(text: &str, file: &Path) -> Resul
 /// As [`to_csv`], gzipped. The same rows give the same bytes: no time and no name is in the header.
 pub fn to_csv_gz<T: Serialize + Default>(rows: &[T]) -> Result<Vec<u8>> {
     let fail = |e: std::io::Error| Error::failure(format!("cannot compress a table: {e}"));
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(to_csv(rows)?.as_bytes()).map_err(fail)?;
     encoder.finish().map_err(fail)
 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// A comparison is called significant where its adjusted p is below this.
 pub const LEVEL: f64 = 0.05;
-/// Differences of averages are rounded here: the last bits of a sum must not tell ties, or zeros, apart.
+/// Differences of averages are rounded here: the last bits of a sum must not separate ties, or make a zero positive.
 const DECIMALS: f64 = 1e10;
 
 /// What an arm was trained on: which others it is compared with.
@@ -46,8 +46,8 @@ impl ArmInfo {
     }
 }
 
-/// The arm of real images alone with the same patients; where there is none, the first arm with these patients.
-/// None for an arm of real images alone: it is a baseline itself.
+/// The arm of real images only with the same patients; without one, the first arm with these patients.
+/// None for an arm of real images only: it is a baseline itself.
 pub fn baseline_of<'a>(arms: &'a [ArmInfo], arm: &ArmInfo) -> Option<&'a ArmInfo> {
     if arm.is_real_only() {
         return None;
@@ -140,7 +140,7 @@ pub struct Comparison {
     pub dz: f64,
 }
 
-/// What may be said of a comparison.
+/// What may be claimed from a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Higher,
@@ -178,7 +178,7 @@ impl Comparison {
         let word = match self.verdict() {
             Verdict::NotSignificant => return "no significant difference".to_owned(),
             Verdict::SeedsDisagree => {
-                return format!("seeds disagree: no difference claimed ({p} after Holm)");
+                return format!("seeds disagree, no difference claimed ({p} after Holm)");
             }
             Verdict::OneSeed => return "one seed: no test".to_owned(),
             Verdict::Higher => "higher",
@@ -336,13 +336,13 @@ mod tests {
                 pair("duplicate-real 1", "real"),
                 pair("text 1, 10 %", "real 10 %"),
                 pair("duplicate-real 1, 10 %", "real 10 %"),
-                pair("text 2, 50 %", "text 1, 50 %"), // there is no arm of half the patients' real images alone
+                pair("text 2, 50 %", "text 1, 50 %"), // no arm has only the real images of half the patients
                 pair("text 1", "duplicate-real 1"),
                 pair("text 1, 10 %", "duplicate-real 1, 10 %"),
             ]
         );
         assert!(pairs(&arms[..2]).is_empty() && pairs(&[]).is_empty());
-        // Without an arm of real images alone the first is the baseline, and has none.
+        // Without an arm of real images only the first is the baseline, and has none.
         assert_eq!(pairs(&arms[2..4]), [pair("text 2", "text 1")]);
         // Where that is the control, the two are compared once.
         let with_control = [arms[8].clone(), arms[2].clone()];
@@ -439,7 +439,7 @@ mod tests {
         );
         assert!(found[0].difference > 0.005 && found[0].holm.unwrap() < LEVEL, "{:?}", found[0]);
         assert_eq!(found[0].verdict(), Verdict::SeedsDisagree);
-        assert_eq!(found[0].words(), "seeds disagree: no difference claimed (p = 0.002 after Holm)");
+        assert_eq!(found[0].words(), "seeds disagree, no difference claimed (p = 0.002 after Holm)");
         assert_eq!(found[1].verdict(), Verdict::Lower);
     }
 

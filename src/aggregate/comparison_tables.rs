@@ -2,6 +2,7 @@
 
 use super::{
     ArmInfo, Comparison, Score, Verdict,
+    answer::{AskedComparisons, counts},
     comparison::{LEVEL, p_words},
     convergence::{Convergence, OverSeeds, SHARE, Speed},
     table::{Table, TableCell, number},
@@ -65,7 +66,7 @@ fn listed(before: &str, of: &[&Comparison], words: impl Fn(&Comparison) -> Strin
     (!items.is_empty()).then(|| format!("{before}: {}.", items.join("; ")))
 }
 
-/// What is and what is not significant, in sentences. Nothing is said to be better without a test.
+/// What is significant and what is not, in sentences. Nothing is called better without a test.
 pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String> {
     let of = |verdict: &[Verdict]| -> Vec<&Comparison> {
         comparisons.iter().filter(|c| verdict.contains(&c.verdict())).collect()
@@ -81,135 +82,46 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
             format!("Significant at {LEVEL} after Holm's correction over {}", counted(tested as u64));
         words.extend(
             listed(&before, &significant, |c| format!("{} is {}", arm(c), c.words()))
-                .or(Some(format!("{before}: none. None of these arms can be said to be better or worse."))),
+                .or(Some(format!("{before}: none. None of these arms can be called better or worse."))),
         );
         let pair = |c: &Comparison| {
             format!("{} against {} ({})", arm(c), c.against, p_words(c.holm.unwrap_or(f64::NAN)))
         };
         words.extend(listed(
-            "The patients differ, but the seeds do not agree on the direction, so that trainings may differ as much as these arms do, and none is called better or worse",
+            "The test is significant, but the seeds disagree on the sign, so no arm is called better or worse",
             &disagreeing,
             pair,
         ));
         words.extend(listed(
-            "No significant difference (which does not mean that they are equal)",
+            "No significant difference (which does not mean that the arms are equal)",
             &not,
             pair,
         ));
     }
     let pair = |c: &Comparison| format!("{} against {}", arm(c), c.against);
-    words.extend(listed(
-        "One seed, so no test, and no arm can be said to be better or worse",
-        &untested,
-        pair,
-    ));
+    words.extend(listed("One seed, so no test: no arm can be called better or worse", &untested, pair));
     words
 }
 
-/// The comparisons of arms with synthetic images against real images alone, of these against as many copies, and of
-/// copies against real images alone. Where there is no arm of real images alone, another one stands in its place:
-/// that answers nothing.
-fn asked<'a>(comparisons: &'a [Comparison], arms: &[ArmInfo]) -> [Vec<&'a Comparison>; 3] {
-    type Kind = fn(&ArmInfo) -> bool;
-    let is = |name: &str, kind: Kind| arms.iter().any(|arm| arm.name == name && kind(arm));
-    let (synthetic, copies): (Kind, Kind) = (|arm| arm.synthetic.is_some(), |arm| arm.control);
-    let real: Kind = ArmInfo::is_real_only;
-    [(synthetic, real), (synthetic, copies), (copies, real)].map(|(kind, against)| {
-        comparisons.iter().filter(|c| is(&c.arm, kind) && is(&c.against, against)).collect()
-    })
-}
-
-/// How many of the comparisons came out how. None of none.
-fn counts(of: &[&Comparison], score: &Score) -> Option<String> {
-    let [better, worse] =
-        [Verdict::Higher, Verdict::Lower].map(|verdict| of.iter().filter(|c| c.verdict() == verdict).count());
-    let (better, worse) = if score.higher_is_better() { (better, worse) } else { (worse, better) };
-    let rest = of.len() - better - worse;
-    let parts = [(better, "better"), (worse, "worse"), (rest, "no difference that can be claimed")]
-        .into_iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, words)| match of.len() {
-            1 => words.to_owned(),
-            all if n == all => format!("{words} in every one of {all} comparisons"),
-            all => format!("{words} in {n} of {all}"),
-        });
-    (!of.is_empty()).then(|| parts.collect::<Vec<_>>().join(", "))
-}
-
-/// Whether synthetic images helped, by the tests: the answer, then counts. `arms` say which arms have any;
-/// `same_steps`: every network was trained for as many. None where nothing was compared.
-pub fn answer(
-    comparisons: &[Comparison],
-    arms: &[ArmInfo],
-    score: &Score,
-    same_steps: bool,
-) -> Option<Vec<String>> {
-    let [baselines, controls, copies] = asked(comparisons, arms);
-    let mut of = baselines.iter().chain(&controls).peekable();
-    of.peek()?;
-    if of.all(|c| c.verdict() == Verdict::OneSeed) {
-        return Some(vec!["One seed: whether synthetic images help cannot be said.".to_owned()]);
-    }
-    let by = format!(
-        "By {}{}",
-        score.short(),
-        if same_steps { " at the same number of optimizer steps" } else { "" }
-    );
-    let said = |of: &[&Comparison], what: &str| Some(format!("{what}: {}.", counts(of, score)?));
-    let lines = [
-        (!baselines.is_empty()).then(|| match baselines.iter().any(|c| is_better(c, score)) {
-            true => format!("{by}, some arms with synthetic images are better than real images alone."),
-            false => {
-                format!("{by}, no arm with synthetic images can be called better than real images alone.")
-            }
-        }),
-        said(&baselines, "Arms with synthetic images, against real images alone of the same patients"),
-        said(&controls, "Arms with synthetic images, against as many copies of real images"),
-        said(&copies, "Copies of real images, which add nothing new, against real images alone"),
-    ];
-    Some(lines.into_iter().flatten().collect())
-}
-
-/// The same by a further score, in a line. None where nothing was compared, or with one seed alone.
+/// What a further score shows, in a line. None where nothing was compared or tested.
 pub fn also(comparisons: &[Comparison], arms: &[ArmInfo], score: &Score) -> Option<String> {
-    let [baselines, controls, _] = asked(comparisons, arms);
+    let AskedComparisons { baselines, controls, .. } = AskedComparisons::of(comparisons, arms);
     if baselines.iter().chain(&controls).all(|c| c.verdict() == Verdict::OneSeed) {
         return None;
     }
-    let said = |of: &[&Comparison], what: &str| Some(format!("against {what} {}", counts(of, score)?));
-    let parts = [said(&baselines, "real images alone"), said(&controls, "as many copies of them")];
+    let counted = |of: &[&Comparison], what: &str| Some(format!("against {what} {}", counts(of, score)?));
+    let parts = [counted(&baselines, "real images only"), counted(&controls, "as many copies of them")];
     let direction = if score.higher_is_better() { "higher" } else { "lower" };
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    Some(format!("By {} ({direction} is better): {}.", score.short(), parts.join("; ")))
+    Some(format!("{} ({direction} is better): {}.", capital(&score.short()), parts.join("; ")))
 }
 
-fn is_better(c: &Comparison, score: &Score) -> bool {
-    c.verdict() == if score.higher_is_better() { Verdict::Higher } else { Verdict::Lower }
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
 
-/// A heading, and a line a comparison: how much, and what may be said of it. None without comparisons.
-pub fn findings(comparisons: &[Comparison], score: &Score, split: &str, unit: &str) -> Option<Vec<String>> {
-    let first = comparisons.first()?;
-    let several = comparisons.iter().any(|c| c.model != first.model);
-    let decimals = score.decimals();
-    let head = format!(
-        "Differences in {} on {} {split} patients, mean of {}; {} is better",
-        score.words(unit),
-        first.patients,
-        plural(first.per_seed.len() as u64, "seed", "seeds"),
-        if score.higher_is_better() { "higher" } else { "lower" },
-    );
-    let line = |c: &Comparison| {
-        let interval = c.interval.map_or(String::new(), |(low, high)| {
-            format!(" [{}, {}]", number(low, decimals), number(high, decimals))
-        });
-        let size = format!("{}{interval}", number(c.difference, decimals));
-        format!("{} against {}: {size}, {}", named(&c.arm, &c.model, several), c.against, c.words())
-    };
-    Some(std::iter::once(head).chain(comparisons.iter().map(line)).collect())
-}
-
-/// A row a comparison, with what may be said of it. None without comparisons.
+/// One row per comparison, with its verdict. None without comparisons.
 pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, unit: &str) -> Option<Table> {
     let first = comparisons.first()?;
     let several = comparisons.iter().any(|c| c.model != first.model);
@@ -245,20 +157,20 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
     let mut notes = in_words(comparisons, several);
     let seeds = comparisons.iter().any(|c| c.seed_sd.is_some());
     notes.push(format!(
-        "Difference: arm minus the one in the column Against, before rounding, mean over patients (each patient's values averaged over its images{}; in brackets the 95 % paired bootstrap interval over patients (2000 resamples).",
-        if seeds { ", then over seeds) ± sample standard deviation over seeds, given one by one under Per seed" } else { ")" },
+        "Difference: the arm minus the arm in the column Against, before rounding. It is the mean over patients, each patient's values averaged over its images{} In brackets: 95 % paired bootstrap interval over patients (2000 resamples).",
+        if seeds { ", then over seeds, ± sample standard deviation over seeds. Per seed lists the differences one by one." } else { "." },
     ));
     let tested = comparisons.iter().filter(|c| c.test.is_some()).count() as u64;
     if tested > 0 {
         notes.push(format!(
-            "p: two-sided Wilcoxon signed-rank test over patients; Holm: adjusted for the {} of this table. The test generalises to other patients, not to other trainings: an arm is called higher or lower only where, besides, the difference has the same sign with every seed. The interval is of the mean and is not corrected, the test is of signed ranks and is: close to the limit they may disagree. Rank-biserial: matched-pairs correlation, −1 to 1.",
+            "p: two-sided Wilcoxon signed-rank test over patients. Holm: adjusted for the {} of this table. The test generalises to other patients, not to other trainings, so an arm is called higher or lower only if the difference also has the same sign with every seed. The interval concerns the mean and is not corrected; the test concerns signed ranks and is corrected. Close to the limit they may disagree. Rank-biserial: matched-pairs correlation, −1 to 1.",
             counted(tested)
         ));
     }
-    notes.push("dz: mean difference over the patients' standard deviation (Cohen).".to_owned());
+    notes.push("dz (Cohen): mean difference divided by its standard deviation over patients.".to_owned());
     if comparisons.iter().any(|c| c.undefined > 0) {
         notes.push(
-            "Undefined: values (image, structure, seed) that one of the two arms does not have. They are left out of both, so that an arm that misses a structure more often does not suffer for it here."
+            "Undefined: values (image, structure, seed) that one of the two arms lacks. They are left out of both arms, so this comparison does not penalise an arm that misses a structure more often."
                 .to_owned(),
         );
     }
@@ -266,9 +178,7 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
     Some(Table {
         name: score.file("comparisons"),
         title: format!("{}: differences in {}", score.task.title(), score.words(unit)),
-        caption: format!(
-            "On the {split} patients, the same for both arms. The {better} score is the better one."
-        ),
+        caption: format!("On the same {split} patients for both arms; {better} is better."),
         columns: [
             "Arm",
             "Against",
@@ -323,25 +233,25 @@ pub fn convergence_table(found: &[Convergence], task: Task) -> Option<Table> {
     let score = Score::main(task).short();
     let mut notes = vec![
         format!(
-            "Final: {score} at the last validation, mean over seeds. Own: until the curve first has {percent:.0} % of the arm's own final score; an arm with a poor final score gets there early. Common: until it has {percent:.0} % of its baseline's (in brackets), which is the same for all arms of the same patients; compare arms by this one. Steps count the work: an epoch of an arm with more images has more of them."
+            "Final: {score} at the last validation, mean over seeds. Own: training until {percent:.0} % of the arm's own final score; an arm with a poor final score gets there early. Common: training until {percent:.0} % of the final score of its baseline (in brackets), the same target for all arms with the same patients. Compare arms by the common target. Steps count the work, because an epoch of a larger arm has more steps."
         ),
-        "Read off each seed's curve, between validations by a straight line.".to_owned(),
+        "Values are read off each seed's curve, with straight lines between validations.".to_owned(),
     ];
     notes.push(if found.iter().all(|c| c.own.seeds < 2) {
-        "One seed: no spread is known, and no arm can be called faster.".to_owned()
+        "One seed: the spread is not known, so no arm can be called faster.".to_owned()
     } else {
-        "Steps: mean over seeds ± sample standard deviation; in brackets the 95 % bootstrap interval over seeds, which for two or three seeds is little more than their range. No test is made of so few seeds, so no arm is called faster.".to_owned()
+        "Steps: mean over seeds ± sample standard deviation. In brackets: 95 % bootstrap interval over seeds, which is little more than their range with two or three seeds. So few seeds are not tested, so no arm is called faster.".to_owned()
     });
     let speeds = || found.iter().flat_map(|c| [&c.own, &c.common.1]);
     if speeds().any(|s| s.reached < s.seeds) {
         notes.push(
-            "Reached: seeds that get there. Where some do not, they count with their last step, and the mean is more than the number given."
+            "Reached: seeds that reach the target. A seed that does not counts with its last step, so the true mean is higher."
                 .to_owned(),
         );
     }
     if speeds().any(|s| s.at_first > 0) {
         notes.push(
-            "Some seeds have the score at their first validation already, and may have had it sooner; they count with that step."
+            "Some seeds have the score at their first validation and may have had it earlier. They count with that step."
                 .to_owned(),
         );
     }
@@ -349,7 +259,7 @@ pub fn convergence_table(found: &[Convergence], task: Task) -> Option<Table> {
         name: format!("{task}_convergence"),
         title: format!("{}: convergence", task.title()),
         caption: format!(
-            "Training until {percent:.0} % of a final score, {score} on the validation patients."
+            "How much training it takes to reach {percent:.0} % of a final score ({score} on the validation patients)."
         ),
         columns: [
             "Arm",
@@ -389,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_a_comparison_and_the_verdict_in_words() {
+    fn one_row_per_comparison_with_its_verdict_in_words() {
         let (table, found) = compared(3);
         assert_eq!(table.name, "segmentation_comparisons_dice");
         // Seven arms against real, and the two of ratio 1 with a control beside them.
@@ -397,10 +307,6 @@ mod tests {
         assert!(found.iter().filter(|c| c.against == "duplicate-real 100 %").count() == 3, "{found:?}");
         assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
         assert!(table.notes[0].starts_with("Significant at 0.05 after Holm's correction over "));
-        let lines = findings(&found, &Score::segmentation(Metric::Dice), "test", "").unwrap();
-        assert_eq!(lines.len(), 1 + found.len());
-        assert!(lines[0].ends_with("test patients, mean of 3 seeds; higher is better"), "{}", lines[0]);
-        assert!(lines[1].contains(" against real: ") && lines[1].contains("], "), "{}", lines[1]);
         let text = table.to_markdown();
         assert!(text.contains("than real, p ") && text.contains("no significant difference"), "{text}");
         let csv = table.to_csv().unwrap();
@@ -408,47 +314,20 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_counts_verdicts_and_knows_controls() {
+    fn a_further_score_has_a_line_that_knows_its_direction() {
         let arms = fake::input(&fake::FakeShape { arms: 10, ..Default::default() }).meta.arms;
-        let (_, mut found) = compared(3);
-        let score = Score::segmentation(Metric::Dice);
-        let text = answer(&found, &arms, &score, true).unwrap().join(" ");
+        let (_, found) = compared(3);
+        let line = also(&found, &arms, &Score::segmentation(Metric::Dice)).unwrap();
         assert!(
-            text.starts_with("By mean Dice at the same number of optimizer steps, some arms with synthetic images are better than real images alone."),
-            "{text}"
-        );
-        assert!(text.contains("against real images alone of the same patients: better in"));
-        assert!(text.contains("against as many copies of real images: ") && text.contains(" of 4"), "{text}");
-        assert!(text.contains("Copies of real images, which add nothing new, against real images alone: "));
-        let line = also(&found, &arms, &score).unwrap();
-        assert!(
-            line.starts_with("By mean Dice (higher is better): against real images alone better in"),
+            line.starts_with("Mean Dice (higher is better): against real images only better in"),
             "{line}"
         );
         // Of a distance the same differences are for the worse.
         let line = also(&found, &arms, &Score::segmentation(Metric::Hd95)).unwrap();
         assert!(line.contains("(lower is better)") && line.contains(" worse in"), "{line}");
         assert!(line.contains("; against as many copies of them "), "{line}");
-        found.iter_mut().for_each(|c| c.holm = Some(0.5));
-        let text = answer(&found, &arms, &score, false).unwrap().join(" ");
-        assert!(
-            text.starts_with("By mean Dice, no arm with synthetic images can be called better")
-                && !text.contains("better in"),
-            "{text}"
-        );
-        assert!(text.contains("no difference that can be claimed in every one of 6 comparisons."), "{text}");
-        let one = answer(&compared(1).1, &arms, &score, true).unwrap();
-        assert_eq!(one, ["One seed: whether synthetic images help cannot be said."]);
-        assert_eq!(also(&compared(1).1, &arms, &score), None);
-        assert_eq!(answer(&found, &arms[..2], &score, true), None);
-        let no_real: Vec<ArmInfo> =
-            arms.iter().filter(|arm| !arm.is_real_only() && !arm.control).cloned().collect();
-        assert_eq!(answer(&found, &no_real, &score, true), None);
-        // Copies alone beside them: they are told of, but real images alone were not there.
-        let copies_only: Vec<ArmInfo> = arms.iter().filter(|arm| !arm.is_real_only()).cloned().collect();
-        let text = answer(&found, &copies_only, &score, true).unwrap().join(" ");
-        assert!(text.starts_with("Arms with synthetic images, against as many copies"), "{text}");
-        assert!(!text.contains("real images alone"), "{text}");
+        assert_eq!(also(&compared(1).1, &arms, &Score::segmentation(Metric::Dice)), None);
+        assert_eq!(also(&found, &arms[..2], &Score::segmentation(Metric::Dice)), None);
     }
 
     #[test]
@@ -465,12 +344,10 @@ mod tests {
         let (_, mut found) = compared(3);
         found.iter_mut().for_each(|c| c.holm = Some(0.5));
         let words = in_words(&found, false);
-        assert!(words[0].ends_with("none. None of these arms can be said to be better or worse."));
-        assert!(
-            words[1].starts_with(
-                "No significant difference (which does not mean that they are equal): real + 100"
-            )
-        );
+        assert!(words[0].ends_with("none. None of these arms can be called better or worse."));
+        assert!(words[1].starts_with(
+            "No significant difference (which does not mean that the arms are equal): real + 100"
+        ));
     }
 
     #[test]
@@ -482,7 +359,7 @@ mod tests {
         let table = comparison_table(&found, &score, "test", "mm").unwrap();
         assert!(table.title.ends_with("mean HD95 in mm of endocardium, myocardium and atrium"));
         assert!(
-            table.caption.contains("The lower score")
+            table.caption.contains("lower is better")
                 && table.notes.iter().any(|n| n.starts_with("Undefined"))
         );
         assert!(comparison_table(&[], &score, "test", "mm").is_none());

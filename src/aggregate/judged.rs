@@ -1,5 +1,5 @@
-//! What networks that were trained on real images see in synthetic ones: from a row an image to a row a
-//! class and one over all.
+//! What networks that were trained on real images see in synthetic ones: from one row per image to one row per class
+//! and one overall.
 
 use super::{group, is_image, rows::mean_of_structures, stats};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     vocabulary::{Metric, Statistic, View},
 };
 
-/// Sums up what a judging stage measured. A synthetic image is of nobody, so `patient` is empty everywhere:
+/// Sums up what a judging stage measured. A synthetic image has no patient, so `patient` is empty everywhere:
 ///
 /// * `dice` per structure (and `mean`, as of real images), of each view and phase and over all, with
 ///   `dice_sd` over images; `hd95` likewise, with `hd95_failures`, the structures that were not found;

@@ -7,6 +7,7 @@
 //!
 //! Two arms are compared patient by patient ([`comparison`]); nothing is called better without a test.
 
+mod answer;
 pub mod comparison;
 mod comparison_tables;
 pub mod convergence;
@@ -19,8 +20,9 @@ pub mod stats;
 mod table;
 mod tables;
 
+pub use answer::{Answer, Claim, MeasuredDistance, Question, ScoredArm, TaskResults, distance_answer};
 pub use comparison::{ArmInfo, Comparison, Score, Verdict};
-pub use comparison_tables::{also, answer, comparison_table, convergence_table, findings};
+pub use comparison_tables::{also, comparison_table, convergence_table};
 pub use groups::{arms, group};
 pub use judged::judged;
 pub(crate) use rows::is_image;

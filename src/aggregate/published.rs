@@ -139,11 +139,11 @@ pub fn published_table(rows: &[Measurement], published: &[Published]) -> Option<
     (!body.is_empty()).then(|| Table {
         name: "published".to_owned(),
         title: "Beside published figures".to_owned(),
-        caption: "Scores of this report, and what has been published for such an arm.".to_owned(),
+        caption: "Scores of this report beside published scores of similar arms.".to_owned(),
         columns: ["Task", "Arm", "Model", "Score", "Here", "Published", "Source"].map(str::to_owned).to_vec(),
         rows: body,
         notes: vec![format!(
-            "“{NOT_VERIFIED}”: no figure with a source was entered. Other data, sizes and splits give other figures: a published one is no test of these."
+            "“{NOT_VERIFIED}”: no figure with a source was entered. Published figures come from other data, sizes and splits, so they do not test these results."
         )],
         decimals: 3,
     })

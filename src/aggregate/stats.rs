@@ -69,9 +69,9 @@ impl PatientValue {
 }
 
 /// The percentile bootstrap's 95 % interval of the mean over images, patients being what is drawn with
-/// replacement ([`RESAMPLES`] times), since one patient's images are no independent observations.
+/// replacement ([`RESAMPLES`] times), since one patient's images are not independent observations.
 ///
-/// The draws depend on the number of patients alone, so two arms that were tested on the same patients
+/// The draws depend only on the number of patients, so two arms that were tested on the same patients
 /// see the same resamples. None under two patients with a defined value.
 pub fn bootstrap(patients: &[PatientValue]) -> Option<(f64, f64)> {
     let known: Vec<PatientValue> =

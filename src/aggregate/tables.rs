@@ -38,29 +38,31 @@ fn size(patients: u64, images: u64) -> String {
     format!("{} ({})", plural(patients, "patient", "patients"), plural(images, "image", "images"))
 }
 
-/// How the numbers of a result table are to be read.
+/// How to read the numbers of a result table.
 fn reading_notes(estimates: &[Estimate], models: &[TrainedNetwork]) -> Vec<String> {
     let seeds: Vec<u64> = estimates.iter().map(|e| e.seeds).collect();
     let (low, high) =
         (seeds.iter().min().copied().unwrap_or_default(), seeds.iter().max().copied().unwrap_or_default());
     let images = match models.iter().any(|m| m.summary.synthetic_images > 0) {
-        true => "Trained on: patients whose real images train / images, synthetic ones and copies included.",
+        true => {
+            "Trained on: patients with real training images / all training images, including synthetic ones and copies."
+        }
         false => "Trained on: patients / images.",
     };
     let mut notes = vec![images.to_owned()];
     if high <= 1 {
         notes.push(
-            "One seed: the spread over seeds is unknown, and small differences between arms mean nothing."
+            "One seed: the spread over seeds is not known, so small differences between arms mean nothing."
                 .to_owned(),
         );
     } else {
         let count = if low == high { format!("{high}") } else { format!("{low} to {high}") };
         notes.push(format!(
-            "Mean over images, then ± sample standard deviation over {count} seeds (first weights, order of the images, and what an arm draws)."
+            "Mean over images, ± sample standard deviation over {count} seeds. A seed decides first weights, order of images and random choices of an arm."
         ));
     }
     notes.push(
-        "In brackets: 95 % bootstrap interval over patients (2000 resamples; each patient's values averaged over seeds)."
+        "In brackets: 95 % bootstrap interval over patients (2000 resamples, each patient's values averaged over seeds)."
             .to_owned(),
     );
     notes
@@ -131,29 +133,29 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedNetwork]) -> V
         let mut notes = reading_notes(&estimates, models);
         notes.push(metric.definition().to_owned());
         if unit == "px" {
-            notes.push("px: pixels of the images as the network sees them; this copy of the data does not say how large a pixel is.".to_owned());
+            notes.push("px: pixels of the images as the network sees them. This copy of the data does not record the size of a pixel.".to_owned());
         }
         if metric.undefined() == Undefined::TruthLacksIt {
             if structures.contains(&Structure::MEAN) {
-                notes.push("Mean: of endocardium, myocardium and left atrium.".to_owned());
+                notes.push("Mean: over endocardium, myocardium and left atrium.".to_owned());
             }
             if structures.contains(&Structure::Epi.as_str()) {
-                notes.push("Epicardium: endocardium and myocardium together.".to_owned());
+                notes.push("Epicardium: endocardium plus myocardium.".to_owned());
             }
         }
         if estimates.iter().all(|e| e.undefined == 0) {
             notes.push(
                 match metric.undefined() {
                     Undefined::EitherLacksIt => {
-                        "Nothing is undefined: no structure is missing from a prediction or from the truth."
+                        "No value is undefined: every structure is in every prediction and every truth."
                     }
-                    _ => "Nothing is undefined: every structure is in every truth.",
+                    _ => "No value is undefined: every structure is in every truth.",
                 }
                 .to_owned(),
             );
         } else {
             notes.push(
-                "Undefined: images (times seeds) in which the structure is missing from the prediction or the truth; left out of the mean, counted here."
+                "Undefined: images (times seeds) in which the prediction or the truth lacks the structure. They are left out of the mean and counted here."
                     .to_owned(),
             );
         }
@@ -162,7 +164,7 @@ pub fn segmentation_tables(rows: &[Measurement], models: &[TrainedNetwork]) -> V
             name: format!("segmentation_{metric}"),
             title: format!("Segmentation: {title}"),
             caption: format!(
-                "On the {split} patients: {}. The {} the better.",
+                "On the {split} patients: {}; {} is better.",
                 test_size(rows, task, &split),
                 metric.direction().as_str(),
             ),
@@ -235,14 +237,11 @@ pub fn classification_tables(rows: &[Measurement], models: &[TrainedNetwork]) ->
         })
         .collect();
     let mut notes = reading_notes(&estimates, models);
-    notes.push("Precision, recall and F1: unweighted mean over classes, per seed.".to_owned());
+    notes.push("Precision, recall and F1: unweighted mean over classes, for each seed.".to_owned());
     vec![Table {
         name: "classification".to_owned(),
         title: "Classification: scores".to_owned(),
-        caption: format!(
-            "On the {split} patients: {}. The higher the better.",
-            test_size(rows, task, &split)
-        ),
+        caption: format!("On the {split} patients: {}; higher is better.", test_size(rows, task, &split)),
         columns,
         rows: body,
         notes,
@@ -305,7 +304,7 @@ pub fn training_table(models: &[TrainedNetwork]) -> Option<Table> {
     Some(Table {
         name: "training".to_owned(),
         title: "Networks".to_owned(),
-        caption: "Every network that was trained, and the checkpoint that was chosen on the validation patients and tested.".to_owned(),
+        caption: "Every trained network, and the checkpoint that was chosen on the validation patients and then tested.".to_owned(),
         columns: columns.map(str::to_owned).to_vec(),
         rows: body,
         notes: Vec::new(),
@@ -341,7 +340,7 @@ pub fn failures_table(rows: &[Measurement]) -> Option<Table> {
         name: "failures".to_owned(),
         title: "Undefined values".to_owned(),
         caption: format!(
-            "On the {split} patients, over all seeds: images whose structure is missing from the prediction or the truth, so that no value exists."
+            "On the {split} patients, over all seeds: images in which the prediction or the truth lacks the structure, so that a value does not exist."
         ),
         columns: ["Arm", "Structure", "Metric", "Undefined", "Of"].map(str::to_owned).to_vec(),
         rows: body,

@@ -25,7 +25,7 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
             format!("{} images of {} patients", rows.len(), patients.len())
         };
         description = format!(
-            "{}: {} to train on, {} for validation (they choose the checkpoint) and {} as test; split by patient ({}).",
+            "{}: {} for training, {} for validation (they choose the checkpoint) and {} for testing, split by patient ({}).",
             spec.data.source.description(),
             count(Split::Train),
             count(Split::Val),
@@ -37,29 +37,29 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
         settings.extend(described(Task::Segmentation, t, t.recipe.budget.is_some()));
         methods.push((Task::Segmentation, segmentation_words(t)));
         if t.recipe.report_on == ReportOn::Val {
-            warnings.push("Segmentation is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
+            warnings.push("Segmentation is tested on the patients that chose the checkpoint (report_on = \"val\"): the scores are too good.".into());
         }
     }
     if let Some(t) = &spec.tasks.classification {
         settings.extend(described(Task::Classification, t, t.recipe.budget.is_some()));
         methods.push((Task::Classification, classification_words(t)));
         if t.recipe.report_on == ReportOn::Val {
-            warnings.push("Classification is reported on the patients that the checkpoint was chosen on (report_on = \"val\"): the figures flatter.".into());
+            warnings.push("Classification is tested on the patients that chose the checkpoint (report_on = \"val\"): the scores are too good.".into());
         }
         if t.trainable_parameters > 0 && t.weights.as_os_str().is_empty() {
-            warnings.push("The frozen layers of the classifiers hold random weights: trainable_parameters is set, and weights is not.".into());
+            warnings.push("The frozen layers of the classifiers hold random weights, because trainable_parameters is set and weights is not.".into());
         }
     }
     let tasks = spec.tasks.segmentation.is_some() || spec.tasks.classification.is_some();
     if tasks && spec.experiment.seeds.len() < 3 {
         notes.push(format!(
-            "{} seed(s): too few to speak of the spread between trainings.",
+            "{} seed(s) are too few to estimate the spread between trainings.",
             spec.experiment.seeds.len()
         ));
     }
     if spec.report.pictures && !finished.is_phantom() {
         warnings.push(
-            "This report shows pictures of patients: mind the data set's terms before it is passed on."
+            "This report shows pictures of patients: check the terms of the data set before you share it."
                 .into(),
         );
     }
@@ -71,6 +71,7 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
         key: String::new(),
         date: last_training_day(finished),
         is_phantom: finished.is_phantom(),
+        source: Some(spec.data.source),
         data_description: description,
         resolved_toml: spec.to_toml(),
         versions,
@@ -89,38 +90,37 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
 /// What an arm is trained on.
 fn arm_words(arm: &experiment::Arm) -> String {
     let (of, alone) = match arm.real_fraction {
-        1.0 => (String::new(), " alone"),
+        1.0 => (String::new(), " only"),
         fraction => {
             let percent = (fraction * 1e4).round() / 100.0;
-            (format!(" of {percent} % of the training patients (the seed decides which)"), ", alone")
+            (format!(" of {percent} % of the training patients (chosen by the seed)"), " only")
         }
     };
     let ratio = arm.ratio.unwrap_or_default();
-    let images = |of: &str, name: &str| {
-        format!("{ratio} for each real image{of}, any of {name}'s (the seed decides which)")
-    };
+    let images =
+        |of: &str, name: &str| format!("{ratio} per real image{of}, drawn from those of {name} by the seed");
     match (&arm.synthetic, arm.mix, arm.control) {
         (None, _, None) => format!("the real images{of}{alone}"),
         (None, _, Some(_)) => format!(
-            "the real images{of} and copies of them, {ratio} for each: as many images as with synthetic ones, and nothing new in them"
+            "the real images{of} and {ratio} copies of each: as many images as with synthetic ones, but nothing new"
         ),
         (Some(name), experiment::Mix::Together, _) => {
             format!("the real images{of} and synthetic ones, {}", images("", name))
         }
         (Some(name), experiment::Mix::SyntheticOnly, _) => {
-            format!("synthetic images alone, {}", images(&of, name))
+            format!("synthetic images only, {}", images(&of, name))
         }
         (Some(name), experiment::Mix::Pretrain, _) => {
             let share = (arm.pretrain_share.unwrap_or_default() * 1e4).round() / 100.0;
             format!(
-                "for the first {share} % of the steps synthetic images alone, {}; then, from the best checkpoint of that, the real images{of}{alone}. Either part has an optimizer and a learning-rate schedule of its own",
+                "synthetic images only for the first {share} % of the steps, {}; then, from the best checkpoint, the real images{of}{alone}. Each part has its own optimizer and learning-rate schedule",
                 images("", name)
             )
         }
     }
 }
 
-/// How far the results reach, as the spec decides it.
+/// How far the results reach, by the spec. The first sentence of each is short: the head of the page shows it.
 fn limits(spec: &ResolvedSpec) -> Vec<String> {
     let mut limits = Vec::new();
     let arms = || spec.arms.iter().filter(|arm| arm.synthetic.is_some());
@@ -130,10 +130,10 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
         settings.is_some_and(experiment::Generator::is_trained)
     });
     if trained && few < arms().count() {
-        limits.push("A generator of all training patients was trained once: the seeds vary the networks that its images are given to, and which images these are, not the generator.".to_owned());
+        limits.push("Each generator of all training patients was trained once. The seeds vary the networks and the choice of images, not the generator.".to_owned());
     }
     if trained && few > 0 {
-        limits.push("A generator of fewer patients was trained for each seed, on the patients of that seed: the spread over seeds is that of patients, generators and networks together.".to_owned());
+        limits.push("The spread over seeds mixes patients, generators and networks. A generator of fewer patients was trained for each seed, on the patients of that seed.".to_owned());
     }
     let masked = |g: &&experiment::Generator| g.is_trained() && g.mode == Mode::TextSegmentation;
     let from_masks: Vec<_> =
@@ -144,7 +144,7 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
         } else {
             ""
         };
-        limits.push(format!("Synthetic images that are made from masks have those of training patients{moved}: there is no new anatomy in them."));
+        limits.push(format!("Synthetic images made from masks show no new anatomy. Their masks come from training patients{moved}."));
     }
     let tasks = [
         spec.tasks.segmentation.as_ref().map(|t| t.recipe.budget.is_some()),
@@ -152,13 +152,13 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     ];
     if arms().next().is_some() && tasks.contains(&Some(true)) {
         let copies = match spec.arms.iter().any(|arm| arm.control.is_some()) {
-            true => "; one with copies sees it as often as without them",
+            true => " An arm with copies sees it as often as without them.",
             false => "",
         };
-        limits.push(format!("All arms get the same number of optimizer steps, so an arm with synthetic images sees each real image less often (mixed in, one for each real image: half as often){copies}. A difference says what comes of giving a part of the training to synthetic images, not of adding them to a training that stays as it is; how much of it is due to fewer looks at real images no arm tells apart."));
+        limits.push(format!("All arms train for equally many steps, so an arm with synthetic images sees each real image less often. With one synthetic image per real one it sees each real image half as often.{copies} A difference shows the effect of replacing a part of the training, not of adding to it. No arm separates how much of it comes from seeing real images less often."));
     }
     if arms().next().is_some() && tasks.contains(&Some(false)) {
-        limits.push("All arms are trained for the same number of epochs, so one with more images takes more optimizer steps: compare it with copies of the real images (duplicate-real), which takes as many steps.".to_owned());
+        limits.push("All arms train for equally many epochs, so an arm with more images takes more steps. Compare it with copies of real images (duplicate-real), which take as many steps.".to_owned());
     }
     limits
 }
@@ -169,7 +169,7 @@ fn arm_info(arm: &experiment::Arm) -> ArmInfo {
         what: arm_words(arm),
         synthetic: arm.synthetic.as_ref().map(|name| match arm.mix {
             experiment::Mix::Together => name.clone(),
-            experiment::Mix::SyntheticOnly => format!("{name} alone"),
+            experiment::Mix::SyntheticOnly => format!("{name} only"),
             experiment::Mix::Pretrain => format!("{name}, then real"),
         }),
         ratio: arm.ratio,
@@ -192,7 +192,7 @@ fn training_keys<'a>(finished: &'a FinishedPlan) -> impl Iterator<Item = &'a Str
     networks.chain(finished.plan.generators.iter().filter_map(|stages| stages.train.as_ref()))
 }
 
-/// With what the networks were trained, each kind once: the report may be drawn by another build.
+/// The versions behind the networks, each once: another build may draw the report.
 fn trained_with(finished: &FinishedPlan) -> BTreeSet<String> {
     training_keys(finished)
         .filter_map(|key| {
@@ -207,8 +207,8 @@ fn trained_with(finished: &FinishedPlan) -> BTreeSet<String> {
 
 fn split_words(split: &experiment::SplitSettings) -> String {
     let scheme = match split.scheme {
-        SplitScheme::Official => "the data set's own".to_owned(),
-        SplitScheme::Diffecho => "the first 50 patients apart, as the paper's".to_owned(),
+        SplitScheme::Official => "the official split".to_owned(),
+        SplitScheme::Diffecho => "the first 50 patients set aside, as in the paper".to_owned(),
         SplitScheme::Folds => {
             format!("fold {} of {}", split.fold.unwrap_or_default(), split.folds.unwrap_or_default())
         }
@@ -216,8 +216,8 @@ fn split_words(split: &experiment::SplitSettings) -> String {
     };
     match split.val_patients {
         Some(n) => format!(
-            "{scheme}; its validation patients are the test patients here,{} and {n} of its training patients, drawn at random (seed {}), validate",
-            if split.scheme == SplitScheme::Official { " its own test patients take no part," } else { "" },
+            "{scheme}; its validation patients are the test patients here,{} and {n} of its training patients, drawn at random (seed {}), are the validation patients",
+            if split.scheme == SplitScheme::Official { " its own test patients are not used," } else { "" },
             split.seed
         ),
         None => scheme,
@@ -231,7 +231,7 @@ fn segmentation_words(t: &experiment::Segmentation) -> String {
         experiment::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
     };
     format!(
-        "{network} from random weights, channels {}; images resized to {size} × {size} px whatever their shape, grey values scaled to −1 to 1; {loss}; {}, {}; {}",
+        "{network} from random weights, channels {}; images resized to {size} × {size} px regardless of their shape, grey values scaled to −1 to 1; {loss}; {}, {}; {}",
         t.channels.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
         t.update_rule(),
         rate_words(&t.recipe),
@@ -247,7 +247,7 @@ fn classification_words(t: &experiment::Classification) -> String {
         false => "from given weights",
     };
     format!(
-        "{weights}, to tell {} apart; images resized to {size} × {size} px whatever their shape; cross-entropy; {}, {}; {}",
+        "{weights}, classes {}; images resized to {size} × {size} px regardless of their shape; cross-entropy; {}, {}; {}",
         t.label.classes().join(", "),
         t.update_rule(),
         rate_words(&t.recipe),
@@ -266,7 +266,7 @@ fn rate_words(recipe: &experiment::TrainingRecipe) -> String {
         }
         experiment::Schedule::CosinePerStep => format!("learning rate from {from} to {to} by half a cosine"),
         experiment::Schedule::CosinePeriodInEpochsSteppedPerBatch => {
-            format!("learning rate swinging between {from} and {to} (the paper's fault)")
+            format!("learning rate oscillating between {from} and {to} (a fault of the paper's code)")
         }
     };
     let warmup = if warmup > 0 { format!(" after {warmup} steps of warm-up") } else { String::new() };
@@ -287,7 +287,7 @@ fn augment_words(a: &experiment::Augment) -> String {
     )
 }
 
-/// The settings that a reader asks for, as (name, value). With a budget, what counts epochs decides nothing.
+/// The settings of a task, as (name, value). With a budget, settings that count epochs have no effect.
 fn described<T: serde::Serialize>(task: Task, settings: &T, budget: bool) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(map)) = serde_json::to_value(settings) else { return Vec::new() };
     map.into_iter()

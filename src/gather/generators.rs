@@ -1,4 +1,4 @@
-//! What the experiment's generators gave, for the report.
+//! The experiment's generators, for the report.
 
 use std::{collections::HashSet, path::Path};
 
@@ -263,17 +263,18 @@ fn made_from(settings: &experiment::Generator, made: &Manifest) -> String {
     let of_each = made.rows.len() as f64 / masks.len().max(1) as f64;
     match settings.mode {
         Mode::External => "made by another program".to_owned(),
-        Mode::Unconditional => "each from noise, for its view and phase".to_owned(),
-        Mode::Text => "each from a text about a real training image".to_owned(),
+        Mode::Unconditional => "each sampled from noise for a view and phase".to_owned(),
+        Mode::Text => "each from a text that describes a real training image".to_owned(),
         Mode::TextSegmentation => {
             let moved = match settings.sampling.vary_masks {
-                true => ", which is moved, turned and scaled a little each time",
+                true => ", slightly moved, turned and scaled each time",
                 false => "",
             };
-            let several = if of_each > 1.0 { format!(", {of_each:.3} of each mask") } else { String::new() };
+            let several =
+                if of_each > 1.0 { format!(", {of_each:.3} images per mask") } else { String::new() };
             let several = several.replace(".000", "");
             format!(
-                "each from the mask of a real training image{moved}, and a text about that image; {} masks{several}",
+                "each from the mask of a real training image{moved}, and a text that describes that image; {} masks{several}",
                 masks.len()
             )
         }
@@ -285,11 +286,11 @@ fn lineage(settings: &experiment::Generator, made: &Manifest) -> String {
     let prompt = made.rows.iter().find_map(|row| row.prompt.clone()).unwrap_or_default();
     match settings.mode {
         Mode::External => "Made by another program".to_owned(),
-        Mode::Unconditional if settings.networks.per_class => "A model of its own for each class".to_owned(),
-        Mode::Unconditional => "One model, told the class".to_owned(),
-        Mode::Text => format!("Prompts in the words of real training images; the first: “{prompt}”"),
+        Mode::Unconditional if settings.networks.per_class => "One model per class".to_owned(),
+        Mode::Unconditional => "One model, conditioned on the class".to_owned(),
+        Mode::Text => format!("Prompts describe real training images; the first: “{prompt}”"),
         Mode::TextSegmentation => {
-            let moved = if settings.sampling.vary_masks { ", moved a little" } else { "" };
+            let moved = if settings.sampling.vary_masks { ", slightly moved" } else { "" };
             format!(
                 "The control mask is that of the real image in the same place on the left{moved}; first prompt: “{prompt}”"
             )

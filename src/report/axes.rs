@@ -1,10 +1,17 @@
 //! Axes, ticks, legends, and the arms' colours, dashes and markers.
 
-use super::scene::{Anchor, FAINT, INK, MUTED, Point, Rgb, Scene, Text, WHITE, fitted, text_width};
+use super::scene::{Anchor, FAINT, INK, MUTED, Point, Rgb, Scene, Text, WHITE, fitted, text_width, wrapped};
+use crate::vocabulary::Direction;
 
 /// Font sizes in points: readable in print at the figure's own size.
 pub(crate) const SMALL: f64 = 7.0;
 pub(crate) const NORMAL: f64 = 8.0;
+
+/// Lines of a title are this far apart.
+pub(crate) const TITLE_LINE: f64 = 9.5;
+
+/// Colours cannot distinguish more series than this in one panel: then each gets a panel or a row.
+pub(crate) const MOST_SERIES: usize = 6;
 
 /// Okabe and Ito (2008), distinguishable by the colour-blind; yellow is left out (too light on paper).
 const COLORS: [Rgb; 7] = [
@@ -18,7 +25,7 @@ const COLORS: [Rgb; 7] = [
 ];
 const DASHES: [&[f64]; 5] = [&[], &[5.0, 2.0], &[1.5, 1.5], &[6.0, 1.8, 1.5, 1.8], &[9.0, 2.5]];
 
-/// How an arm is drawn in every figure: colour, dash and marker together, so that grey print tells them apart.
+/// How an arm is drawn in every figure: colour, dash and marker together, so that arms differ in grey print too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Look {
     pub color: Rgb,
@@ -29,9 +36,14 @@ pub(crate) struct Look {
 /// No marker: a line that is there throughout.
 const NONE: usize = usize::MAX;
 
-/// Real images alone, where other things are shown against them: a full dark line without markers.
+/// The only series of a panel or a row that its title names.
+pub(crate) const NAMED: Look = Look { color: COLORS[0], dash: &[], marker: 0 };
+/// What may be called better, and what worse.
+pub(crate) const BETTER: Look = Look { color: COLORS[0], dash: &[], marker: 0 };
+pub(crate) const WORSE: Look = Look { color: COLORS[1], dash: &[], marker: 1 };
+/// Real images only, where other things are shown against them: a full dark line without markers.
 pub(crate) const REAL: Look = Look { color: INK, dash: &[], marker: NONE };
-/// A control, such as repeated real images, likewise.
+/// A control, such as repeated real images: the same in grey.
 pub(crate) const CONTROL: Look = Look { color: MUTED, dash: &[6.0, 1.8, 1.5, 1.8], marker: 3 };
 /// A baseline behind another curve.
 pub(crate) const BEHIND: Look = Look { color: (150, 150, 150), dash: &[], marker: NONE };
@@ -40,18 +52,53 @@ pub(crate) const LEVEL: Look = Look { color: MUTED, dash: &[2.5, 2.0], marker: N
 /// A single estimate.
 pub(crate) const POINT: Look = Look { color: INK, dash: &[], marker: 0 };
 
-/// The look of the arm at `index`; no two of the first 35 are the same.
+/// The look of the arm at `index`; no two of the first seven have the same colour.
 pub(crate) fn look(index: usize) -> Look {
     Look { color: COLORS[index % COLORS.len()], dash: DASHES[index % DASHES.len()], marker: index % 6 }
 }
 
+/// The looks of the series of one figure, by their places in the whole report: an arm looks the same in every figure
+/// as long as there are colours, and no colour is used twice in one.
+pub(crate) fn looks(places: &[usize]) -> Vec<Look> {
+    let has_own = places.iter().all(|place| *place < COLORS.len());
+    places.iter().enumerate().map(|(i, place)| look(if has_own { *place } else { i })).collect()
+}
+
+/// The second line of an axis's label: which way is better. The arrow is turned with an upright label.
+pub(crate) fn reading(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Higher => "\nhigher is better →",
+        Direction::Lower => "\n← lower is better",
+        Direction::Reference | Direction::Neither => "",
+    }
+}
+
+/// An axis's label in one line. Two plain spaces would become one in HTML.
+pub(crate) fn in_one_line(label: &str) -> String {
+    label.replace('\n', "\u{a0}\u{a0} ")
+}
+
+/// The lines of an axis's label: one where there is room for it.
+fn label_lines(label: &str, room: f64) -> Vec<String> {
+    let one = in_one_line(label);
+    if text_width(&one, NORMAL, false) <= room {
+        vec![one]
+    } else {
+        label.lines().map(str::to_owned).collect()
+    }
+}
+
 impl Look {
+    pub fn dashed(self, dash: &'static [f64]) -> Self {
+        Self { dash, ..self }
+    }
+
     /// A marker with a white edge.
     pub fn draw_marker(self, scene: &mut Scene, at: Point, size: f64) {
         self.draw_rings(scene, at, &[(size + 0.9, WHITE), (size, self.color)]);
     }
 
-    /// Its outline alone.
+    /// Only its outline.
     pub fn draw_hollow_marker(self, scene: &mut Scene, at: Point, size: f64) {
         self.draw_rings(scene, at, &[(size + 0.9, WHITE), (size, self.color), (size * 0.6, WHITE)]);
     }
@@ -162,16 +209,31 @@ impl Frame {
         }
         scene.line(vec![(self.left, self.top), (self.left, self.bottom())], INK, 0.6, &[]);
         let middle = self.top + self.height / 2.0;
-        if !label.is_empty() {
-            scene.add(Text::new((self.left - widest - 8.0, middle), label, NORMAL, Anchor::Middle).upright());
+        if label.is_empty() {
+            return;
+        }
+        let lines = label_lines(label, self.height + 10.0);
+        for (i, line) in lines.iter().rev().enumerate() {
+            let x = self.left - widest - 8.0 - i as f64 * TITLE_LINE;
+            scene.add(Text::new((x, middle), line.as_str(), NORMAL, Anchor::Middle).upright());
         }
     }
 
     /// The horizontal axis with ticks, numbers and label.
     pub fn draw_x(&self, scene: &mut Scene, label: &str) {
-        let (values, decimals) = ticks(self.x.0, self.x.1, (self.width / 34.0).clamp(2.0, 8.0) as usize);
-        let named = values.into_iter().map(|value| (value, tick_label(value, decimals))).collect();
-        self.draw_x_at(scene, label, named);
+        let most = (self.width / 34.0).clamp(2.0, 8.0) as usize;
+        let named = |count: usize| -> Vec<(f64, String)> {
+            let (values, decimals) = ticks(self.x.0, self.x.1, count);
+            values.into_iter().map(|value| (value, tick_label(value, decimals))).collect()
+        };
+        // As many as have room beside each other.
+        let fits = |ticks: &Vec<(f64, String)>| {
+            let widths = ticks.iter().map(|tick| text_width(&tick.1, SMALL, false) + 8.0);
+            let apart = ticks.windows(2).map(|pair| self.at_x(pair[1].0) - self.at_x(pair[0].0));
+            apart.fold(f64::INFINITY, f64::min) >= widths.fold(0.0, f64::max)
+        };
+        let ticks = (2..=most).rev().map(named).find(fits).unwrap_or_else(|| named(2));
+        self.draw_x_at(scene, label, ticks);
     }
 
     /// As [`Self::draw_x`], with ticks where they are wanted.
@@ -181,9 +243,13 @@ impl Frame {
         for (value, text) in ticks {
             let x = self.at_x(value);
             scene.line(vec![(x, y), (x, y + 2.5)], INK, 0.6, &[]);
+            // At the edge of the drawing a number stands beside its tick.
+            let half = text_width(&text, SMALL, false) / 2.0 + 2.0;
+            let x = x.min(scene.width - half).max(half);
             scene.text((x, y + 4.0 + SMALL), text, SMALL, Anchor::Middle);
         }
         if !label.is_empty() {
+            let label = in_one_line(label);
             scene.text(
                 (self.left + self.width / 2.0, y + 7.0 + SMALL + NORMAL),
                 label,
@@ -193,9 +259,13 @@ impl Frame {
         }
     }
 
+    /// Above the frame, in as many lines as it takes: see [`title_height`].
     pub fn title(&self, scene: &mut Scene, text: &str) {
-        let text = fitted(text, NORMAL, self.width + 24.0);
-        scene.add(Text::new((self.left, self.top - 5.0), text, NORMAL, Anchor::Start).bold());
+        let lines = wrapped(text, NORMAL, true, self.width);
+        for (i, line) in lines.iter().rev().enumerate() {
+            let at = (self.left, self.top - 5.0 - i as f64 * TITLE_LINE);
+            scene.add(Text::new(at, line.as_str(), NORMAL, Anchor::Start).bold());
+        }
     }
 
     /// A line of data points, cut off at the frame; a NaN ends a piece and starts another.
@@ -275,6 +345,12 @@ fn clipped(points: &[Point], top: f64, bottom: f64) -> Vec<Vec<Point>> {
     pieces
 }
 
+/// How much higher than one line the titles of panels of a width are.
+pub(crate) fn title_height<'a>(titles: impl Iterator<Item = &'a str>, width: f64) -> f64 {
+    let lines = titles.map(|title| wrapped(title, NORMAL, true, width).len()).max().unwrap_or(1);
+    (lines - 1) as f64 * TITLE_LINE
+}
+
 /// What a legend shows before each name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Key {
@@ -327,7 +403,7 @@ pub(crate) fn outline(scene: &mut Scene, (x, y): Point, (w, h): Point, color: Rg
     scene.line(vec![(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)], color, width, &[]);
 }
 
-/// A figure that says in words that there is nothing to draw.
+/// A remark inside a figure.
 pub(crate) fn note(scene: &mut Scene, at: Point, text: &str) {
     scene.add(Text::new(at, text, SMALL, Anchor::Middle).color(MUTED));
 }
@@ -372,11 +448,13 @@ mod tests {
     }
 
     #[test]
-    fn thirty_five_arms_look_different() {
-        for i in 0..35 {
-            for j in 0..i {
-                assert!(look(i).color != look(j).color || look(i).dash != look(j).dash, "{i} {j}");
+    fn no_colour_is_used_twice_in_a_figure() {
+        for places in [vec![0, 1, 2, 3, 4, 5], vec![6, 0, 5], vec![3, 7, 10, 14, 0, 21]] {
+            let looks = looks(&places);
+            for i in 0..looks.len() {
+                assert!((0..i).all(|j| looks[i].color != looks[j].color), "{places:?}");
             }
         }
+        assert_eq!(looks(&[2, 4]), [look(2), look(4)]);
     }
 }

@@ -1,9 +1,9 @@
-//! Confusion matrices, one panel an arm.
+//! Confusion matrices, one panel per arm.
 
 use super::{
     Figure, ReportInput, TaskModel,
-    axes::{NORMAL, SMALL, columns, outline},
-    scene::{Anchor, DOUBLE, INK, Rgb, SINGLE, Scene, Text, WHITE, fitted},
+    axes::{NORMAL, SMALL, TITLE_LINE, columns, outline, title_height},
+    scene::{Anchor, DOUBLE, INK, Rgb, SINGLE, Scene, Text, WHITE, wrapped},
 };
 use crate::{results::Measurement, vocabulary::Metric};
 
@@ -83,12 +83,16 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &TaskModel<'
     let places =
         if panels.len() == 1 { vec![(gap, SINGLE - gap - 20.0)] } else { columns(DOUBLE, across, gap) };
     let side = (places[0].1 / classes as f64).min(46.0);
-    let step = side * classes as f64 + 58.0;
+    let titles = title_height(panels.iter().map(|(arm, _)| arm.as_str()), places[0].1);
+    let step = side * classes as f64 + titles + 58.0;
     let mut scene = Scene::new(width, step * panels.len().div_ceil(across) as f64);
     for (i, (arm, (classes, counts))) in panels.iter().enumerate() {
         let (left, room) = places[i % across];
-        let top = (i / across) as f64 * step + 24.0;
-        scene.add(Text::new((left, top - 7.0), fitted(arm, NORMAL, room), NORMAL, Anchor::Start).bold());
+        let top = (i / across) as f64 * step + titles + 24.0;
+        for (above, line) in wrapped(arm, NORMAL, true, room).into_iter().rev().enumerate() {
+            let at = (left, top - 7.0 - above as f64 * TITLE_LINE);
+            scene.add(Text::new(at, line, NORMAL, Anchor::Start).bold());
+        }
         let across = side * classes.len() as f64;
         scene.add(
             Text::new((left - longest - 12.0, top + across / 2.0), "Truth", NORMAL, Anchor::Middle).upright(),
@@ -129,6 +133,7 @@ pub(crate) fn figure(input: &ReportInput, rows: &[Measurement], of: &TaskModel<'
         caption,
         scene,
         narrow: None,
+        head: None,
     })
 }
 

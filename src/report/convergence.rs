@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::{
     Figure, ReportInput, TaskModel,
-    axes::{Frame, Key, columns, legend, look},
+    axes::{Frame, Key, Look, MOST_SERIES, columns, legend, looks, reading, title_height},
     scene::{DOUBLE, Point, Scene},
 };
 use crate::{
     aggregate::stats,
     results::CurvePoint,
-    vocabulary::{Metric, Split, Structure, Task},
+    vocabulary::{Direction, Metric, Split, Structure, Task},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,8 +28,8 @@ pub(super) struct At {
     pub high: f64,
 }
 
-/// More points than a panel has dots serve nobody: then neighbours are averaged.
-const MOST_POINTS: usize = 400;
+/// A panel has no room for more points; neighbours are averaged.
+const MOST_POINTS: usize = 100;
 
 /// One arm's curve over its seeds. Several values of one seed at one x are averaged first; NaN is left out.
 pub(super) fn over_seeds(points: &[&CurvePoint], axis: Axis) -> Vec<At> {
@@ -149,7 +149,7 @@ fn panels(task: Task) -> Vec<CurvePanel> {
                 Structure::MEAN => "Mean of structures",
                 structure => Structure::label_of(structure),
             },
-            label: format!("{} (validation)", metric.label()),
+            label: format!("{} (validation){}", metric.label(), reading(metric.direction())),
             split: Split::Val,
             metric,
             structure,
@@ -158,100 +158,51 @@ fn panels(task: Task) -> Vec<CurvePanel> {
     for (split, title, words) in
         [(Split::Train, "Training loss", "training"), (Split::Val, "Validation loss", "validation")]
     {
-        let label = format!("{} ({words})", Metric::Loss.label());
+        let label = format!("{} ({words}){}", Metric::Loss.label(), reading(Metric::Loss.direction()));
         panels.push(CurvePanel { title, label, split, metric: Metric::Loss, structure: "" });
     }
     panels
 }
 
+impl CurvePanel {
+    fn has(&self, point: &CurvePoint) -> bool {
+        point.split == self.split && point.metric == self.metric && point.structure == self.structure
+    }
+
+    fn is_loss(&self) -> bool {
+        self.metric == Metric::Loss
+    }
+}
+
 /// None where the task and model have no curves.
 pub(crate) fn figure(input: &ReportInput, of: &TaskModel<'_>, axis: Axis) -> Option<Figure> {
-    let curves: Vec<&CurvePoint> =
+    let points: Vec<&CurvePoint> =
         input.curves.iter().filter(|p| p.task == of.task && p.model == of.model).collect();
-    let present = |panel: &CurvePanel| {
-        curves
-            .iter()
-            .any(|p| p.split == panel.split && p.metric == panel.metric && p.structure == panel.structure)
-    };
-    let panels: Vec<CurvePanel> = panels(of.task).into_iter().filter(|panel| present(panel)).collect();
-    if panels.is_empty() {
-        return None;
-    }
+    let panels: Vec<CurvePanel> =
+        panels(of.task).into_iter().filter(|panel| points.iter().any(|p| panel.has(p))).collect();
     let arms: Vec<(usize, &str)> = of
         .arms
         .iter()
         .enumerate()
-        .filter(|(_, arm)| curves.iter().any(|p| p.arm == **arm))
+        .filter(|(_, arm)| points.iter().any(|p| p.arm == **arm))
         .map(|(i, arm)| (i, arm.as_str()))
         .collect();
-    let across = panels.len().min(3);
-    let places = columns(DOUBLE, across, 42.0);
-    let names: Vec<_> = arms.iter().map(|(i, arm)| ((*arm).to_owned(), look(*i))).collect();
-    let head = legend(None, (0.0, 0.0), DOUBLE - 46.0, &names, Key::Line) + 22.0;
-    let (high, step) = (118.0, 118.0 + 54.0);
-    let rows = panels.len().div_ceil(across);
-    let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
-    legend(Some(&mut scene), (42.0, 3.0), DOUBLE - 46.0, &names, Key::Line);
-
-    let last =
-        curves.iter().map(|p| if axis == Axis::Steps { p.step as f64 } else { p.epoch }).fold(1.0, f64::max);
-    let mut any_cut = false;
-    for (i, panel) in panels.iter().enumerate() {
-        let of_arm = |arm: &str| -> Vec<At> {
-            let points: Vec<&CurvePoint> = curves
-                .iter()
-                .copied()
-                .filter(|p| {
-                    p.arm == arm
-                        && p.split == panel.split
-                        && p.metric == panel.metric
-                        && p.structure == panel.structure
-                })
-                .collect();
-            over_seeds(&points, axis)
-        };
-        let series: Vec<(usize, &str, Vec<At>)> =
-            arms.iter().map(|(i, arm)| (*i, *arm, of_arm(arm))).collect();
-        let all: Vec<Vec<At>> = series.iter().map(|s| s.2.clone()).collect();
-        let falling = panel.metric == Metric::Loss;
-        let (y, cut) = y_range(&all, falling, !falling);
-        any_cut |= cut;
-        let (left, width) = places[i % across];
-        let top = head + (i / across) as f64 * step;
-        let frame = Frame { left, top, width, height: high, x: (0.0, last * 1.02), y };
-        frame.draw_y(&mut scene, &panel.label);
-        frame.draw_x(&mut scene, if axis == Axis::Steps { "Optimizer step" } else { "Epoch" });
-        frame.title(&mut scene, panel.title);
-        for (i, _, curve) in &series {
-            let band: Vec<(f64, f64, f64)> = curve.iter().map(|a| (a.x, a.low, a.high)).collect();
-            frame.band(&mut scene, &band, look(*i).color);
-        }
-        for (i, _, curve) in &series {
-            let line: Vec<Point> = curve.iter().filter(|a| !a.mean.is_nan()).map(|a| (a.x, a.mean)).collect();
-            frame.curve(&mut scene, &line, look(*i), 1.2);
-        }
-        if panel.split == Split::Val {
-            for (i, arm, curve) in &series {
-                let Some(x) = chosen(input, of, arm, axis) else { continue };
-                let Some(y) = interpolated(curve, x) else { continue };
-                let at = (frame.at_x(x), frame.at_y(y));
-                if (frame.top..=frame.bottom()).contains(&at.1) {
-                    look(*i).draw_marker(&mut scene, at, 2.8);
-                }
-            }
-        }
+    if panels.is_empty() {
+        return None;
     }
+    let is_by_arm = arms.len() > MOST_SERIES;
+    let chosen = arms.iter().map(|(_, arm)| chosen(input, of, arm, axis)).collect();
+    let plot = ConvergencePlot { panels, arms, chosen, points, axis };
+    let (scene, is_cut) = if is_by_arm { plot.by_arm() } else { plot.by_measure() };
     let seeds = of.seed_counts(input);
     let over = if axis == Axis::Steps { "optimizer steps" } else { "epochs" };
+    let score = if of.task == Task::Segmentation { "Dice" } else { "Accuracy" };
+    let mut caption = format!("{score} on the validation patients, and losses, over {over}. ");
+    caption += &match is_by_arm {
+        true => format!("One panel per arm. Line: mean over seeds ({seeds})."),
+        false => format!("Line: mean over seeds ({seeds}); band: from the lowest to the highest seed."),
+    };
     let select = input.models.iter().find(|m| m.cell.task == of.task && m.cell.model == of.model);
-    let mut caption = format!(
-        "{} over {over}. Line: mean over seeds ({seeds}); band: from the lowest to the highest seed.",
-        if of.task == Task::Segmentation {
-            "Dice on the validation patients, and losses,"
-        } else {
-            "Accuracy on the validation patients, and losses,"
-        }
-    );
     if let Some(model) = select {
         caption += &format!(
             " Marker: where the tested checkpoints were chosen (mean over seeds; by {} on the validation patients).",
@@ -261,7 +212,7 @@ pub(crate) fn figure(input: &ReportInput, of: &TaskModel<'_>, axis: Axis) -> Opt
     if axis == Axis::Epochs {
         caption += " An epoch of a larger arm has more steps: compare arms over steps.";
     }
-    if any_cut {
+    if is_cut {
         caption += " Vertical axes are cut: the first epochs lie outside.";
     }
     let end = if axis == Axis::Steps { "steps" } else { "epochs" };
@@ -271,7 +222,136 @@ pub(crate) fn figure(input: &ReportInput, of: &TaskModel<'_>, axis: Axis) -> Opt
         caption,
         scene,
         narrow: None,
+        head: None,
     })
+}
+
+struct ConvergencePlot<'a> {
+    panels: Vec<CurvePanel>,
+    /// Places in the report, and names.
+    arms: Vec<(usize, &'a str)>,
+    /// Where each arm's checkpoints were chosen.
+    chosen: Vec<Option<f64>>,
+    points: Vec<&'a CurvePoint>,
+    axis: Axis,
+}
+
+impl ConvergencePlot<'_> {
+    fn curve(&self, panel: &CurvePanel, arm: &str) -> Vec<At> {
+        let points: Vec<&CurvePoint> =
+            self.points.iter().copied().filter(|p| p.arm == arm && panel.has(p)).collect();
+        over_seeds(&points, self.axis)
+    }
+
+    /// The range and the label of the horizontal axis.
+    fn x(&self) -> ((f64, f64), &'static str) {
+        let x = |p: &&CurvePoint| if self.axis == Axis::Steps { p.step as f64 } else { p.epoch };
+        let last = self.points.iter().map(x).fold(1.0, f64::max);
+        ((0.0, last * 1.02), if self.axis == Axis::Steps { "Optimizer step" } else { "Epoch" })
+    }
+
+    fn draw_line(&self, scene: &mut Scene, frame: &Frame, curve: &[At], look: Look) {
+        let line: Vec<Point> = curve.iter().filter(|a| !a.mean.is_nan()).map(|a| (a.x, a.mean)).collect();
+        frame.curve(scene, &line, look, 1.2);
+    }
+
+    fn draw_chosen(&self, scene: &mut Scene, frame: &Frame, curve: &[At], arm: usize, look: Look) {
+        let Some(x) = self.chosen[arm] else { return };
+        let Some(y) = interpolated(curve, x) else { return };
+        let at = (frame.at_x(x), frame.at_y(y));
+        if (frame.top..=frame.bottom()).contains(&at.1) {
+            look.draw_marker(scene, at, 2.8);
+        }
+    }
+
+    /// A panel per measure, a line per arm; and whether axes are cut.
+    fn by_measure(&self) -> (Scene, bool) {
+        let looks = looks(&self.arms.iter().map(|arm| arm.0).collect::<Vec<_>>());
+        let names: Vec<_> =
+            self.arms.iter().zip(&looks).map(|(arm, look)| (arm.1.to_owned(), *look)).collect();
+        let across = self.panels.len().min(3);
+        let places = columns(DOUBLE, across, 48.0);
+        let head = legend(None, (0.0, 0.0), DOUBLE - 46.0, &names, Key::Line) + 22.0;
+        let (high, step) = (118.0, 118.0 + 54.0);
+        let rows = self.panels.len().div_ceil(across);
+        let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
+        legend(Some(&mut scene), (42.0, 3.0), DOUBLE - 46.0, &names, Key::Line);
+        let ((first, last), label) = self.x();
+        let mut is_cut = false;
+        for (i, panel) in self.panels.iter().enumerate() {
+            let curves: Vec<Vec<At>> = self.arms.iter().map(|arm| self.curve(panel, arm.1)).collect();
+            let (y, cut) = y_range(&curves, panel.is_loss(), !panel.is_loss());
+            is_cut |= cut;
+            let (left, width) = places[i % across];
+            let top = head + (i / across) as f64 * step;
+            let frame = Frame { left, top, width, height: high, x: (first, last), y };
+            frame.draw_y(&mut scene, &panel.label);
+            frame.draw_x(&mut scene, label);
+            frame.title(&mut scene, panel.title);
+            for (curve, look) in curves.iter().zip(&looks) {
+                let band: Vec<(f64, f64, f64)> = curve.iter().map(|a| (a.x, a.low, a.high)).collect();
+                frame.band(&mut scene, &band, look.color);
+            }
+            for (curve, look) in curves.iter().zip(&looks) {
+                self.draw_line(&mut scene, &frame, curve, *look);
+            }
+            if panel.split == Split::Val {
+                for (arm, (curve, look)) in curves.iter().zip(&looks).enumerate() {
+                    self.draw_chosen(&mut scene, &frame, curve, arm, *look);
+                }
+            }
+        }
+        (scene, is_cut)
+    }
+
+    /// A panel per arm, a line per measure: first the scores, then the losses; and whether axes are cut.
+    fn by_arm(&self) -> (Scene, bool) {
+        const ACROSS: usize = 4;
+        let looks = looks(&(0..self.panels.len()).collect::<Vec<_>>());
+        let series: Vec<(&CurvePanel, Look)> = self.panels.iter().zip(looks).collect();
+        let names: Vec<(String, Look)> =
+            series.iter().map(|(panel, look)| (panel.title.to_owned(), *look)).collect();
+        let places = columns(DOUBLE, ACROSS, 40.0);
+        let width = places[0].1;
+        let titles = title_height(self.arms.iter().map(|arm| arm.1), width);
+        let (high, step) = (74.0, 74.0 + titles + 32.0);
+        let blocks: Vec<Vec<&(&CurvePanel, Look)>> = [false, true]
+            .map(|is_loss| series.iter().filter(|s| s.0.is_loss() == is_loss).collect::<Vec<_>>())
+            .into_iter()
+            .filter(|block| !block.is_empty())
+            .collect();
+        let rows = self.arms.len().div_ceil(ACROSS);
+        let head = legend(None, (0.0, 0.0), DOUBLE - 46.0, &names, Key::Line) + 10.0;
+        let block_height = rows as f64 * step + 22.0;
+        let mut scene = Scene::new(DOUBLE, head + blocks.len() as f64 * block_height);
+        legend(Some(&mut scene), (40.0, 3.0), DOUBLE - 46.0, &names, Key::Line);
+        let ((first, last), label) = self.x();
+        let mut is_cut = false;
+        for (b, block) in blocks.iter().enumerate() {
+            let curves = |arm: &str| block.iter().map(|s| self.curve(s.0, arm)).collect::<Vec<_>>();
+            let all: Vec<Vec<At>> = self.arms.iter().flat_map(|arm| curves(arm.1)).collect();
+            let falling = block[0].0.is_loss();
+            let (y, cut) = y_range(&all, falling, !falling);
+            is_cut |= cut;
+            let up = if falling { Direction::Lower } else { Direction::Higher };
+            let y_label = format!("{}{}", block[0].0.metric.label(), reading(up));
+            for (i, (_, arm)) in self.arms.iter().enumerate() {
+                let top = head + b as f64 * block_height + (i / ACROSS) as f64 * step + titles + 12.0;
+                let (left, width) = places[i % ACROSS];
+                let frame = Frame { left, top, width, height: high, x: (first, last), y };
+                frame.draw_y(&mut scene, if i % ACROSS == 0 { &y_label } else { "" });
+                frame.draw_x(&mut scene, if i + ACROSS >= self.arms.len() { label } else { "" });
+                frame.title(&mut scene, arm);
+                for (s, curve) in block.iter().zip(curves(arm)) {
+                    self.draw_line(&mut scene, &frame, &curve, s.1);
+                    if s.0.split == Split::Val {
+                        self.draw_chosen(&mut scene, &frame, &curve, i, s.1);
+                    }
+                }
+            }
+        }
+        (scene, is_cut)
+    }
 }
 
 /// The mean over seeds of the step (or epoch) of the chosen checkpoints.

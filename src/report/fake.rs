@@ -14,7 +14,7 @@ use crate::{
     picture::Picture,
     random,
     results::{CurvePoint, GeneratorSummary, Measurement, OCTAVES, TrainSummary},
-    vocabulary::{Extractor, Task},
+    vocabulary::{Extractor, Source, Task},
 };
 
 pub(crate) struct FakeShape {
@@ -71,6 +71,7 @@ pub(crate) fn input(shape: &FakeShape) -> ReportInput {
             key: "1a2b3c".into(),
             date: "2026-11-30".into(),
             is_phantom: true,
+            source: Some(Source::Phantom),
             data_description: "Phantom of 120 patients (2CH and 4CH, ED and ES), 256 x 256 pixels; 60 train, 20 validate, 40 test.".into(),
             resolved_toml: "[experiment]\nname = \"fake\"\nseeds = [0, 1, 2]\n\n[data]\nsource = \"phantom\"\n".into(),
             versions: vec![("synecho".into(), "0.1.0".into()), ("libtorch".into(), "2.13.0".into())],
@@ -78,7 +79,7 @@ pub(crate) fn input(shape: &FakeShape) -> ReportInput {
             seeds: (0..shape.seeds).collect(),
             arms: ARMS.iter().take(shape.arms).map(|arm| arm_info(arm.0, arm.2)).collect(),
             methods: vec![(Task::Segmentation, "MONAI's U-Net; batches of 4".into())],
-            limits: vec!["A phantom is no patient.".into()],
+            limits: vec!["A phantom is not a patient. Its speckle is drawn.".into()],
             settings: vec![
                 ("segmentation: loss weights".into(), "0.05, 0.25, 0.35, 0.35".into()),
                 ("segmentation: schedule".into(), "cosine per epoch, 1e-3 to 1e-4".into()),
@@ -398,7 +399,7 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
     ];
 }
 
-/// Adds distances of the generators, and of what tells the scale.
+/// Adds distances of the generators, and of sets that show the scale.
 pub(crate) fn add_distances(input: &mut ReportInput) {
     let references = ["real against real (two halves)", "blurred real", "noise"];
     input.distances = Some(DistanceSettings {

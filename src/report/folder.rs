@@ -10,13 +10,17 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    PAGE, ReportInput, comparisons, figures, generators::GENERATORS, html, lineage, pdf, render, tables,
+    PAGE, ReportInput, comparisons, figures,
+    generators::GENERATORS,
+    lineage,
+    page::{self, PageContent},
+    pdf, render, svg, tables,
 };
 use crate::{
     aggregate,
     atomic_file::write_atomically,
     error::{AtPath, Error, Result},
-    results,
+    results::{self, Measurement},
     vocabulary::{FigureFormat, Task},
 };
 
@@ -46,12 +50,35 @@ const LEFT_BEHIND: Duration = Duration::from_secs(60);
 /// In every page of ours.
 const MARK: &str = "Synecho report";
 
+/// Digits of a value in the data files: more would only make them larger.
+const DIGITS: usize = 7;
+
+fn rounded(value: f64) -> f64 {
+    if value.is_finite() { format!("{value:.*e}", DIGITS - 1).parse().unwrap_or(value) } else { value }
+}
+
+/// The input with values as the data files have them: what is drawn from it is drawn from the files too.
+fn settled(input: &ReportInput) -> ReportInput {
+    let mut input = input.clone();
+    input.measurements.iter_mut().for_each(|row| row.value = rounded(row.value));
+    input.curves.iter_mut().for_each(|point| point.value = rounded(point.value));
+    input
+}
+
+/// The tidy table of a settled input.
+fn tidy(input: &ReportInput) -> Result<Vec<Measurement>> {
+    let mut rows = aggregate::measurements_table(&input.measurements)?;
+    rows.iter_mut().for_each(|row| row.value = rounded(row.value));
+    Ok(rows)
+}
+
 /// Writes the data files of a report into the folder `to`, which exists.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn save(input: &ReportInput, to: &Path) -> Result<()> {
-    for (name, bytes) in data_files(input)? {
+    let input = settled(input);
+    for (name, bytes) in data_files(&input, &tidy(&input)?)? {
         let file = to.join(name);
         fs::write(&file, bytes).at_path(&file, "cannot write the report's data")?;
     }
@@ -59,11 +86,11 @@ pub fn save(input: &ReportInput, to: &Path) -> Result<()> {
 }
 
 /// The data files by name. They are the same bytes for the same input, and for what [`read`] makes of them.
-fn data_files(input: &ReportInput) -> Result<[(&'static str, Vec<u8>); 5]> {
+fn data_files(input: &ReportInput, rows: &[Measurement]) -> Result<[(&'static str, Vec<u8>); 5]> {
     let description = serde_json::to_string_pretty(input)
         .map_err(|e| Error::failure(format!("cannot write {DESCRIPTION}: {e}")))?;
     Ok([
-        (MEASUREMENTS, results::to_csv_gz(&aggregate::measurements_table(&input.measurements)?)?),
+        (MEASUREMENTS, results::to_csv_gz(rows)?),
         (CURVES, results::to_csv_gz(&aggregate::sorted_curves(&input.curves))?),
         (lineage::STAGES, input.lineage.to_json()?.into_bytes()),
         (RESOLVED, input.meta.resolved_toml.clone().into_bytes()),
@@ -104,7 +131,8 @@ pub fn read(folder: &Path) -> Result<ReportInput> {
 /// The folder cannot be written, or holds a page that is not a report.
 pub fn draw(input: &ReportInput, formats: &[FigureFormat], to: &Path) -> Result<()> {
     let earlier = is_report(to)?;
-    let rows = aggregate::measurements_table(&input.measurements)?;
+    let input = &settled(input);
+    let rows = tidy(input)?;
     let compared = comparisons::compared(input, &rows);
     let figures = figures(input, &rows, &compared);
     let tables = tables(input, &rows, &compared);
@@ -121,13 +149,13 @@ pub fn draw(input: &ReportInput, formats: &[FigureFormat], to: &Path) -> Result<
     let drawn: Vec<(String, Vec<PathBuf>)> = figures
         .par_iter()
         .map(|figure| {
-            let shown = render::svg(&figure.scene)?;
+            let shown = svg::svg(&figure.scene)?;
             let mut files = Vec::new();
             for (name, scene) in figure.files() {
                 for format in formats {
                     let bytes = match format {
                         FigureFormat::Svg if name == figure.name => shown.clone().into_bytes(),
-                        FigureFormat::Svg => render::svg(scene)?.into_bytes(),
+                        FigureFormat::Svg => svg::svg(scene)?.into_bytes(),
                         FigureFormat::Pdf => pdf::pdf(scene)?,
                         FigureFormat::Png => render::bitmap(scene)?,
                     };
@@ -145,11 +173,13 @@ pub fn draw(input: &ReportInput, formats: &[FigureFormat], to: &Path) -> Result<
         kept.insert(save(file("csv"), table.to_csv()?.as_bytes())?);
         kept.insert(save(file("tex"), table.to_latex().as_bytes())?);
     }
-    for (name, bytes) in data_files(input)? {
+    for (name, bytes) in data_files(input, &rows)? {
         save(name.into(), &bytes)?;
     }
     let figures: Vec<_> = figures.iter().zip(shown).collect();
-    save(PAGE.into(), html::page(input, &figures, formats, &tables, &compared).as_bytes())?;
+    let content =
+        PageContent { input, rows: &rows, figures: &figures, formats, tables: &tables, compared: &compared };
+    save(PAGE.into(), page::page(&content)?.as_bytes())?;
     if earlier { remove_stale(to, &kept) } else { Ok(()) }
 }
 
@@ -175,7 +205,7 @@ fn remove_stale(to: &Path, kept: &BTreeSet<PathBuf>) -> Result<()> {
 /// Whether a report lies in the folder. Known before hours of work as well as after them.
 ///
 /// # Errors
-/// It is no folder, or its page is somebody else's.
+/// The path is not a folder, or its page is not a report.
 pub fn is_report(to: &Path) -> Result<bool> {
     if to.exists() && !to.is_dir() {
         return Err(Error::input("is not a folder").at(to).help("name a folder for the report"));
@@ -190,7 +220,7 @@ pub fn is_report(to: &Path) -> Result<bool> {
     }
 }
 
-/// The report that lies in the folder: its key in the store, empty where it is not known. None: there is none.
+/// The store's key of the report in the folder, empty where it is not known. None without a report.
 pub fn earlier_key(to: &Path) -> Option<String> {
     let text = fs::read_to_string(to.join(DESCRIPTION)).ok()?;
     let input: ReportInput = serde_json::from_str(&text).ok()?;
@@ -274,6 +304,14 @@ mod tests {
             assert!(error.contains(damaged), "{error}");
             save(&input, &data).unwrap();
         }
+    }
+
+    #[test]
+    fn values_are_rounded_once() {
+        assert_eq!(rounded(2.0 / 3.0), 0.666_666_7);
+        assert_eq!([1.0, -1234.5, 1e-12, 0.0].map(rounded), [1.0, -1234.5, 1e-12, 0.0]);
+        assert_eq!(rounded(rounded(std::f64::consts::PI * 1e-3)), rounded(std::f64::consts::PI * 1e-3));
+        assert!(rounded(f64::NAN).is_nan());
     }
 
     #[test]

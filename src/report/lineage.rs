@@ -22,7 +22,7 @@ use crate::{
 /// The file, beside the page.
 pub const STAGES: &str = "stages.json";
 
-/// A finished stage, as its record tells of it.
+/// A finished stage, from its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageLine {
     pub key: String,

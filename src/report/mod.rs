@@ -1,27 +1,30 @@
 //! Figures, tables and one HTML page from rows of results. Same input, same bytes.
 //!
-//! A figure is laid out once as a list of shapes (`scene`) and drawn as SVG and PNG (`render`) and as
-//! PDF (`pdf`).
+//! A figure is laid out once as a list of shapes (`scene`) and drawn as SVG (`svg`), PDF (`pdf`) and PNG (`render`).
+//! `page` puts figures and tables together.
 
 mod axes;
 mod boxes;
 mod comparisons;
 mod confusion;
 mod convergence;
+mod dots;
 #[cfg(test)]
 pub(crate) mod fake;
 mod folder;
 mod forest;
 pub mod generators;
-mod html;
 pub mod lineage;
 mod multiples;
+mod page;
 mod pdf;
 mod picture_data;
 mod ratio;
 mod render;
 mod samples;
 mod scene;
+mod scores;
+mod svg;
 mod terminal;
 
 use std::collections::BTreeSet;
@@ -33,7 +36,7 @@ use crate::{
     aggregate::{self, Score, Table},
     picture::Picture,
     results::{CurvePoint, Measurement},
-    vocabulary::{Metric, Task},
+    vocabulary::{Metric, Source, Task},
 };
 pub use folder::{draw, earlier_key, is_report, read, save};
 pub use terminal::results;
@@ -52,8 +55,10 @@ pub struct ReportMeta {
     pub key: String,
     /// The day on which the last network was trained, `2026-11-30` (UTC); empty where unknown.
     pub date: String,
-    /// Drawn from a phantom: said at the head of the page and under every table and figure.
+    /// Drawn from a phantom: the head of the page and every table and figure state it.
     pub is_phantom: bool,
+    /// Where the images come from; None where unknown.
+    pub source: Option<Source>,
     /// A sentence or two: which data, how many patients, which split.
     pub data_description: String,
     /// The spec with every default filled in, as TOML: a file of its own.
@@ -68,7 +73,7 @@ pub struct ReportMeta {
     pub arms: Vec<ArmInfo>,
     /// (task, how its networks are trained, in words).
     pub methods: Vec<(Task, String)>,
-    /// How far the results reach, a sentence or two each.
+    /// How far the results reach, the most telling first. The head of the page shows the first sentence of three.
     pub limits: Vec<String>,
     /// (setting, value): presets and the switches that decide how the tasks are trained.
     pub settings: Vec<(String, String)>,
@@ -104,7 +109,7 @@ pub struct ReportInput {
     pub measurements: Vec<Measurement>,
     #[serde(skip)]
     pub curves: Vec<CurvePoint>,
-    /// In the order in which arms are to be shown.
+    /// In the order in which arms are shown.
     pub models: Vec<TrainedNetwork>,
     /// Shown only of a phantom, or where [`ReportMeta::samples`] asks for it.
     pub panel: Vec<PanelItem>,
@@ -147,7 +152,12 @@ struct Figure {
     scene: scene::Scene,
     /// The same for one column, where there is room for it: the file `NAME_column`.
     narrow: Option<scene::Scene>,
+    /// The same for the head of the page, [`HEAD`] wide, where it may stand there.
+    head: Option<scene::Scene>,
 }
+
+/// The width of a figure that stands beside a table in the head of the page, in points.
+const HEAD: f64 = 300.0;
 
 impl Figure {
     /// The files' stems, and what is in them.
@@ -258,7 +268,12 @@ fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::C
             let of = TaskModel { task, model, several: models.len() > 1, arms: &arms };
             figures.extend(ratio::figure(input, rows, &of, &Score::main(task)));
             let shown = |c: &&comparisons::Compared| c.score.task == task && c.score.metric.is_main();
-            figures.extend(compared.iter().filter(shown).filter_map(|c| forest::figure(c, &of)));
+            let forests: Vec<Figure> =
+                compared.iter().filter(shown).filter_map(|c| forest::figure(c, &of)).collect();
+            if forests.is_empty() {
+                figures.extend(scores::figure(rows, &of, &Score::main(task)));
+            }
+            figures.extend(forests);
             if task == Task::Segmentation {
                 for metric in Metric::of_images(task).filter(|metric| metric.is_main()) {
                     figures.extend(boxes::figure(input, rows, &of, metric));
@@ -298,7 +313,7 @@ fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Co
     tables
 }
 
-/// Said of everything that a phantom gives.
+/// Under everything that a phantom gives.
 const PHANTOM: &str = "Drawn from a phantom: these are not patients.";
 
 #[cfg(test)]
@@ -307,7 +322,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        report::{fake::FakeShape, folder::MEASUREMENTS},
+        report::{
+            fake::FakeShape,
+            folder::{DESCRIPTION, MEASUREMENTS},
+        },
         results,
         vocabulary::{Extractor, FigureFormat},
     };
@@ -379,10 +397,10 @@ mod tests {
         assert!(csv.starts_with(
             "experiment,task,arm,model,seed,split,patient,view,phase,structure,metric,value,unit,n\n"
         ));
-        assert_eq!(
-            csv,
-            results::to_csv(&aggregate::measurements_table(&input.measurements).unwrap()).unwrap()
-        );
+        let whole = aggregate::measurements_table(&input.measurements).unwrap();
+        assert!(rows.len() == whole.len() && rows.len() > input.measurements.len());
+        let is_near = |a: f64, b: f64| a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-6 * (1.0 + b.abs());
+        assert!(rows.iter().zip(&whole).all(|(a, b)| a.metric == b.metric && is_near(a.value, b.value)));
         // For looking at: `SYNECHO_KEEP_REPORT=folder cargo test the_whole_report`.
         if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
             write(&input, Path::new(&folder)).unwrap();
@@ -393,14 +411,14 @@ mod tests {
     fn without_classification_there_is_no_such_section_and_its_old_files_go() {
         let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, ..Default::default() });
         let (dir, page) = written(&input);
-        assert!(page.contains("<h2 id=\"classification\">"));
+        assert!(page.contains("<div id=\"classification\">"));
         fs::write(dir.path().join("figures/mine.png"), "mine").unwrap();
         input.measurements.retain(|r| r.task == "segmentation");
         input.curves.retain(|r| r.task == "segmentation");
         input.models.retain(|m| m.cell.task == Task::Segmentation);
         write(&input, dir.path()).unwrap();
         let page = fs::read_to_string(dir.path().join("index.html")).unwrap();
-        assert!(!page.contains("<h2 id=\"classification\">"));
+        assert!(!page.contains("<div id=\"classification\">"));
         assert!(!dir.path().join("tables/classification.md").exists());
         assert!(!dir.path().join("figures/classification_confusion.svg").exists());
         assert!(dir.path().join("figures/mine.png").exists());
@@ -453,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn generators_have_a_section_whose_measured_times_alone_differ_between_runs() {
+    fn generators_have_a_section_of_which_only_measured_times_differ_between_runs() {
         let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
         fake::add_generators(&mut input);
         let (a, page) = written(&input);
@@ -468,7 +486,7 @@ mod tests {
         assert!(table.contains("| HD95 in px |"), "{table}");
         assert!(table.contains("| 0.830 ± 0.060 | 6.250 (3 undefined) | 400 |"), "{table}");
         assert!(table.contains("The same network reaches 0."), "{table}");
-        // Generators are no arms: an arm's colour, and what the page says of it, are as without them.
+        // Generators are not arms: they change neither an arm's colour nor what the page says about it.
         assert_eq!(arms(&input), ["real"]);
 
         for generator in &mut input.generators {
@@ -480,8 +498,8 @@ mod tests {
         assert_ne!(page, other);
         let decided = |dir: &Path| -> Vec<(String, Vec<u8>)> {
             let mut files = files(dir);
-            files.retain(|(name, _)| !name.starts_with("tables/generators_costs."));
-            // What is measured cannot be the same in two runs; it stands in this table alone.
+            files.retain(|(name, _)| !name.starts_with("tables/generators_costs.") && name != DESCRIPTION);
+            // Measured times differ between runs; only this table has them.
             for (_, bytes) in files.iter_mut().filter(|(name, _)| name == PAGE) {
                 let text = String::from_utf8(std::mem::take(bytes)).unwrap();
                 let (before, rest) =
@@ -490,7 +508,9 @@ mod tests {
             }
             files
         };
-        assert_eq!(decided(a.path()), decided(b.path()));
+        for (first, second) in decided(a.path()).into_iter().zip(decided(b.path())) {
+            assert!(first == second, "{} and {} differ", first.0, second.0);
+        }
 
         let without = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
         write(&without, a.path()).unwrap();
@@ -503,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_stand_beside_what_tells_their_scale() {
+    fn distances_stand_beside_sets_that_show_their_scale() {
         let mut input = fake::input(&FakeShape { seeds: 1, arms: 1, patients: 4, epochs: 3 });
         fake::add_generators(&mut input);
         fake::add_distances(&mut input);
@@ -544,9 +564,9 @@ mod tests {
         input.judges.clear();
         input.measurements.retain(|r| r.metric == "texture");
         let (dir, page) = written(&input);
-        assert!(page.contains("<h2 id=\"generators\">") && !page.contains("No results"));
+        assert!(page.contains("<div id=\"generators\">") && !page.contains("No results"));
         assert!(!dir.path().join("tables/generators_judged.md").exists());
-        // Real and synthetic pictures alike are kept back: it is no phantom.
+        // Neither real nor synthetic pictures are shown: this is not a phantom.
         assert!(!dir.path().join("figures/generators_samples_text.svg").exists());
         input.measurements.iter_mut().for_each(|r| r.value = f64::NAN);
         input.curves.iter_mut().for_each(|p| p.value = f64::NAN);
@@ -559,9 +579,19 @@ mod tests {
         let input = fake::input(&FakeShape { arms: 10, seeds: 2, patients: 12, epochs: 12 });
         let (dir, _) = written(&input);
         let svg = fs::read_to_string(dir.path().join("figures/segmentation_convergence_steps.svg")).unwrap();
+        // Long titles have several lines, from the last to the first.
+        let lines =
+            svg.split("<text").filter_map(|part| Some(part.split_once('>')?.1.split_once("</text>")?.0));
+        let lines: Vec<&str> = lines.collect();
         for model in &input.models {
-            let shown = svg.contains(&format!("\n{}\n", html::escape(&model.cell.arm)));
-            assert!(shown, "{} is not in the legend", model.cell.arm);
+            let name = page::escape(&model.cell.arm);
+            let is_shown = (0..lines.len()).any(|from| {
+                (1..4).any(|n| {
+                    let title = lines.iter().skip(from).take(n).rev();
+                    title.copied().collect::<Vec<_>>().join(" ") == name
+                })
+            });
+            assert!(is_shown, "{name} is not in the figure");
         }
         if let Some(folder) = std::env::var_os("SYNECHO_KEEP_REPORT") {
             write(&input, &Path::new(&folder).join("ten")).unwrap();

@@ -1,11 +1,11 @@
-//! Convergence arm by arm: a panel an arm, its baseline in grey behind.
+//! Convergence arm by arm: one panel per arm, with its baseline in grey behind.
 
 use super::{
     Figure, ReportInput, TaskModel,
-    axes::{BEHIND, Frame, Key, LEVEL, Look, NORMAL, SMALL, columns, legend, look},
+    axes::{BEHIND, Frame, Key, LEVEL, NAMED, SMALL, columns, legend, reading, title_height},
     comparisons::{converged, is_main_curve},
     convergence::{At, Axis, over_seeds, y_range},
-    scene::{Anchor, DOUBLE, MUTED, Point, SINGLE, Scene, Text, WHITE, fitted},
+    scene::{Anchor, DOUBLE, MUTED, Point, SINGLE, Scene, Text, WHITE},
 };
 use crate::{
     aggregate::{
@@ -13,16 +13,15 @@ use crate::{
         convergence::{SHARE, Speed},
     },
     results::CurvePoint,
-    vocabulary::Task,
+    vocabulary::{Direction, Task},
 };
 
 struct ArmPanel {
     arm: String,
-    look: Look,
     curve: Vec<At>,
     behind: Vec<At>,
     baseline: String,
-    /// The arm's and its baseline's, to the same target.
+    /// Of the arm and of its baseline, to the same target.
     speeds: [Speed; 2],
 }
 
@@ -41,8 +40,7 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
     let panels: Vec<ArmPanel> = of
         .arms
         .iter()
-        .enumerate()
-        .filter_map(|(i, name)| {
+        .filter_map(|name| {
             let arm = arms.iter().find(|arm| arm.name == *name)?;
             let baseline = &baseline_of(arms, arm)?.name;
             let speed = |name: &String| {
@@ -51,7 +49,6 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
             };
             Some(ArmPanel {
                 arm: name.clone(),
-                look: look(i),
                 curve: curve(name),
                 behind: curve(baseline),
                 baseline: baseline.clone(),
@@ -62,12 +59,10 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
     if panels.is_empty() {
         return None;
     }
-    let (name, label) = match of.task {
-        Task::Segmentation => ("Mean Dice", "Mean Dice (validation)"),
-        _ => ("Accuracy", "Accuracy (validation)"),
-    };
+    let name = if of.task == Task::Segmentation { "Mean Dice" } else { "Accuracy" };
+    let label = format!("{name} (validation){}", reading(Direction::Higher));
     let n = of.seed_counts(input);
-    let (scene, cut) = draw(&panels, label, &n, DOUBLE);
+    let (scene, cut) = draw(&panels, &label, &n, DOUBLE);
     let percent = SHARE * 100.0;
     let baselines = super::distinct(panels.iter().map(|p| p.baseline.as_str())).join(", ");
     let mut caption = format!(
@@ -82,14 +77,17 @@ pub(super) fn figure(input: &ReportInput, of: &TaskModel<'_>) -> Option<Figure> 
         title: of.title("convergence arm by arm"),
         caption,
         scene,
-        narrow: Some(draw(&panels, label, &n, SINGLE).0),
+        narrow: Some(draw(&panels, &label, &n, SINGLE).0),
+        head: None,
     })
 }
 
 /// The same axes in every panel; and whether they are cut.
 fn draw(panels: &[ArmPanel], label: &str, n: &str, page: f64) -> (Scene, bool) {
     let across = if page < DOUBLE { 2 } else { 3 };
-    let (gap, side) = if page < DOUBLE { (30.0, 72.0) } else { (36.0, 100.0) };
+    let (gap, side) = if page < DOUBLE { (42.0, 72.0) } else { (44.0, 100.0) };
+    let places = columns(page, across, gap);
+    let titles = title_height(panels.iter().map(|p| p.arm.as_str()), places[0].1);
     let names = [
         (
             format!("baseline ({})", super::distinct(panels.iter().map(|p| p.baseline.as_str())).join(", ")),
@@ -98,25 +96,22 @@ fn draw(panels: &[ArmPanel], label: &str, n: &str, page: f64) -> (Scene, bool) {
         (format!("{:.0} % of its final score", SHARE * 100.0), LEVEL),
     ];
     let head = legend(None, (0.0, 0.0), page - gap - 4.0, &names, Key::Line) + 30.0;
-    let step = side + 40.0;
+    let step = side + titles + 40.0;
     let mut scene = Scene::new(page, head + panels.len().div_ceil(across) as f64 * step);
     legend(Some(&mut scene), (gap, 3.0), page - gap - 4.0, &names, Key::Line);
     scene.add(Text::new((page - 8.0, head - 17.0), n, SMALL, Anchor::End).color(MUTED));
     let all: Vec<Vec<At>> = panels.iter().flat_map(|p| [p.curve.clone(), p.behind.clone()]).collect();
     let (y, cut) = y_range(&all, false, true);
     let last = all.iter().flatten().map(|a| a.x).fold(1.0, f64::max);
-    for (i, (panel, (left, width))) in
-        panels.iter().zip(columns(page, across, gap).into_iter().cycle()).enumerate()
-    {
-        let top = head + (i / across) as f64 * step;
+    for (i, (panel, (left, width))) in panels.iter().zip(places.into_iter().cycle()).enumerate() {
+        let top = head + titles + (i / across) as f64 * step;
         let frame = Frame { left, top, width, height: side, x: (0.0, last * 1.02), y };
         frame.draw_y(&mut scene, if i % across == 0 { label } else { "" });
         frame.draw_x(&mut scene, if i + across >= panels.len() { "Optimizer step" } else { "" });
-        // Bold is a little wider than what is measured.
-        frame.title(&mut scene, &fitted(&panel.arm, 1.08 * NORMAL, width + 8.0));
+        frame.title(&mut scene, &panel.arm);
         let target = panel.speeds[0].target;
         frame.curve(&mut scene, &[(0.0, target), (frame.x.1, target)], LEVEL, 0.7);
-        for (curve, look) in [(&panel.behind, BEHIND), (&panel.curve, panel.look)] {
+        for (curve, look) in [(&panel.behind, BEHIND), (&panel.curve, NAMED)] {
             let band: Vec<(f64, f64, f64)> = curve.iter().map(|a| (a.x, a.low, a.high)).collect();
             frame.band(&mut scene, &band, look.color);
             let line: Vec<Point> = curve.iter().filter(|a| !a.mean.is_nan()).map(|a| (a.x, a.mean)).collect();
@@ -132,7 +127,7 @@ fn draw(panels: &[ArmPanel], label: &str, n: &str, page: f64) -> (Scene, bool) {
             scene.circle(at, 2.3, BEHIND.color);
         }
         if let Some(at) = there(own) {
-            panel.look.draw_marker(&mut scene, at, 2.6);
+            NAMED.draw_marker(&mut scene, at, 2.6);
         }
     }
     (scene, cut)

@@ -22,6 +22,29 @@ pub(crate) fn png(pixels: &[u8], width: usize, height: usize, color: ExtendedCol
     Ok(bytes.into_inner())
 }
 
+/// Above this no fault of JPEG is seen in speckle.
+const QUALITY: u8 = 90;
+
+/// A grey picture as a file inside a figure.
+pub(crate) enum PictureFile {
+    /// Exact. Masks are smaller so.
+    Png(Vec<u8>),
+    /// Photographs are smaller so.
+    Jpeg(Vec<u8>),
+}
+
+impl PictureFile {
+    /// The smaller of the two.
+    pub fn of(picture: &Grey) -> Result<Self> {
+        let exact = png(&picture.pixels, picture.width, picture.height, ExtendedColorType::L8)?;
+        let mut jpeg = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
+            .write_image(&picture.pixels, picture.width as u32, picture.height as u32, ExtendedColorType::L8)
+            .map_err(|e| Error::failure(format!("cannot encode a figure as JPEG: {e}")))?;
+        Ok(if exact.len() <= jpeg.len() { Self::Png(exact) } else { Self::Jpeg(jpeg) })
+    }
+}
+
 /// Writes the size in print into a PNG: a `pHYs` chunk after the header, in dots per inch.
 pub(crate) fn with_resolution(png: &[u8], dpi: f64) -> Vec<u8> {
     // Signature (8 bytes) and IHDR (4 length, 4 type, 13 data, 4 check) come first in every PNG.
@@ -136,6 +159,19 @@ mod tests {
         assert_eq!(&sized[37..46], b"pHYs\x00\x00\x2e\x23\x00");
         let pixels = image::load_from_memory(&sized).unwrap().into_luma8().into_raw();
         assert_eq!(pixels, [0, 50, 100, 150]);
+    }
+
+    #[test]
+    fn masks_stay_exact_and_photographs_become_small() {
+        let mut mask = Picture::new(64, 64);
+        mask.pixels[100..2000].fill(3);
+        assert!(matches!(PictureFile::of(&mask).unwrap(), PictureFile::Png(_)));
+        let mut noise = Picture::new(64, 64);
+        noise.pixels.iter_mut().enumerate().for_each(|(i, pixel)| *pixel = (i * i * 7 % 251) as u8);
+        let PictureFile::Jpeg(bytes) = PictureFile::of(&noise).unwrap() else { panic!("not a JPEG") };
+        let read = image::load_from_memory(&bytes).unwrap().into_luma8();
+        let off = read.pixels().zip(&noise.pixels).map(|(a, b)| a.0[0].abs_diff(*b)).max().unwrap();
+        assert!(off < 40, "{off}");
     }
 
     #[test]

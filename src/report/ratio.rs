@@ -1,10 +1,13 @@
-//! A score over the ratio of synthetic to real images, a line a generator.
+//! A score over the ratio of synthetic to real images, one line per generator.
 
 use std::collections::BTreeMap;
 
 use super::{
     Figure, ReportInput, TaskModel,
-    axes::{CONTROL, Frame, Key, Look, REAL, SMALL, columns, legend, look},
+    axes::{
+        CONTROL, Frame, Key, Look, MOST_SERIES, NAMED, REAL, SMALL, columns, legend, look, reading,
+        title_height,
+    },
     scene::{Anchor, DOUBLE, MUTED, Point, SINGLE, Scene, Text},
 };
 use crate::{
@@ -19,7 +22,7 @@ const REPEATED: &str = "duplicate-real";
 /// One arm's score.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RatioPoint {
-    /// The generator, or [`REPEATED`]; empty for real images alone.
+    /// The generator, or [`REPEATED`]; empty for real images only.
     pub series: String,
     pub ratio: f64,
     pub mean: f64,
@@ -35,6 +38,8 @@ pub(super) struct RatioPoint {
 /// The arms with one share of the real patients.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RatioPanel {
+    /// The only generator of the panel, where they are too many for one.
+    pub generator: Option<String>,
     pub real_fraction: f64,
     pub real: Option<RatioPoint>,
     pub points: Vec<RatioPoint>,
@@ -53,16 +58,14 @@ fn point(
     split: &str,
     arm: &ArmInfo,
 ) -> Option<RatioPoint> {
-    // The mean over structures is a structure of its own in the report's rows.
+    let estimate = score.estimate(rows, split, &arm.name, of.model)?;
     let structure = if score.structures.is_empty() { None } else { Some(Structure::MEAN) };
-    let rows: Vec<&Measurement> = rows
+    let rows = rows
         .iter()
         .filter(|r| r.task == of.task && r.model == of.model && r.arm == arm.name && r.split == split)
-        .filter(|r| r.metric == score.metric && is_image(r) && structure.is_none_or(|s| r.structure == s))
-        .collect();
-    let estimate = (!rows.is_empty()).then(|| aggregate::estimate(&rows)).filter(|e| e.mean.is_finite())?;
+        .filter(|r| r.metric == score.metric && is_image(r) && structure.is_none_or(|s| r.structure == s));
     let mut seeds: BTreeMap<Option<u64>, Vec<f64>> = BTreeMap::new();
-    rows.iter().for_each(|row| seeds.entry(row.seed).or_default().push(row.value));
+    rows.for_each(|row| seeds.entry(row.seed).or_default().push(row.value));
     let (low, high) = estimate.interval.unwrap_or((f64::NAN, f64::NAN));
     Some(RatioPoint {
         series: arm
@@ -101,6 +104,7 @@ pub(super) fn figure(
             let same = || arms.iter().filter(|arm| arm.real_fraction == real_fraction);
             let score_of = |arm: &ArmInfo| point(rows, of, score, &split, arm);
             RatioPanel {
+                generator: None,
                 real_fraction,
                 real: same().find(|arm| arm.is_real_only()).and_then(score_of),
                 points: same().filter(varied).filter_map(score_of).collect(),
@@ -108,17 +112,18 @@ pub(super) fn figure(
         })
         .filter(|panel| !panel.points.is_empty())
         .collect();
+    let panels = by_generator(panels);
     let mut ratios = panels.iter().flat_map(|panel| &panel.points).map(|point| point.ratio);
     let first = ratios.next()?;
     if ratios.all(|ratio| ratio == first) {
         return None;
     }
     let name = if score.structures.is_empty() { "Accuracy" } else { "Mean Dice" };
-    let label = format!("{name} ({split})");
+    let label = format!("{name} ({split}){}", reading(score.metric.direction()));
     let all = || panels.iter().flat_map(RatioPanel::all);
     let n = super::n_of(all().map(|p| p.n), all().map(|p| p.seeds.len() as u64));
     let caption = format!(
-        "{name} on the {split} patients ({n}) over added images per real one (logarithmic). Line across: real images alone; dashed: copies of the real images, as many ({REPEATED}), where there are such arms: only what a generator has above these comes from what its images show, and not from their number. Marker: mean over seeds; bar and band: 95 % bootstrap interval over patients; small points: single seeds. Intervals of two arms that overlap may still differ on the same patients: the comparisons' table has the tests."
+        "{name} on the {split} patients ({n}) over added images per real one (logarithmic). Line across: real images only. Dashed: as many copies of real images ({REPEATED}), where there are such arms. Only what a generator gains over copies comes from what its images show. Marker: mean over seeds. Bar and band: 95 % bootstrap interval over patients. Small points: single seeds. Arms whose intervals overlap may still differ on the same patients: see the tests in the table of comparisons."
     );
     let what =
         if score.metric == Metric::Correct { "ratio".into() } else { format!("{}_ratio", score.metric) };
@@ -131,14 +136,37 @@ pub(super) fn figure(
         caption,
         scene: draw(&panels, &label, &n, DOUBLE),
         narrow: Some(draw(&panels, &label, &n, SINGLE)),
+        head: None,
     })
+}
+
+/// (controls, generators), each by first appearance.
+fn names(panels: &[RatioPanel]) -> (Vec<String>, Vec<String>) {
+    let names = super::distinct(panels.iter().flat_map(|p| &p.points).map(|p| p.series.as_str()));
+    names.into_iter().partition(|name| name == REPEATED)
+}
+
+/// A panel for each generator, where they are too many for one.
+fn by_generator(panels: Vec<RatioPanel>) -> Vec<RatioPanel> {
+    let (_, generators) = names(&panels);
+    if generators.len() <= MOST_SERIES {
+        return panels;
+    }
+    let of = |panel: &RatioPanel, name: &String| RatioPanel {
+        generator: Some(name.clone()),
+        points: panel.points.iter().filter(|p| p.series == *name || p.series == REPEATED).cloned().collect(),
+        ..panel.clone()
+    };
+    let split = panels.iter().flat_map(|panel| generators.iter().map(move |name| of(panel, name)));
+    split.filter(|panel| panel.points.iter().any(|p| p.series != REPEATED)).collect()
 }
 
 /// Generators by first appearance, then the control.
 fn series(panels: &[RatioPanel]) -> Vec<(String, Look)> {
-    let names = super::distinct(panels.iter().flat_map(|p| &p.points).map(|p| p.series.as_str()));
-    let (controls, generators): (Vec<String>, Vec<String>) = names.into_iter().partition(|n| n == REPEATED);
-    let generators = generators.into_iter().enumerate().map(|(i, name)| (name, look(i)));
+    let (controls, generators) = names(panels);
+    let is_split = panels.iter().any(|panel| panel.generator.is_some());
+    let look_of = |i: usize| if is_split { NAMED } else { look(i) };
+    let generators = generators.into_iter().enumerate().map(|(i, name)| (name, look_of(i)));
     generators.chain(controls.into_iter().map(|name| (name, CONTROL))).collect()
 }
 
@@ -152,13 +180,19 @@ fn draw(panels: &[RatioPanel], label: &str, n: &str, page: f64) -> Scene {
     let series = series(panels);
     let mut names: Vec<(String, Look)> = Vec::new();
     if panels.iter().any(|panel| panel.real.is_some()) {
-        names.push(("real alone".to_owned(), REAL));
+        names.push(("real images only".to_owned(), REAL));
     }
-    names.extend(series.iter().cloned());
+    // A generator with a panel of its own is named there.
+    let is_split = panels.iter().any(|panel| panel.generator.is_some());
+    names.extend(series.iter().filter(|(name, _)| !is_split || name == REPEATED).cloned());
     let across = if page < DOUBLE { 1 } else { panels.len().clamp(1, 3) };
-    let gap = 40.0;
-    let head = legend(None, (0.0, 0.0), page - gap - 4.0, &names, Key::Line) + 22.0;
-    let (high, step) = (if page < DOUBLE { 130.0 } else { 150.0 }, if page < DOUBLE { 184.0 } else { 204.0 });
+    let gap = 44.0;
+    let title = |panel: &RatioPanel| panel.generator.clone().unwrap_or_default();
+    let titles: Vec<String> = panels.iter().map(title).collect();
+    let width = columns(page, across, gap)[0].1;
+    let above = if is_split { 10.0 + title_height(titles.iter().map(String::as_str), width) } else { 0.0 };
+    let head = legend(None, (0.0, 0.0), page - gap - 4.0, &names, Key::Line) + 22.0 + above;
+    let (high, step) = if page < DOUBLE { (130.0, 184.0 + above) } else { (150.0, 204.0 + above) };
     let mut scene = Scene::new(page, head + panels.len().div_ceil(across) as f64 * step - 18.0);
     legend(Some(&mut scene), (gap, 3.0), page - gap - 4.0, &names, Key::Line);
 
@@ -191,6 +225,9 @@ fn draw(panels: &[RatioPanel], label: &str, n: &str, page: f64) -> Scene {
             format!("{} % of the real patients; {n}", ratio_label(100.0 * panel.real_fraction))
         };
         scene.add(Text::new((left + width, top - 5.0), share, SMALL, Anchor::End).color(MUTED));
+        if let Some(name) = &panel.generator {
+            Frame { top: top - 10.0, ..frame }.title(&mut scene, name);
+        }
         if let Some(real) = &panel.real {
             let across = [frame.x.0, frame.x.1];
             frame.band(&mut scene, &across.map(|x| (x, real.low, real.high)), REAL.color);
@@ -256,7 +293,7 @@ mod tests {
         assert!(one.caption.contains("n = 6 patients, 3 seeds"), "{}", one.caption);
         let words = |scene: &Scene| format!("{:?}", scene.shapes);
         let text = words(&one.scene);
-        for name in ["real alone", "text+seg", "unconditional", "duplicate-real", "0.25"] {
+        for name in ["real images only", "text+seg", "unconditional", "duplicate-real", "0.25"] {
             assert!(text.contains(&format!("text: \"{name}\"")), "{name}");
         }
         input.meta.arms[4].real_fraction = 0.5;
@@ -268,6 +305,31 @@ mod tests {
         // Arms without a ratio have no place on the axis.
         input.meta.arms.iter_mut().for_each(|arm| arm.ratio = None);
         assert!(figure_of(&input).is_none());
+    }
+
+    #[test]
+    fn many_generators_have_panels_of_their_own() {
+        let point = |series: &str| RatioPoint {
+            series: series.into(),
+            ratio: 1.0,
+            mean: 0.8,
+            low: 0.7,
+            high: 0.9,
+            seeds: vec![0.8],
+            n: 5,
+        };
+        let panel = |generators: usize| RatioPanel {
+            generator: None,
+            real_fraction: 1.0,
+            real: Some(point("")),
+            points: (0..generators).map(|i| point(&format!("g{i}"))).chain([point(REPEATED)]).collect(),
+        };
+        assert_eq!(by_generator(vec![panel(6)]).len(), 1);
+        let split = by_generator(vec![panel(7)]);
+        assert_eq!((split.len(), split[6].points.len(), split[6].generator.as_deref()), (7, 2, Some("g6")));
+        assert!(series(&split).iter().all(|(name, look)| name == REPEATED || *look == NAMED));
+        let text = format!("{:?}", draw(&split, "Dice", "n = 5", DOUBLE).shapes);
+        assert_eq!(text.matches("text: \"g3\"").count(), 1);
     }
 
     #[test]

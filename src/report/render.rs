@@ -1,6 +1,5 @@
-//! Draws a [`Scene`] with plotters' SVG and bitmap backends.
+//! Draws a [`Scene`] as PNG with plotters' bitmap backend.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use plotters::prelude::*;
 
 use super::{
@@ -9,9 +8,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Resolution of a PNG, and of the SVG's whole-numbered coordinates.
+/// Resolution of a PNG.
 const DPI: f64 = 300.0;
-const SVG_UNITS_PER_POINT: f64 = 20.0;
 /// The bitmap is drawn this many times larger and averaged down: smooth edges.
 const OVERSAMPLING: usize = 2;
 
@@ -62,85 +60,6 @@ fn dashes(points: &[Point], pattern: &[f64]) -> Vec<Vec<Point>> {
         pieces.push(piece);
     }
     pieces
-}
-
-/// The SVG document, with its size in millimetres, text as text, and pictures as `data:` addresses.
-pub(crate) fn svg(scene: &Scene) -> Result<String> {
-    let scale = SVG_UNITS_PER_POINT;
-    let size = ((scene.width * scale).round() as u32, (scene.height * scale).round() as u32);
-    let mut text = String::new();
-    let mut pictures = String::new();
-    {
-        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        for shape in &scene.shapes {
-            match shape {
-                Shape::Line { points, color, width, dash } => {
-                    let style = rgb(*color, 1.0).stroke_width((width * scale).round().max(1.0) as u32);
-                    for piece in dashes(points, dash) {
-                        let path: Vec<(i32, i32)> = piece.iter().map(|p| whole(*p, scale)).collect();
-                        area.draw(&PathElement::new(path, style)).map_err(failure)?;
-                    }
-                }
-                Shape::Polygon { points, color, alpha } => {
-                    let points: Vec<(i32, i32)> = points.iter().map(|p| whole(*p, scale)).collect();
-                    area.draw(&Polygon::new(points, rgb(*color, *alpha))).map_err(failure)?;
-                }
-                Shape::Circle { center, radius, color } => {
-                    let circle = Circle::new(
-                        whole(*center, scale),
-                        (radius * scale).round() as i32,
-                        rgb(*color, 1.0).filled(),
-                    );
-                    area.draw(&circle).map_err(failure)?;
-                }
-                Shape::Text(t) => svg_text(&area, t, scale)?,
-                Shape::Picture { picture, place: (x, y, width, height) } => {
-                    let bytes =
-                        png(&picture.pixels, picture.width, picture.height, image::ExtendedColorType::L8)?;
-                    pictures += &format!(
-                        "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" href=\"data:image/png;base64,{}\"/>\n",
-                        x * scale,
-                        y * scale,
-                        width * scale,
-                        height * scale,
-                        STANDARD.encode(&bytes)
-                    );
-                }
-            }
-        }
-        area.present().map_err(failure)?;
-    }
-    // plotters writes the size in units, and shifts a text by a part of the viewer's own font; it knows no pictures.
-    let old_head = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-    let mm = |points: f64| (points / 72.0 * 25.4 * 100.0).round() / 100.0;
-    let head = format!("<svg width=\"{}mm\" height=\"{}mm\"", mm(scene.width), mm(scene.height));
-    let text = text.replacen(&old_head, &head, 1).replace(" dy=\"0.5ex\"", "");
-    let (start, rest) = text.split_once('\n').ok_or_else(|| failure("the SVG has no first line"))?;
-    let paper = format!("<rect width=\"{}\" height=\"{}\" fill=\"#FFFFFF\"/>\n", size.0, size.1);
-    Ok(format!("{start}\n{paper}{pictures}{rest}"))
-}
-
-fn svg_text<B: DrawingBackend>(
-    area: &DrawingArea<B, plotters::coord::Shift>,
-    t: &Text,
-    scale: f64,
-) -> Result<()> {
-    use plotters::style::text_anchor::{HPos, Pos, VPos};
-    let anchor = match t.anchor {
-        Anchor::Start => HPos::Left,
-        Anchor::Middle => HPos::Center,
-        Anchor::End => HPos::Right,
-    };
-    // plotters divides by 1.24 to get the em.
-    let size = t.size * scale * 1.24;
-    let style = if t.bold { FontStyle::Bold } else { FontStyle::Normal };
-    let mut font = FontDesc::new(FontFamily::SansSerif, size, style);
-    if t.upright {
-        font = font.transform(FontTransform::Rotate270);
-    }
-    let color = rgb(t.color, 1.0);
-    let style = TextStyle::from(font).color(&color).pos(Pos::new(anchor, VPos::Center));
-    area.draw(&plotters::element::Text::new(t.text.as_str(), whole(t.at, scale), style)).map_err(failure)
 }
 
 /// The PNG file's bytes, at 300 dots per inch.
@@ -304,22 +223,6 @@ mod tests {
         assert_eq!(lengths, [4.0, 4.0]);
         assert_eq!(pieces[1], [(5.0, 1.0), (5.0, 5.0)]);
         assert_eq!(dashes(&line, &[]).len(), 1);
-    }
-
-    #[test]
-    fn svg_escapes_text_and_has_a_size_in_millimetres() {
-        let mut scene = Scene::new(252.0, 72.0);
-        scene.text((10.0, 20.0), "<real> & 'more'", 8.0, Anchor::Start);
-        let svg = svg(&scene).unwrap();
-        assert!(
-            svg.starts_with("<svg width=\"88.9mm\" height=\"25.4mm\" viewBox=\"0 0 5040 1440\""),
-            "{svg}"
-        );
-        assert!(
-            svg.contains("&lt;real&gt; &amp;") && !svg.contains("<real>") && !svg.contains("dy="),
-            "{svg}"
-        );
-        assert!(svg.contains("font-size=\"160\""), "{svg}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The qualitative panel: image, truth and prediction side by side.
 
 use super::{
-    Figure, PanelItem,
+    Figure, PanelItem, ReportInput,
     axes::{NORMAL, SMALL},
     picture_data::outlines,
-    scene::{Anchor, DOUBLE, MUTED, Rgb, Scene, Text, text_width},
+    scene::{Anchor, DOUBLE, MUTED, Rgb, Scene, Shape, Text, text_width},
 };
 use crate::{picture::Picture, vocabulary::Structure};
 
@@ -17,6 +17,56 @@ const CLASSES: [(u8, Structure, Rgb, &[f64]); 3] = [
 
 /// Room for the words under a row.
 const UNDER: f64 = 32.0;
+
+/// The side of a picture in the page's strip of examples, in points.
+const SIDE: f64 = 72.0;
+
+/// How many synthetic images the strip has room for.
+const GENERATORS: usize = 4;
+
+/// Examples for the head of the page, each with its name: a real image, one of each generator, and a segmentation.
+pub(crate) fn strip(input: &ReportInput) -> Vec<(String, Scene)> {
+    let mut cells = Vec::new();
+    let generators = input.generators.iter().filter_map(|g| Some((g, g.samples.first()?)));
+    let generators: Vec<_> = generators.filter(|(_, row)| !row.synthetic.is_empty()).collect();
+    if let Some(picture) = generators.first().and_then(|(_, row)| row.real.first()) {
+        cells.push(("Real".to_owned(), cell(picture, None)));
+    }
+    for (generator, row) in generators.iter().take(GENERATORS) {
+        cells.push((format!("Synthetic: {}", generator.name), cell(&row.synthetic[0].image, None)));
+    }
+    // The image of median score: neither a good nor a bad example.
+    if let Some(item) = input.panel.get(1).or(input.panel.first()) {
+        if cells.is_empty() {
+            cells.push(("Real".to_owned(), cell(&item.image, None)));
+        }
+        cells.push(("Test image: truth".to_owned(), cell(&item.image, Some(&item.truth))));
+        cells.push(("Test image: prediction".to_owned(), cell(&item.image, Some(&item.prediction))));
+    }
+    cells
+}
+
+fn cell(picture: &Picture, mask: Option<&Picture>) -> Scene {
+    let height = SIDE * (picture.height as f64 / picture.width.max(1) as f64).clamp(0.2, 3.0);
+    let mut scene = Scene::new(SIDE, height);
+    let place = (0.0, 0.0, SIDE, height);
+    scene.shapes.push(Shape::Picture { picture: picture.clone(), place });
+    if let Some(mask) = mask {
+        trace(&mut scene, mask, place);
+    }
+    scene
+}
+
+/// The outlines of a mask's classes over a place (x, y, width, height).
+fn trace(scene: &mut Scene, mask: &Picture, (left, top, width, height): (f64, f64, f64, f64)) {
+    let (sx, sy) = (width / mask.width.max(1) as f64, height / mask.height.max(1) as f64);
+    for (class, _, color, dash) in CLASSES {
+        for outline in outlines(mask, class, 2) {
+            let points = outline.iter().map(|p| (left + p.0 * sx, top + p.1 * sy)).collect();
+            scene.line(points, color, 0.9, dash);
+        }
+    }
+}
 
 /// None without items.
 pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
@@ -46,17 +96,10 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
         let high = height(&item.image);
         for (i, mask) in [None, Some(&item.truth), Some(&item.prediction)].into_iter().enumerate() {
             let left = margin + i as f64 * (width + gap);
-            scene.shapes.push(super::scene::Shape::Picture {
-                picture: item.image.clone(),
-                place: (left, top, width, high),
-            });
-            let Some(mask) = mask else { continue };
-            let (sx, sy) = (width / mask.width.max(1) as f64, high / mask.height.max(1) as f64);
-            for (class, _, color, dash) in CLASSES {
-                for outline in outlines(mask, class, 2) {
-                    let points = outline.iter().map(|p| (left + p.0 * sx, top + p.1 * sy)).collect();
-                    scene.line(points, color, 0.9, dash);
-                }
+            let place = (left, top, width, high);
+            scene.shapes.push(Shape::Picture { picture: item.image.clone(), place });
+            if let Some(mask) = mask {
+                trace(&mut scene, mask, place);
             }
         }
         let dice: Vec<String> = item
@@ -77,9 +120,10 @@ pub(crate) fn figure(items: &[PanelItem]) -> Option<Figure> {
         name: "segmentation_samples".to_owned(),
         title: "Segmentation: examples".to_owned(),
         caption: format!(
-            "Test images with the best, the median and the worst mean Dice, chosen by that number alone ({size}). Outlines: truth in the middle, prediction on the right."
+            "Test images with the best, the median and the worst mean Dice, chosen only by that number ({size}). Outlines: truth in the middle, prediction on the right."
         ),
         scene,
         narrow: None,
+        head: None,
     })
 }

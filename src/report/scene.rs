@@ -1,7 +1,7 @@
 //! A figure as a list of shapes in points (1/72 inch), y downwards, from the top left corner.
 //!
-//! Figures are laid out here once and drawn three times, as SVG and PNG ([`super::render`]) and as PDF
-//! ([`super::pdf`]), so that all show the same.
+//! Figures are laid out here once and drawn three times, as SVG ([`super::svg`]), PDF ([`super::pdf`]) and PNG
+//! ([`super::render`]), so that all show the same.
 
 use ab_glyph::{Font, FontRef, ScaleFont};
 
@@ -83,12 +83,14 @@ impl Scene {
     }
 
     pub fn line(&mut self, points: Vec<Point>, color: Rgb, width: f64, dash: &'static [f64]) {
+        let points = simplified(points, SEEN);
         if points.len() > 1 {
             self.shapes.push(Shape::Line { points, color, width, dash });
         }
     }
 
     pub fn polygon(&mut self, points: Vec<Point>, color: Rgb, alpha: f64) {
+        let points = simplified(points, if alpha < 0.3 { SEEN_PALE } else { SEEN });
         if points.len() > 2 {
             self.shapes.push(Shape::Polygon { points, color, alpha });
         }
@@ -132,6 +134,38 @@ impl Text {
         self.upright = true;
         self
     }
+}
+
+/// A point that lies no farther than this from the line without it is not drawn, in points.
+const SEEN: f64 = 0.05;
+/// The same for the edge of a pale area.
+const SEEN_PALE: f64 = 0.15;
+
+/// The points that a line needs: the method of Douglas and Peucker (1973).
+fn simplified(points: Vec<Point>, seen: f64) -> Vec<Point> {
+    if points.len() < 3 {
+        return points;
+    }
+    let mut needed = vec![false; points.len()];
+    let mut parts = vec![(0, points.len() - 1)];
+    while let Some((from, to)) = parts.pop() {
+        (needed[from], needed[to]) = (true, true);
+        let off = |i: &usize| distance(points[*i], points[from], points[to]);
+        let farthest = (from + 1..to).max_by(|a, b| off(a).total_cmp(&off(b)));
+        if let Some(i) = farthest.filter(|i| off(i) > seen) {
+            parts.extend([(from, i), (i, to)]);
+        }
+    }
+    points.into_iter().zip(needed).filter_map(|(point, needed)| needed.then_some(point)).collect()
+}
+
+/// From a point to the line between two others.
+fn distance(at: Point, from: Point, to: Point) -> f64 {
+    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+    let squared = dx * dx + dy * dy;
+    let along = if squared > 0.0 { ((at.0 - from.0) * dx + (at.1 - from.1) * dy) / squared } else { 0.0 };
+    let along = along.clamp(0.0, 1.0);
+    (at.0 - from.0 - along * dx).hypot(at.1 - from.1 - along * dy)
 }
 
 pub(crate) fn font(bold: bool) -> Option<FontRef<'static>> {
@@ -186,4 +220,58 @@ pub(crate) fn fitted(text: &str, size: f64, width: f64) -> String {
         }
     }
     "…".to_owned()
+}
+
+/// Breaks a text between words into lines of at most a width in points. A word that is wider is broken anywhere.
+pub(crate) fn wrapped(text: &str, size: f64, bold: bool, width: f64) -> Vec<String> {
+    let fits = |text: &str| text_width(text, size, bold) <= width;
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
+        if fits(&longer) {
+            line = longer;
+            continue;
+        }
+        if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        for c in word.chars() {
+            let longer = format!("{line}{c}");
+            if !fits(&longer) && !line.is_empty() {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_that_nobody_sees_are_not_drawn() {
+        let line = vec![(0.0, 0.0), (1.0, 0.04), (2.0, -0.04), (3.0, 0.0), (3.0, 5.0)];
+        assert_eq!(simplified(line, SEEN), [(0.0, 0.0), (3.0, 0.0), (3.0, 5.0)]);
+        let closed = vec![(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0), (0.0, 0.0)];
+        assert_eq!(simplified(closed.clone(), SEEN), closed);
+        assert_eq!(simplified(vec![(1.0, 1.0), (1.0, 1.0), (1.0, 1.0)], SEEN).len(), 2);
+        let peak = vec![(0.0, 0.0), (1.0, 0.06), (2.0, 0.0)];
+        assert_eq!(simplified(peak.clone(), SEEN), peak);
+    }
+
+    #[test]
+    fn every_letter_of_a_wrapped_text_is_kept() {
+        let text = "real + 100 % text-segmentation with averylongwordwithoutanyspace in it";
+        let lines = wrapped(text, 8.0, false, 60.0);
+        assert!(
+            lines.len() > 3 && lines.iter().all(|line| text_width(line, 8.0, false) <= 60.0),
+            "{lines:?}"
+        );
+        let letters = |text: &str| text.replace(' ', "");
+        assert_eq!(letters(&lines.concat()), letters(text));
+        assert_eq!(wrapped("real", 8.0, false, 60.0), ["real"]);
+    }
 }

@@ -42,7 +42,34 @@ impl Source {
             Self::Diffecho => camus("DiffEcho's PNG folders of CAMUS"),
             Self::KaggleH5 => camus("the Kaggle copy of CAMUS"),
             Self::Folder => "a manifest folder".to_owned(),
-            Self::Phantom => "the built-in phantom, which is drawn and not measured".to_owned(),
+            Self::Phantom => "the built-in phantom, which is drawn, not measured".to_owned(),
+        }
+    }
+
+    /// A short name for a reader.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Camus | Self::Diffecho | Self::KaggleH5 => "CAMUS",
+            Self::Folder => "own data",
+            Self::Phantom => "phantom",
+        }
+    }
+
+    /// What to cite for the images; empty where this program does not know it.
+    pub fn citation(self) -> &'static str {
+        match self {
+            Self::Camus | Self::Diffecho | Self::KaggleH5 => {
+                "S. Leclerc, E. Smistad, J. Pedrosa, A. Østvik, et al. “Deep Learning for Segmentation using an Open Large-Scale Dataset in 2D Echocardiography.” IEEE Transactions on Medical Imaging 38(9):2198–2210, 2019. doi:10.1109/TMI.2019.2900516"
+            }
+            Self::Folder | Self::Phantom => "",
+        }
+    }
+
+    /// The licence of the images, where it does not let a report show them; empty otherwise.
+    pub fn licence(self) -> &'static str {
+        match self {
+            Self::Camus | Self::Diffecho | Self::KaggleH5 => "CC BY-NC-SA 4.0",
+            Self::Folder | Self::Phantom => "",
         }
     }
 

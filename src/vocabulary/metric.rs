@@ -1,4 +1,4 @@
-//! What is measured, and how a figure of it is to be read.
+//! What is measured, and how to read it.
 
 use std::fmt;
 
@@ -165,23 +165,23 @@ macro_rules! metrics {
 metrics! {
     Dice = "dice" {
         label: "Dice", task: Segmentation, level: Image, direction: Higher, decimals: 3, undefined: TruthLacksIt,
-        definition: "Dice: twice the area that prediction and truth share, over the sum of their areas; per image and structure.",
+        definition: "Dice: twice the area that prediction and truth share, divided by the sum of their areas; per image and structure.",
     }
     Hd95 = "hd95" {
         label: "HD95", task: Segmentation, level: Image, direction: Lower, decimals: 2, undefined: EitherLacksIt,
-        definition: "HD95: the distances from every pixel of one outline to the nearest of the other, their 95th percentile, the greater of both directions; per image and structure.",
+        definition: "HD95 (Hausdorff distance, 95th percentile): take the distance from every pixel of one outline to the nearest pixel of the other, and the 95th percentile of these; the larger of both directions counts; per image and structure.",
     }
     Hd = "hd" {
         label: "HD", task: Segmentation, level: Image, direction: Lower, decimals: 2, undefined: EitherLacksIt,
-        definition: "HD (Hausdorff distance): the greatest distance from a pixel of one outline to the nearest of the other; per image and structure.",
+        definition: "HD (Hausdorff distance): the largest distance from a pixel of one outline to the nearest pixel of the other; per image and structure.",
     }
     Assd = "assd" {
         label: "ASSD", task: Segmentation, level: Image, direction: Lower, decimals: 2, undefined: EitherLacksIt,
-        definition: "ASSD (average symmetric surface distance): the mean distance from the pixels of both outlines to the nearest of the other; per image and structure.",
+        definition: "ASSD (average symmetric surface distance): the mean distance from the pixels of each outline to the nearest pixel of the other; per image and structure.",
     }
     Iou = "iou" {
         label: "IoU", task: Segmentation, level: Image, direction: Higher, decimals: 3, undefined: TruthLacksIt,
-        definition: "IoU (intersection over union): the area that prediction and truth share, over the area of both together; per image and structure. It orders two predictions of a structure as Dice does.",
+        definition: "IoU (intersection over union): the area that prediction and truth share, divided by the area that either covers; per image and structure. It ranks two predictions of a structure as Dice does.",
     }
     /// 1 where the predicted class is the true one, else 0. Its mean is the accuracy.
     Correct = "correct" {
@@ -261,15 +261,15 @@ metrics! {
     }
     Mind = "mind" {
         label: "MIND", task: Generation, level: Set, direction: Lower, decimals: 3, undefined: TooFew,
-        definition: "MIND (Monge inception distance): the squared 2-Wasserstein distance along 1000 random directions, on average, times three times the width of the features. 0 is the same, the smaller the better. It is biased upwards by few images: compare it only at equal n.",
+        definition: "MIND (Monge inception distance): the mean squared 2-Wasserstein distance along 1000 random directions, times three times the width of the features. 0 means equal; lower is better. Few images bias it upwards: compare it only at equal n.",
     }
     Authenticity = "authenticity" {
         label: "Authentic in %", task: Generation, level: Set, direction: Reference, decimals: 3, undefined: TooFew,
-        definition: "Authentic: the share of the images that are farther from their nearest real image than that one is from its own nearest real image. Copies lower it, images far from all real ones raise it: compare it with the rows for the scale.",
+        definition: "Authentic: the share of images that are farther from their nearest real image than that image is from its own nearest real image. Copies lower it, and images far from all real ones raise it: compare it with the rows for the scale.",
     }
     Vendi = "vendi" {
         label: "Vendi score", task: Generation, level: Set, direction: Reference, decimals: 3, undefined: TooFew,
-        definition: "Vendi score: how many different images the set seems to hold, from 1 to n; of the images, not of the real ones they are compared with. It grows with n: compare it only at equal n, with the rows for the scale.",
+        definition: "Vendi score: how many different images the set seems to hold, from 1 to n. It does not depend on the real images. It grows with n: compare it only at equal n, with the rows for the scale.",
     }
     /// How many real images a set was compared with.
     RealCount = "n_real" {
@@ -301,7 +301,7 @@ metrics! {
         definition: "",
     }
     MemorisationMedianHeldOut = "memorisation_median_held_out" {
-        label: "Held-out's", task: Generation, level: Set, direction: Neither, decimals: 3, undefined: TooFew,
+        label: "Median of held-out", task: Generation, level: Set, direction: Neither, decimals: 3, undefined: TooFew,
         definition: "",
     }
     MemorisationHeldOutCount = "memorisation_n_held_out" {

@@ -1,4 +1,4 @@
-//! How far each generator's images are from real ones, beside images that tell what the scale is.
+//! How far each generator's images are from real ones, beside sets of images that show the scale.
 
 use serde::{Deserialize, Serialize};
 
@@ -136,32 +136,34 @@ impl MeasuredDistances<'_> {
         let (has_frechet, has_kid) = (measured(GeneratorMeasure::Fid), measured(GeneratorMeasure::Kid));
         let mut reading = vec![match how.frechet() == Metric::Fid {
             true => format!("Features of {extractor}."),
-            false => format!("Features of {extractor}, which are not FID's: compare with no FID of a paper."),
+            false => {
+                format!("Features of {extractor}, which are not FID's: do not compare with FIDs of papers.")
+            }
         }];
         let distances = [(has_frechet, frechet), (has_kid, "KID")];
         let distances: Vec<_> = distances.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect();
         if !distances.is_empty() {
-            reading.push(format!("{}: 0 is the same, the smaller the better.", distances.join(" and ")));
+            reading.push(format!("{}: 0 means equal; lower is better.", distances.join(" and ")));
         }
         if measured(GeneratorMeasure::Prdc) {
             reading.push(format!(
-                "Precision, recall, density and coverage by {} neighbours: 1 is the same.",
+                "Precision, recall, density and coverage with {} neighbours: 1 means equal.",
                 how.neighbours
             ));
         }
         let mut notes = vec![reading.join(" ")];
         notes.push(
-            "The rows for the scale compare real images with those of the other half of the training patients, held-out real images, training images under a Gaussian (standard deviation a 64th of the side) and uniform noise.".into(),
+            "The rows for the scale compare real images with the other half of the training patients, with held-out real images, with blurred training images (Gaussian, standard deviation 1/64 of the side) and with uniform noise.".into(),
         );
         if how.replicates > 1 && has_frechet {
             notes.push(format!(
-                "Interval: ± 1.96 standard errors by {} random halves of the patients (a synthetic image is a patient of its own), seed {}.",
+                "Interval: ± 1.96 standard errors from {} random halves of the patients (each synthetic image counts as one patient), seed {}.",
                 how.replicates, how.seed
             ));
         }
         let mut errors = Vec::new();
         if has_frechet {
-            errors.push("Extrapolated: at images without end (Chong and Forsyth 2020).".to_owned());
+            errors.push("Extrapolated: to an infinite number of images (Chong and Forsyth 2020).".to_owned());
         }
         if has_kid {
             errors.push(format!("KID ± standard error over {} subsets, seed {}.", how.kid_subsets, how.seed));
@@ -174,14 +176,14 @@ impl MeasuredDistances<'_> {
         if largest < FEW && has_frechet {
             let kid = if has_kid { "; KID is not biased" } else { "" };
             notes.push(format!(
-                "n is below {FEW}: {frechet} is biased upwards, the more the smaller n. Compare it only at equal n{kid}."
+                "n is below {FEW}, which biases {frechet} upwards, the more the smaller n is. Compare it only at equal n{kid}."
             ));
         }
         let mut table = Table {
             name: "generators_distances".to_owned(),
             title: format!("Generators: distance from real images ({extractor})"),
             caption: format!(
-                "All classes together. A good generator is near to “{}”, and far from noise.",
+                "All classes together. A good generator is close to “{}” and far from noise.",
                 how.references.first().map(String::as_str).unwrap_or("real")
             ),
             columns,
@@ -217,7 +219,7 @@ impl MeasuredDistances<'_> {
         let mut table = Table {
             name: "generators_distances_classes".to_owned(),
             title: format!("Generators: distance from real images of the class ({})", self.how.extractor),
-            caption: "As above, of each view and phase: fewer images, so a larger bias by n.".to_owned(),
+            caption: "As above, for each view and phase. Fewer images mean a larger bias.".to_owned(),
             columns: columns.map(str::to_owned).collect(),
             rows: body,
             notes: Vec::new(),
@@ -254,8 +256,8 @@ impl MeasuredDistances<'_> {
         body.first()?;
         Some(Table {
             name: "generators_memorisation".to_owned(),
-            title: "Generators: are there copies of training images".to_owned(),
-            caption: "Each image's distance to the nearest training image, against the same of held-out real images, which cannot be copies.".to_owned(),
+            title: "Generators: copies of training images".to_owned(),
+            caption: "The distance of each image to the nearest training image, compared with held-out real images, which cannot be copies.".to_owned(),
             columns: [
                 "Images",
                 "Mode",
@@ -273,8 +275,8 @@ impl MeasuredDistances<'_> {
             .to_vec(),
             rows: body,
             notes: vec![
-                "Nearer than held-out: the share of pairs of an image and a held-out one in which the former is nearer to the training images. 0.5: no sign of copying; 1: every image is nearer than every held-out one. Smooth images are near to everything by their pixels: “blurred real” shows how much that does, and holds true copies.".into(),
-                "p: one-sided Mann-Whitney test; it takes images for independent, which those of one patient are not, so the true p is larger. Share near: images nearer than 95 in 100 held-out ones are; 0.05 is expected. Copies: a distance of exactly 0.".into(),
+                "Nearer than held-out: among all pairs of an image and a held-out image, the share in which the image is nearer to the training images. 0.5: no sign of copying. 1: every image is nearer than every held-out one. By pixels, smooth images are near to everything: “blurred real” shows how much, and consists of true copies.".into(),
+                "p: one-sided Mann-Whitney test. It treats the images of one patient as independent, so the true p is larger. Share near: images that are nearer than 95 in 100 held-out ones; 0.05 is expected. Copies: a distance of exactly 0.".into(),
             ],
             decimals: 3,
         })

@@ -1,10 +1,10 @@
-//! Training and validation loss over steps, a panel a generator: what they predict and in which space
-//! decides the height of a loss, so two generators have no common axis.
+//! Training and validation loss over steps, one panel per generator. What a generator predicts, and in which space,
+//! decides the height of its loss, so two generators have no common axis.
 
 use super::{Figure, ReportInput, ReportedGenerator, span};
 use crate::{
     report::{
-        axes::{Frame, NORMAL, columns, look},
+        axes::{Frame, NAMED, NORMAL, columns, reading, title_height},
         convergence::{At, Axis, over_seeds, y_range},
         scene::{Anchor, DOUBLE, INK, Point, Scene, text_width},
     },
@@ -30,22 +30,22 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
             .collect();
         over_seeds(&points, Axis::Steps)
     };
-    let panels: Vec<(usize, &ReportedGenerator, [Vec<At>; 2])> = input
+    let panels: Vec<(&ReportedGenerator, [Vec<At>; 2])> = input
         .generators
         .iter()
-        .enumerate()
-        .map(|(i, g)| (i, g, SPLITS.map(|(split, ..)| curve(g, split))))
-        .filter(|(.., curves)| curves.iter().any(|curve| !curve.is_empty()))
+        .map(|g| (g, SPLITS.map(|(split, ..)| curve(g, split))))
+        .filter(|(_, curves)| curves.iter().any(|curve| !curve.is_empty()))
         .collect();
     if panels.is_empty() {
         return None;
     }
     let across = panels.len().min(3);
-    let places = columns(DOUBLE, across.max(2), 42.0);
-    let (head, high, step) = (34.0, 118.0, 118.0 + 54.0);
+    let places = columns(DOUBLE, across.max(2), 48.0);
+    let titles = title_height(panels.iter().map(|(g, _)| g.name.as_str()), places[0].1);
+    let (head, high, step) = (34.0 + titles, 118.0, 118.0 + titles + 54.0);
     let rows = panels.len().div_ceil(across);
     let mut scene = Scene::new(DOUBLE, head + rows as f64 * step - 18.0);
-    let n = span(panels.iter().filter_map(|(_, g, _)| Some(g.summary.as_ref()?.val_images)));
+    let n = span(panels.iter().filter_map(|(g, _)| Some(g.summary.as_ref()?.val_images)));
     let mut x = places[0].0;
     for (split, name, dash) in SPLITS {
         let x0 = x;
@@ -58,19 +58,19 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         scene.text((x0 + 26.0, 9.0 + 0.36 * NORMAL), name, NORMAL, Anchor::Start);
     }
     let mut any_cut = false;
-    for (place, (i, generator, curves)) in panels.iter().enumerate() {
+    for (place, (generator, curves)) in panels.iter().enumerate() {
         let (left, wide) = places[place % across];
         let top = head + (place / across) as f64 * step;
         let (y, cut) = y_range(curves, true, false);
         any_cut |= cut;
         let last = curves.iter().flatten().map(|a| a.x).fold(1.0, f64::max);
         let frame = Frame { left, top, width: wide, height: high, x: (0.0, last * 1.02), y };
-        frame.draw_y(&mut scene, if place % across == 0 { "Loss (mean square error)" } else { "" });
+        let label = format!("Loss (mean square error){}", reading(Metric::Loss.direction()));
+        frame.draw_y(&mut scene, if place % across == 0 { &label } else { "" });
         frame.draw_x(&mut scene, "Optimizer step");
         frame.title(&mut scene, &generator.name);
         for ((split, _, dash), curve) in SPLITS.into_iter().zip(curves) {
-            let mut look = look(*i);
-            look.dash = dash;
+            let look = NAMED.dashed(dash);
             let line: Vec<Point> = curve.iter().map(|a| (a.x, a.mean)).collect();
             frame.curve(&mut scene, &line, look, width(split));
             if split == Split::Val && line.len() <= MOST_MARKED {
@@ -80,9 +80,9 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         }
     }
     let mut caption = format!(
-        "Mean square error of what the network predicts (noise or velocity). Training: mean over the steps since the point before, as trained. Validation: the averaged weights, on {n} images of validation patients with the same noise at every point. Losses of two generators are on one scale only where prediction, noise schedule and image space are the same."
+        "Mean square error of what the network predicts (noise or velocity). Training: mean over the steps since the previous point, with the weights in training. Validation: the averaged weights, on {n} images of validation patients with the same noise at every point. Compare the losses of two generators only if they have the same prediction, noise schedule and image space."
     );
-    if panels.iter().any(|(_, g, _)| g.own_models) {
+    if panels.iter().any(|(g, _)| g.own_models) {
         caption += " Where each class has a model of its own: the mean over classes.";
     }
     if any_cut {
@@ -94,6 +94,7 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         caption,
         scene,
         narrow: None,
+        head: None,
     })
 }
 

@@ -1,5 +1,6 @@
-//! The generators of an experiment: what each is, what it made, and what was measured of that.
+//! The generators of an experiment: what each is, its images, and what was measured on them.
 
+pub(super) mod closeness;
 pub mod distances;
 mod loss;
 mod samples;
@@ -53,8 +54,7 @@ pub struct NearestPictures {
     pub distance: f64,
 }
 
-/// Measured, so another run gives another one. It stands in the table of costs and nowhere else: all
-/// else in a report is the same bytes.
+/// Measured, so it differs between runs. Only the table of costs shows it: the rest of a report has the same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Wall time.
@@ -79,7 +79,7 @@ pub struct Synthetic {
     pub control: Option<Picture>,
 }
 
-/// A network that was trained on real images alone and looks at synthetic ones.
+/// A network that was trained on real images only and looks at synthetic ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     pub task: Task,
@@ -100,8 +100,10 @@ pub(super) fn tables(input: &ReportInput, rows: &[Measurement]) -> Vec<Table> {
 }
 
 pub(super) fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> {
-    let mut figures: Vec<Figure> =
-        loss::figure(input).into_iter().chain(texture::figure(input, rows)).collect();
+    let closeness = closeness::Closeness::of(input, rows).map(|closeness| closeness.figure());
+    let mut figures: Vec<Figure> = closeness.into_iter().collect();
+    figures.extend(texture::figure(input, rows));
+    figures.extend(loss::figure(input));
     if input.meta.is_phantom || input.meta.samples {
         figures.extend(input.generators.iter().filter_map(samples::figure));
         figures.extend(input.generators.iter().filter_map(samples::nearest));
@@ -110,7 +112,7 @@ pub(super) fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> 
 }
 
 /// A generator's value over all its images.
-fn over_all<'a>(
+pub(super) fn over_all<'a>(
     rows: &'a [Measurement],
     generator: &ReportedGenerator,
     structure: &str,

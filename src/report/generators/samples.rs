@@ -10,7 +10,7 @@ use crate::{
     vocabulary::MASK_CLASSES,
 };
 
-/// Class indices as grey levels that can be told apart.
+/// Class indices as distinct grey levels.
 fn shown(mask: &Picture) -> Picture {
     let step = 255 / (MASK_CLASSES as u8 - 1);
     Picture { pixels: mask.pixels.iter().map(|class| class.saturating_mul(step)).collect(), ..mask.clone() }
@@ -53,7 +53,7 @@ pub(super) fn figure(generator: &ReportedGenerator) -> Option<Figure> {
     }
     let size = rows.iter().flat_map(|row| &row.synthetic).map(|s| &s.image).next()?;
     let mut caption = format!(
-        "The first images of each class in the order in which they were made, none picked by its looks ({} x {} pixels).",
+        "The first images of each class in the order of sampling, not picked by their looks ({} x {} pixels).",
         size.width, size.height
     );
     for (what, words) in [("", &generator.lineage), ("Sampling: ", &generator.sampling)] {
@@ -67,6 +67,7 @@ pub(super) fn figure(generator: &ReportedGenerator) -> Option<Figure> {
         caption,
         scene,
         narrow: None,
+        head: None,
     })
 }
 
@@ -94,10 +95,11 @@ pub(super) fn nearest(generator: &ReportedGenerator) -> Option<Figure> {
         name: format!("generators_nearest_{}", generator.name),
         title: format!("Generators: the most likely copies among the images of {}", generator.name),
         caption: format!(
-            "Of {} synthetic images those whose features are nearest to a training image's, with that image below and the distance ({} x {} pixels). A copy would show the same patient.",
+            "Of {} synthetic images, those whose features are nearest to a training image, with that training image below and the distance between them ({} x {} pixels). A copy would show the same patient.",
             generator.images, first.synthetic.width, first.synthetic.height
         ),
         scene,
         narrow: None,
+        head: None,
     })
 }

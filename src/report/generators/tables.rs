@@ -1,4 +1,4 @@
-//! What was trained and made, what judges say of it, its texture, and what it cost.
+//! Generators: training, images, verdicts of judges, texture, and cost.
 
 use super::{Cost, Judge, ReportInput, ReportedGenerator, derived, over_all};
 use crate::{
@@ -38,8 +38,8 @@ fn generators(input: &ReportInput) -> Table {
         name: "generators".to_owned(),
         title: "Generators: what was trained and made".to_owned(),
         caption: match few {
-            true => "An arm of fewer patients gets its images from a generator of its own, trained on those patients alone and named with them.".to_owned(),
-            false => "A row a generator.".to_owned(),
+            true => "An arm with fewer patients gets its images from its own generator, which was trained only on these patients and is named after them.".to_owned(),
+            false => "One row per generator.".to_owned(),
         },
         columns: columns(&[
             "Generator",
@@ -74,28 +74,33 @@ fn generators(input: &ReportInput) -> Table {
     }
     without_empty_columns(&mut table);
     if generators.iter().any(|g| g.summary.is_some()) {
-        table.notes.push("Trained on: patients / images. Steps × images behind each.".to_owned());
+        table.notes.push(
+            "Trained on: patients / images. Steps × batch: optimizer steps and images per step.".to_owned(),
+        );
         let fixed = |g: &ReportedGenerator| g.summary.as_ref().is_some_and(|s| s.trainable < s.parameters);
         if generators.iter().any(fixed) {
-            table.notes.push("Trained of these: in the steps told here. The others are those of a text encoder, an autoencoder or a base model, trained before on the same patients or elsewhere.".to_owned());
+            table.notes.push("Trained of these: parameters that the steps listed here change. The others belong to a text encoder, an autoencoder or a base model, which was trained before on the same patients or elsewhere.".to_owned());
         }
     }
     let outside: Vec<&str> =
         generators.iter().filter(|g| g.summary.is_none()).map(|g| g.name.as_str()).collect();
     if !outside.is_empty() {
-        table.notes.push(format!("Not trained here: {}. Images from the masks of patients who do not train in an arm are refused for it, and pipelines that list such patients.", outside.join(", ")));
+        table.notes.push(format!("Not trained here: {}. An arm refuses images made from masks of patients outside its training patients, and pipelines that list such patients.", outside.join(", ")));
         let silent: Vec<&str> = generators
             .iter()
             .filter(|g| g.summary.is_none() && !g.names_patients)
             .map(|g| g.name.as_str())
             .collect();
         if !silent.is_empty() {
-            table.notes.push(format!("Whose images these know is not said, so that it could not be checked, and they may know the test patients: {}.", silent.join(", ")));
+            table.notes.push(format!(
+                "The training patients of these are not known, so they may include test patients: {}.",
+                silent.join(", ")
+            ));
         }
     }
     if generators.iter().any(|g| g.own_models) {
         table.notes.push(
-            "Where each class has a model of its own, parameters are those of one and steps those of all."
+            "If each class has its own model, parameters count one model, and steps count all of them."
                 .to_owned(),
         );
     }
@@ -149,7 +154,7 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let mut table = Table {
         name: "generators_judged".to_owned(),
         title: "Generators: do the images show what they were made from?".to_owned(),
-        caption: "A network that was trained on real images alone looks at the synthetic ones. That it falls short of what it reaches on real images (below) has two causes, which this does not tell apart: labels that do not fit, and images unlike real ones. Control masks are those of training images, which the network may know. The higher the better; of distances, the lower.".to_owned(),
+        caption: "A network that was trained on real images only judges the synthetic ones. Two causes can make its score lower than on real images (below): labels that do not fit, and images unlike real ones. This table does not separate them. Control masks come from training images, which the network may know. Higher is better; for distances, lower is better.".to_owned(),
         columns: columns(&["Generator", "Mode", "Dice with the control mask", &hd95, "n", &right, "Right view", "n"]),
         rows: body,
         notes: input.judges.iter().map(|judge| judge_note(judge, rows)).collect(),
@@ -159,7 +164,7 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     Some(table)
 }
 
-/// Who judges, and what it reaches on real images: no generator can be expected to do better.
+/// Which network judges, and what it reaches on real images: a generator cannot be expected to do better.
 fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
     let Judge { task, arm, model, seed, label } = judge;
     let split = crate::aggregate::reported_split(rows, *task).unwrap_or_default();
@@ -176,16 +181,16 @@ fn judge_note(judge: &Judge, rows: &[Measurement]) -> String {
     let reached = format!("{} on {} real {split} images", number(real.mean, 3), real.images);
     if *task == Task::Segmentation {
         format!(
-            "Dice (mean of endocardium, myocardium and left atrium; mean over images ± sample standard deviation): the image is segmented by {model} of arm {arm}, seed {seed}, and compared with its control mask. HD95 is the mean over images likewise; structures that only one of the masks has are left out of it, and counted as undefined. The same network reaches {reached}."
+            "Dice (mean of endocardium, myocardium and left atrium; mean over images ± sample standard deviation): {model} of arm {arm}, seed {seed}, segments the image, and its mask is compared with the control mask. HD95 is a mean over images too. Structures that only one of the two masks has are left out of HD95 and counted as undefined. The same network reaches {reached}."
         )
     } else {
         format!(
-            "Right {label}: the share of images that {model} of arm {arm}, seed {seed}, takes for what they were made as. The same network reaches {reached}."
+            "Right {label}: the share of images that {model} of arm {arm}, seed {seed}, assigns to the class they were made for. The same network reaches {reached}."
         )
     }
 }
 
-/// Columns that say nothing of any generator.
+/// Removes columns without a value.
 pub(super) fn without_empty_columns(table: &mut Table) {
     let says =
         |i: usize| table.rows.iter().any(|row| row.get(i).is_some_and(|cell| *cell != TableCell::Empty));
@@ -216,7 +221,7 @@ fn texture(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
         name: "generators_texture".to_owned(),
         title: "Generators: texture".to_owned(),
         caption: format!(
-            "Power of the synthetic images over that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same power; below: smoother; above: grainier; the report calls {} to {} near, a factor of two either way.",
+            "Power of the synthetic images divided by that of the real training images inside the ultrasound sector, by octave of wavelength. 1: the same power. Below 1: smoother. Above 1: grainier. Values from {} to {} count as near, a factor of two either way.",
             GOOD_TEXTURE.0, GOOD_TEXTURE.1
         ),
         columns: columns(&[&["Generator", "Mode"][..], &OCTAVES[..], &["n"][..]].concat()),
@@ -250,7 +255,7 @@ fn costs(generators: &[ReportedGenerator]) -> Option<Table> {
     (!body.is_empty()).then(|| Table {
         name: COSTS.to_owned(),
         title: "Generators: measured times".to_owned(),
-        caption: "Wall time. Another run takes another time; nothing else in the report differs between two runs.".to_owned(),
+        caption: "Wall time. It differs between two runs; nothing else in the report does.".to_owned(),
         columns: columns(&[
             "Generator",
             "Mode",
@@ -262,7 +267,7 @@ fn costs(generators: &[ReportedGenerator]) -> Option<Table> {
         ]),
         rows: body,
         notes: vec![
-            "Training: without that of a model it started from. For interrupted stages only the last attempt is timed.".to_owned(),
+            "Training: without the training of a base model. For interrupted stages only the last attempt is timed.".to_owned(),
         ],
         decimals: 2,
     })
