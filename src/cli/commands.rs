@@ -8,6 +8,7 @@ use std::{
 use chrono::{Local, SecondsFormat};
 use clap::CommandFactory;
 use serde_json::json;
+use signal_hook::{consts::SIGINT, iterator::Signals};
 
 use super::{
     Cli, Command, DataCommand, MeasureCommand, OUT, ReportArgs, RunArgs, STORE, SampleArgs, SpecArgs,
@@ -77,9 +78,6 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         Command::Weights(command) => super::weights::carry_out(&command),
     }
 }
-
-/// The exit code of a run that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
 
 /// What the data set tells once it is imported.
 fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
@@ -182,13 +180,19 @@ fn run_progress(args: &RunArgs, store: &Store, name: &str) -> Result<Progress> {
     progress.detail(format!("the log is {}", file.display()));
     let watched = progress.clone();
     // Where no handler can be set, Ctrl-C ends the run without a word: nothing else is lost.
-    let _ = ctrlc::set_handler(move || {
-        watched.clear();
-        let text = "interrupted. The same command resumes: finished stages and checkpoints are in the store";
-        watched.log(text);
-        complain(text);
-        std::process::exit(INTERRUPTED);
-    });
+    if let Ok(mut signals) = Signals::new([SIGINT]) {
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                watched.clear();
+                let text =
+                    "interrupted. The same command resumes: finished stages and checkpoints are in the store";
+                watched.log(text);
+                complain(text);
+                // As without a handler: libtorch must not be taken down while other threads compute.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        });
+    }
     Ok(progress)
 }
 
@@ -229,7 +233,9 @@ fn draw(
         say(&format!("{} held the report of another run, which is replaced{kept}", to.display()));
     }
     let input = report::read(&data)?;
-    report::draw(&input, formats, to)?;
+    if !report::is_current(&data, formats, to) {
+        report::draw(&input, formats, to)?;
+    }
     Ok(input)
 }
 
@@ -241,7 +247,10 @@ fn redraw(args: &ReportArgs) -> Result<u8> {
             to.clone()
         }
         (None, Some(spec)) => redraw_from_store(args, spec)?,
-        (None, None) => return Err(Error::input("name a spec, or a report's folder with --from")),
+        (None, None) => {
+            return Err(Error::input("the spec is missing")
+                .help("name a spec, or the folder of a report with --from"));
+        }
     };
     print(&format!("{}\n", drawn.join(report::PAGE).display()))
 }

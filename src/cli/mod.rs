@@ -152,7 +152,6 @@ struct RunArgs {
 #[derive(Debug, Args)]
 struct ReportArgs {
     /// The experiment's TOML file: the report is drawn from the store
-    #[arg(required_unless_present = "from")]
     spec: Option<PathBuf>,
     #[command(flatten)]
     set: SetArgs,
@@ -383,7 +382,7 @@ enum MeasureCommand {
     Prdc(distances::PrdcArgs),
     /// Test whether synthetic images copy training images
     #[command(
-        after_help = "Examples:\n  synecho measure memorisation data/camus synthetic --split train --held-out held-out --weights inception.safetensors\n\nThe test takes the distance of each synthetic image to its nearest training image (the real folder) and compares it with the same distance of held-out real images, which cannot be copies. The value is the share of pairs in which the synthetic image is nearer: 0.5 is no sign of copying, 1 means every image. p is from a one-sided Mann-Whitney test, which treats images as independent."
+        after_help = "Examples:\n  synecho measure memorisation data/camus synthetic --split train --held-out held-out --weights inception.safetensors\n\nThe test takes the distance of each synthetic image to its nearest training image (the real folder) and compares it with the same distance of held-out real images, which cannot be copies. The value is the share of pairs in which the synthetic image is nearer: 0.5 shows no sign of copying, 1 means every image. p is from a one-sided Mann-Whitney test, which treats images as independent."
     )]
     Memorisation(distances::MemorisationArgs),
     /// Save the mean and covariance of a folder's features, as pytorch-fid does

@@ -183,6 +183,17 @@ pub fn draw(input: &ReportInput, formats: &[FigureFormat], to: &Path) -> Result<
     if earlier { remove_stale(to, &kept) } else { Ok(()) }
 }
 
+/// Whether the folder `to` holds the report of the data files in `data`, as this program draws it.
+pub fn is_current(data: &Path, formats: &[FigureFormat], to: &Path) -> bool {
+    let same = |name: &str| {
+        let files = (fs::read(data.join(name)), fs::read(to.join(name)));
+        matches!(files, (Ok(ours), Ok(theirs)) if ours == theirs)
+    };
+    let page = fs::read_to_string(to.join(PAGE)).unwrap_or_default();
+    page.contains(&drawn_by(formats))
+        && [DESCRIPTION, MEASUREMENTS, CURVES, RESOLVED, lineage::STAGES].into_iter().all(same)
+}
+
 /// Removes what an earlier report left, by the names that reports give.
 fn remove_stale(to: &Path, kept: &BTreeSet<PathBuf>) -> Result<()> {
     let mut stale = EARLIER.map(|name| to.join(name)).to_vec();

@@ -38,7 +38,7 @@ use crate::{
     results::{CurvePoint, Measurement},
     vocabulary::{Metric, Source, Task},
 };
-pub use folder::{draw, earlier_key, is_report, read, save};
+pub use folder::{draw, earlier_key, is_current, is_report, read, save};
 pub use terminal::results;
 
 /// The page that holds everything.
@@ -228,6 +228,12 @@ fn n_of(patients: impl Iterator<Item = u64> + Clone, seeds: impl Iterator<Item =
     let seeds = generators::span(seeds);
     let seeds = if seeds == "1" { "one seed".to_owned() } else { format!("{seeds} seeds") };
     format!("n = {} patients, {seeds}", generators::span(patients))
+}
+
+/// Who draws a page, and with figures of which formats: in the page's head.
+fn drawn_by(formats: &[FigureFormat]) -> String {
+    let formats: Vec<&str> = formats.iter().map(|format| format.as_str()).collect();
+    format!("synecho {} {} {}", env!("CARGO_PKG_VERSION"), env!("SYNECHO_COMMIT"), formats.join(","))
 }
 
 /// In order of first appearance.

@@ -303,6 +303,11 @@ fn bombs_are_not_lit() {
     let bytes = bomb("archive/data/0");
     assert!(bytes.len() < 2 << 20, "{}", bytes.len());
     check(&bytes, "that inflates to 2097152");
+    // One that says it is a long pickle and has no room for it.
+    let mut long = zip(&[("data.pkl", pickle(b"}"))], CompressionMethod::DEFLATE);
+    let at = directory_entry(&long, "archive/data.pkl");
+    long[at + 24..at + 28].copy_from_slice(&(60u32 << 20).to_le_bytes());
+    check(&long, "the record archive/data.pkl claims more than it can hold");
     // A record that says it is small and is not.
     let object = dict(&[("w", tensor(storage("FloatStorage", "0", 4), 0, &[4], &[1]))]);
     let records = [("data.pkl", pickle(&object)), ("data/0", vec![0; 1 << 20])];

@@ -77,7 +77,9 @@ fn litter(root: &Path) {
     for folder in folders {
         let files =
             ["README", "README.md", "Thumbs.db", "desktop.ini", ".DS_Store", "._x", "._ch2_ed_frame_1.png"];
-        for file in files.into_iter().chain(["manifest.csv~", "flax_model.msgpack", "pytorch_model.bin"]) {
+        let others =
+            ["manifest.csv~", "flax_model.msgpack", "pytorch_model.bin", "diffusion_pytorch_model.bin"];
+        for file in files.into_iter().chain(others) {
             fs::write(folder.join(file), "litter").unwrap();
         }
         fs::create_dir(folder.join("empty")).unwrap();

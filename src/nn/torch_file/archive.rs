@@ -20,6 +20,10 @@ use crate::error::{Error, Result};
 /// a small file may have besides.
 const LARGEST_INFLATION: (u64, u64) = (20, 64 << 20);
 
+/// The most that a byte of a deflated record can become (zlib's technical details: 1032 to 1), and what the rounding of
+/// a short one may add.
+const DENSEST_DEFLATE: (u64, u64) = (1032, 1024);
+
 /// One record of the archive.
 #[derive(Debug, Clone)]
 pub(super) struct ZipRecord {
@@ -130,6 +134,10 @@ fn records(file: &File, length: u64) -> Result<HashMap<String, ZipRecord>> {
         let (start, end) = archive.get_entry(entry.wayfinder()).map_err(damaged)?.compressed_data_range();
         if end > length || (!deflated && stored != size) {
             return Err(damaged(format!("the record {} goes beyond the file", shown(&name))));
+        }
+        let (most, rounding) = DENSEST_DEFLATE;
+        if deflated && size > stored.saturating_mul(most).saturating_add(rounding) {
+            return Err(damaged(format!("the record {} claims more than it can hold", shown(&name))));
         }
         ranges.push((header, end));
         inflated = inflated.saturating_add(size);
