@@ -190,7 +190,7 @@ pub fn is_current(data: &Path, formats: &[FigureFormat], to: &Path) -> bool {
         matches!(files, (Ok(ours), Ok(theirs)) if ours == theirs)
     };
     let page = fs::read_to_string(to.join(PAGE)).unwrap_or_default();
-    page.contains(&drawn_by(formats))
+    page.contains(&super::drawn_by(formats))
         && [DESCRIPTION, MEASUREMENTS, CURVES, RESOLVED, lineage::STAGES].into_iter().all(same)
 }
 

@@ -36,7 +36,7 @@ use crate::{
     aggregate::{self, Score, Table},
     picture::Picture,
     results::{CurvePoint, Measurement},
-    vocabulary::{Metric, Source, Task},
+    vocabulary::{FigureFormat, Metric, Source, Task},
 };
 pub use folder::{draw, earlier_key, is_current, is_report, read, save};
 pub use terminal::results;
@@ -333,7 +333,7 @@ mod tests {
             folder::{DESCRIPTION, MEASUREMENTS},
         },
         results,
-        vocabulary::{Extractor, FigureFormat},
+        vocabulary::Extractor,
     };
 
     fn write(input: &ReportInput, to: &Path) -> crate::error::Result<()> {
