@@ -26,7 +26,9 @@ pub fn files_read(dir: &Path) -> Vec<PathBuf> {
         files.extend(names.map(|name| part.dir().join(name)));
         // What lies beside a tokenizer under a network's name is never loaded.
         let is_network = !part.class().contains("Tokenizer") && !part.class().ends_with("Scheduler");
-        files.extend(is_network.then(|| part.weight_files(None).unwrap_or_default()).unwrap_or_default());
+        if is_network {
+            files.extend(part.weight_files(None).unwrap_or_default());
+        }
     }
     files.retain(|file| file.is_file());
     files.sort();
