@@ -271,7 +271,7 @@ impl TaskResults<'_> {
         let control = |c: &Comparison| controls.iter().find(|k| k.arm == c.arm && k.model == c.model);
         let is_matched =
             |c: &&&Comparison| control(c).is_some_and(|k| k.outcome(&self.score) != Claim::Better);
-        if !better.is_empty() && better.iter().all(|c| is_matched(c)) {
+        if !better.is_empty() && better.iter().all(is_matched) {
             answer.outcome = Claim::Mixed;
             answer.word = "Better than real images only, but not better than copies of them.".to_owned();
         }

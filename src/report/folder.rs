@@ -10,7 +10,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    PAGE, ReportInput, comparisons, figures,
+    CURVES, DESCRIPTION, MEASUREMENTS, PAGE, RESOLVED, ReportInput, comparisons, figures,
     generators::GENERATORS,
     lineage,
     page::{self, PageContent},
@@ -23,19 +23,6 @@ use crate::{
     results::{self, Measurement},
     vocabulary::{FigureFormat, Task},
 };
-
-/// Every value behind the report, gzipped: one row per image, structure and measure soon makes ten megabytes.
-pub const MEASUREMENTS: &str = "measurements.csv.gz";
-
-/// Every point of the training curves, gzipped.
-pub const CURVES: &str = "curves.csv.gz";
-
-/// All that the page shows besides rows, points and stages: the experiment, its networks and generators in words and
-/// counts, and (of a phantom) pictures.
-pub const DESCRIPTION: &str = "report.json";
-
-/// The spec with every default filled in.
-pub const RESOLVED: &str = "resolved.toml";
 
 /// Subfolders that hold what was drawn.
 const FIGURES: &str = "figures";

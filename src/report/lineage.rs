@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{folder::MEASUREMENTS, generators::GENERATORS};
+use super::{MEASUREMENTS, generators::GENERATORS};
 use crate::{
     aggregate::{Means, is_image, metric_label, number},
     cell::Cell,

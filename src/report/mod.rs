@@ -44,6 +44,19 @@ pub use terminal::results;
 /// The page that holds everything.
 pub const PAGE: &str = "index.html";
 
+/// Every value behind the report, gzipped: one row per image, structure and measure soon makes ten megabytes.
+const MEASUREMENTS: &str = "measurements.csv.gz";
+
+/// Every point of the training curves, gzipped.
+const CURVES: &str = "curves.csv.gz";
+
+/// All that the page shows besides rows, points and stages: the experiment, its networks and generators in words and
+/// counts, and (of a phantom) pictures.
+const DESCRIPTION: &str = "report.json";
+
+/// The spec with every default filled in.
+const RESOLVED: &str = "resolved.toml";
+
 /// What the page says about the experiment besides its results.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -328,10 +341,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        report::{
-            fake::FakeShape,
-            folder::{DESCRIPTION, MEASUREMENTS},
-        },
+        report::fake::FakeShape,
         results,
         vocabulary::Extractor,
     };

@@ -234,10 +234,13 @@ fn channels(color: Rgb) -> [f32; 3] {
     [color.0, color.1, color.2].map(|v| fine(f64::from(v) / 255.0))
 }
 
+/// Colour, width, dashes, and whether the ends are round.
+type LineStyle = (Rgb, f64, &'static [f64], bool);
+
 /// The style that was set last: it holds until another one is set.
 #[derive(Default)]
 struct Pen {
-    line: Option<(Rgb, f64, &'static [f64], bool)>,
+    line: Option<LineStyle>,
     fill: Option<Rgb>,
 }
 
@@ -250,10 +253,10 @@ impl Pen {
         self.line(out, (color, 2.0 * radius, &[], true));
     }
 
-    /// Sets what differs from the last line: colour, width, dashes, round ends.
-    fn line(&mut self, out: &mut Content, line: (Rgb, f64, &'static [f64], bool)) {
+    /// Sets what differs from the last line.
+    fn line(&mut self, out: &mut Content, line: LineStyle) {
         let before = self.line.replace(line);
-        let is_new = |same: fn(&(Rgb, f64, &[f64], bool), &(Rgb, f64, &[f64], bool)) -> bool| {
+        let is_new = |same: fn(&LineStyle, &LineStyle) -> bool| {
             before.as_ref().is_none_or(|before| !same(before, &line))
         };
         if is_new(|a, b| a.0 == b.0) {
@@ -350,7 +353,7 @@ mod tests {
         let bytes = pdf(&scene).unwrap();
         assert_eq!(bytes, pdf(&scene).unwrap());
         let text = String::from_utf8_lossy(&bytes);
-        assert!(text.starts_with("%PDF-1.") && text.contains("/MediaBox [0 0 240 72]"));
+        assert!(text.starts_with("%PDF-1.") && text.contains("/MediaBox[0 0 240 72]"));
         assert!(text.contains("+Arimo-Bold") && !text.contains("Arimo-Regular"), "only what is used");
         assert!(text.contains("/ca 0.18") && text.contains("/Width 3"));
         assert!(!text.contains("CreationDate"));

@@ -5,7 +5,7 @@ use crate::{
     report::{
         HEAD,
         axes::{Frame, Key, Look, MOST_SERIES, NAMED, NORMAL, SMALL, columns, legend, looks, title_height},
-        scene::{Anchor, DOUBLE, INK, MUTED, Point, Rgb, Scene},
+        scene::{Anchor, DOUBLE, INK, MUTED, Point, Rgb, Scene, Text},
     },
     results::{GOOD_TEXTURE, Measurement, OCTAVES},
     vocabulary::Metric,
@@ -66,9 +66,9 @@ pub(super) fn figure(input: &ReportInput, rows: &[Measurement]) -> Option<Figure
     let seen = || series.iter().flat_map(|s| &s.ratios).flatten();
     let low = seen().map(|r| r.low).fold(-2.0, f64::min).floor();
     let high = seen().map(|r| r.high).fold(2.0, f64::max).ceil();
-    let plot = TexturePlot { series: &series, low, high };
     let count = |s: &TextureSeries| over_all(rows, s.generator, OCTAVES[0], Metric::Texture)?.n;
     let n = span(series.iter().filter_map(count));
+    let plot = TexturePlot { series: &series, low, high, n: format!("n = {n} images") };
     Some(Figure {
         name: "generators_texture".to_owned(),
         title: "Generators: texture".to_owned(),
@@ -87,6 +87,7 @@ struct TexturePlot<'a> {
     /// Powers of 2.
     low: f64,
     high: f64,
+    n: String,
 }
 
 impl TexturePlot<'_> {
@@ -100,9 +101,10 @@ impl TexturePlot<'_> {
         let name = |(s, look): (&TextureSeries, &Look)| (s.generator.name.clone(), *look);
         let names: Vec<_> = self.series.iter().zip(&looks).map(name).collect();
         let (left, width) = (46.0, page - 50.0);
-        let head = legend(None, (0.0, 0.0), width, &names, Key::Line) + 14.0;
+        let head = legend(None, (0.0, 0.0), width, &names, Key::Line) + 20.0;
         let mut scene = Scene::new(page, head + 170.0 + 40.0);
         legend(Some(&mut scene), (left, 3.0), width, &names, Key::Line);
+        scene.add(Text::new((left + width, head - 5.0), self.n.as_str(), SMALL, Anchor::End).color(MUTED));
         let frame = self.frame((left, head), (width, 170.0));
         self.axes(&mut scene, &frame, true);
         let pitch = (0.5 / self.series.len() as f64).min(0.12);
@@ -119,10 +121,11 @@ impl TexturePlot<'_> {
         let places = columns(DOUBLE, ACROSS, 40.0);
         let titles = title_height(self.series.iter().map(|s| s.generator.name.as_str()), places[0].1);
         let (high, step) = (90.0, 90.0 + titles + 46.0);
-        let mut scene = Scene::new(DOUBLE, self.series.len().div_ceil(ACROSS) as f64 * step + 16.0);
+        let mut scene = Scene::new(DOUBLE, self.series.len().div_ceil(ACROSS) as f64 * step + 26.0);
+        scene.add(Text::new((DOUBLE - 4.0, 8.0), self.n.as_str(), SMALL, Anchor::End).color(MUTED));
         for (i, series) in self.series.iter().enumerate() {
             let (left, width) = places[i % ACROSS];
-            let frame = self.frame((left, titles + 14.0 + (i / ACROSS) as f64 * step), (width, high));
+            let frame = self.frame((left, titles + 24.0 + (i / ACROSS) as f64 * step), (width, high));
             self.axes(&mut scene, &frame, i % ACROSS == 0);
             frame.title(&mut scene, &series.generator.name);
             draw(&mut scene, &frame, series, NAMED, 0.0);

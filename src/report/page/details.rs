@@ -7,10 +7,7 @@ use super::{
 };
 use crate::{
     aggregate::{Score, Table, TableCell, also},
-    report::{
-        folder::{CURVES, DESCRIPTION, MEASUREMENTS, RESOLVED},
-        generators::GENERATORS,
-    },
+    report::{CURVES, DESCRIPTION, MEASUREMENTS, RESOLVED, generators::GENERATORS},
     vocabulary::{Metric, Task},
 };
 
