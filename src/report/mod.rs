@@ -340,11 +340,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::{
-        report::fake::FakeShape,
-        results,
-        vocabulary::Extractor,
-    };
+    use crate::{report::fake::FakeShape, results, vocabulary::Extractor};
 
     fn write(input: &ReportInput, to: &Path) -> crate::error::Result<()> {
         draw(input, &FigureFormat::ALL, to)

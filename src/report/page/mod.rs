@@ -52,7 +52,7 @@ pub(super) fn page(content: &PageContent) -> Result<String> {
     let head = summary::head(content)?;
     let details = details::details(content, &head.figures);
     Ok(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"generator\" content=\"{}\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}{details}</body>\n</html>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"drawn-by\" content=\"{}\">\n<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}{details}</body>\n</html>\n",
         super::drawn_by(content.formats),
         markup::escape(title),
         head.html,
