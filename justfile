@@ -25,12 +25,12 @@ test: setup
 # Draws the page of the published quickstart and checks its layout in headless Chromium at two widths
 page: build
     target/release/synecho report --from reports/quickstart --out target/page
-    python3 tests/page/check_page.py --self-test
+    python3 tests/page/test_check_page.py
     python3 tests/page/check_page.py target/page/index.html
 
 # Publishes the report of a finished run: redraws out/NAME as reports/NAME
 publish name: build
-    target/release/synecho report --from out/{{ name }} --out reports/{{ name }} --formats svg,pdf
+    target/release/synecho report --from out/{{ name }} --out reports/{{ name }} --formats svg
 
 # Builds the program
 build: setup

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Draws docs/overview.svg, the picture at the head of README.md, from the data and figures of a report.
+"""Draws docs/overview.svg, the picture at the head of README.md, from the data and figures of two reports.
 
-    python3 docs/make_overview.py out/quickstart
+    python3 docs/make_overview.py reports/quickstart reports/camus-segmentation-cpu
 
-The report has to be a phantom's: pictures of patients never go into this repository.
+The pictures come from the first, which has to be a phantom's: pictures of patients never go into this repository. The
+forest plot comes from the second.
 """
 
 import json
@@ -72,7 +73,7 @@ def main():
         picture(step_x, step_y, "Synthetic image of that mask", sample["image"]),
     ]
     left = 2 * step_x + 2 * GAP
-    plot, plot_height = forest(report, left, CAPTION, WIDTH - left)
+    plot, plot_height = forest(Path(sys.argv[2]), left, CAPTION, WIDTH - left)
     height = max(2 * step_y - GAP, CAPTION + plot_height)
     Path("docs/overview.svg").write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}"'
