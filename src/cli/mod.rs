@@ -96,7 +96,7 @@ enum Command {
     },
     /// Generate images with a diffusers pipeline: unconditional, text, text + segmentation
     #[command(
-        after_help = "Examples:\n  synecho sample --pipeline ddpm-camus --count 16 --out out\n  synecho sample --pipeline sd-v1-5 --prompt \"an ultrasound image of heart in two-chamber view\" --scheduler unipc --steps 40 --out out\n  synecho sample --pipeline sd-v1-5 --controlnet echo-controlnet --prompt \"...\" --control-mask mask.png --out out\n\nThe pipeline is a folder that diffusers' save_pretrained wrote, with safetensors weights. Each image has its own seed: image i of a run with --seed S has the seed S + i, and --seed S+i --count 1 makes it again. The output folder gets PNG files and manifest.csv."
+        after_help = "Examples:\n  synecho sample --pipeline ddpm-camus --count 16 --out out\n  synecho sample --pipeline sd-v1-5 --prompt \"an ultrasound image of heart in two-chamber view\" --scheduler unipc --steps 40 --out out\n  synecho sample --pipeline sd-v1-5 --controlnet echo-controlnet --prompt \"...\" --control-mask mask.png --out out\n\nThe pipeline is a folder that diffusers' save_pretrained wrote, with safetensors or .bin weights. Each image has its own seed: image i of a run with --seed S has the seed S + i, and --seed S+i --count 1 makes it again. The output folder gets PNG files and manifest.csv."
     )]
     Sample(Box<SampleArgs>),
     /// Import and check data sets, or draw the phantom
@@ -213,7 +213,7 @@ struct SampleArgs {
     /// Class index for a class-conditional model
     #[arg(long, value_name = "N")]
     class_label: Option<i64>,
-    /// Initial noise: a safetensors file with one tensor (count, channels, height, width)
+    /// Initial noise: a file with one tensor (count, channels, height, width)
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
     /// Height in pixels [default: the networks' training size, or the control image's size]
@@ -423,10 +423,7 @@ const FID_HELP: &str = "Examples:
 
 The three conventions give the values of python -m pytorch_fid, of clean-fid's folder mode and of torch-fidelity. They resize images to 299 pixels in different ways, so their values cannot be compared with each other.
 
-Weights: Inception's weights come with pytorch-fid, as pt_inception-2015-12-05-6726825d.pth of its release fid_weights on GitHub (SHA-256 6726825d...). Convert them once in Python:
-  import torch, safetensors.torch
-  safetensors.torch.save_file(torch.load(\"pt_inception-2015-12-05-6726825d.pth\", weights_only=True), \"data/weights/inception.safetensors\")
-Under this name they are found without --weights.
+Weights: Inception's weights come with pytorch-fid, as pt_inception-2015-12-05-6726825d.pth of its release fid_weights on GitHub (SHA-256 6726825d...). Name the file as it is downloaded, or put it into data/weights, where it is found without --weights.
 
 Few images bias FID upwards: compare it only at equal n, or use KID. In the features of another extractor the distance is not FID and is not called FID.";
 

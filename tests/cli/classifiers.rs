@@ -102,7 +102,7 @@ fn downloads_of_torchvision_are_read_as_they_are() {
         place.write_bytes(&format!("nets/{file}"), &torch_save(&state));
     }
     // The second has no name of torchvision's.
-    place.synecho(&RUN).refused(&["there is no file nets/efficientnet_b0.safetensors", ".pth as downloaded"]);
+    place.synecho(&RUN).refused(&["nets/efficientnet_b0.safetensors does not exist", ".pth as downloaded"]);
     let download = "nets/efficientnet_b0_rwightman-20240131.pth";
     fs::rename(place.path("nets/efficientnet_b0_rwightman.pth"), place.path(download)).unwrap();
     // Other files, so that both are trained again, with the same result.

@@ -203,7 +203,7 @@ fn requests_that_cannot_be_carried_out() {
         let ask = ["measure", "fid", "--real", "real", "--synthetic", "made", "--no-cache"];
         place.synecho(&[&ask, more].concat())
     };
-    plain(&[]).refused(&["inception-fid needs weights", "6726825d", "safetensors.torch.save_file"]);
+    plain(&[]).refused(&["inception-fid needs weights", "6726825d", "name it as it is"]);
     plain(&["--weights", "none.safetensors"]).refused(&["none.safetensors", "6726825d"]);
     plain(&["--weights", "net.safetensors"]).refused(&["net.safetensors: ", "is missing"]);
     plain(&[&DOMAIN[..], &["--convention", "clean-fid"]].concat()).refused(&["--convention is not for"]);

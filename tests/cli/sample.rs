@@ -119,7 +119,7 @@ fn schedulers_that_do_not_fit_are_refused() {
         (&flow, &["--scheduler", "ddim"], ["scheduler_config.json", "sample with flow-euler"]),
         (&flow, &["--noise-levels", "log-snr"], ["flow-euler has no noise levels", "dpmsolver++"]),
         (&place, &["--scheduler", "lcm", "--steps", "51"], ["51 steps of lcm", "take 1 to 50 steps"]),
-        (&place, &["--scheduler", "euler", "--eta", "0.5"], ["eta is for DDIM", "sample with ddim"]),
+        (&place, &["--scheduler", "euler", "--eta", "0.5"], ["only DDIM takes eta", "sample with ddim"]),
     ] {
         let args = [&["sample", "--pipeline", "model", "--out", "x"], more].concat();
         place.synecho(&args).refused(&parts);
