@@ -273,7 +273,8 @@ fn every_command_has_help_in_plain_words() {
                 .iter()
                 .any(|head| part.starts_with(head))
         };
-        for sentence in told.out.split("\n\n").filter(is_prose).flat_map(|part| part.split(". ")) {
+        let paragraphs = told.out.split("\n\n").filter(is_prose).map(|part| part.replace('\n', " "));
+        for sentence in paragraphs.flat_map(|part| part.split(". ").map(str::to_owned).collect::<Vec<_>>()) {
             assert!(sentence.split_whitespace().count() <= 40, "{sentence:?} in the help of {command:?}");
         }
     }
