@@ -90,7 +90,7 @@ impl Picture {
     /// Checks that an image is one: of fractions from 0 to 1 that were stored as whole numbers nothing is left.
     ///
     /// # Errors
-    /// Its grey values span less than [`LEAST_SPAN`].
+    /// Its grey values span less than 3.
     pub fn check_span(&self) -> Result<()> {
         let (low, high) = (self.pixels.iter().min(), self.pixels.iter().max());
         match (low, high) {

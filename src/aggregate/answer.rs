@@ -131,7 +131,7 @@ impl Comparison {
     }
 }
 
-/// Comparisons by what they are between. Where there is no arm of real images only, another arm may stand in its
+/// Comparisons, grouped by the kinds of arms that they compare. Where there is no arm of real images only, another arm may stand in its
 /// place: that comparison answers nothing, and is in none of these.
 pub(super) struct AskedComparisons<'a> {
     /// Arms with synthetic images against real images only.
@@ -265,7 +265,7 @@ impl TaskResults<'_> {
         if let Some(counted) = counts(&against_copies, &self.score) {
             answer.sentence += &format!(" Against as many copies of real images: {counted}.");
         }
-        // More images or more steps alone may help: copies of real images show how much of it.
+        // More images or more steps may help by themselves: copies of real images show how much of it.
         let better: Vec<&&Comparison> =
             baselines.iter().filter(|c| c.outcome(&self.score) == Claim::Better).collect();
         let control = |c: &Comparison| controls.iter().find(|k| k.arm == c.arm && k.model == c.model);

@@ -272,7 +272,7 @@ impl FeatureArgs {
     }
 }
 
-/// The extractor's weights where they are kept by default, if they are there.
+/// The extractor's weights in the default folder, if it has them.
 fn usual_weights(extractor: Extractor) -> Option<PathBuf> {
     let folder = std::env::var_os("SYNECHO_WEIGHTS").filter(|value| !value.is_empty());
     let folder = folder.map_or_else(|| PathBuf::from("data/weights"), PathBuf::from);

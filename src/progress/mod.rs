@@ -20,7 +20,7 @@ pub use training::TrainingDisplay;
 
 /// A stage that takes longer than this says how far it is, and again after as long.
 const LINE_EVERY: Duration = Duration::from_secs(30);
-/// How often others are told how far a stage is.
+/// How often the progress of a stage is published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(2);
 
 /// Begins a worker's line about how far its stage is: its parent need not keep it on the screen.

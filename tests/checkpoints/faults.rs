@@ -99,7 +99,7 @@ fn other_opcodes_are_refused_by_name() {
         (b"}2", "DUP"),
         (b"I01\n", "INT"),
         (b"\x97", "NEXT_BUFFER"),
-        (b"\xfe", "which is no opcode"),
+        (b"\xfe", "which is not an opcode"),
         (b"h\x05", "asks for memo 5"),
         (b"", "misses an object"),
         (b"t", "misses a mark"),

@@ -85,7 +85,7 @@ impl SigmaSpacingConfig {
 }
 
 /// # Errors
-/// An end that is no noise level.
+/// An end that is not a noise level.
 pub(super) fn check_ends(sigma_min: Option<f64>, sigma_max: Option<f64>) -> Result<()> {
     for (key, value) in [("sigma_min", sigma_min), ("sigma_max", sigma_max)] {
         if let Some(value) = value.filter(|v| !(*v > 0.0 && *v <= 1e6)) {

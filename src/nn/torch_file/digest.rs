@@ -44,7 +44,7 @@ pub(super) fn check(mut file: &File, path: &Path) -> Result<()> {
         true => Ok(()),
         false => {
             Err(Error::input(format!("damaged: its SHA-256 begins with {found}, its name says {digits}"))
-                .help("download it again; if the end of the name is no digest, rename the file"))
+                .help("download it again; if the end of the name is not a digest, rename the file"))
         }
     }
 }

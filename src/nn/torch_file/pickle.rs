@@ -163,7 +163,9 @@ impl<'a> PickleMachine<'a> {
             Some((_, name)) => unread(format!(
                 "the pickle has the opcode {name} at byte {at}, which torch.save does not write"
             )),
-            None => damaged(format!("its pickle has the byte {code:#04x} at byte {at}, which is no opcode")),
+            None => {
+                damaged(format!("its pickle has the byte {code:#04x} at byte {at}, which is not an opcode"))
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The bytes of a pickle, of which no more is read than there is.
+//! The bytes of a pickle. Reading beyond their end is an error.
 
 use std::{
     fs::File,
