@@ -327,6 +327,11 @@ fn driver() -> Result<Driver, String> {
     }
 }
 
+/// Whether a device has instructions for bf16: of CUDA's every one since Ampere, and an older one computes it more slowly.
+pub fn computes_in_bf16(device: &str) -> bool {
+    device != "cpu" || bf16().native
+}
+
 /// The CPU's instructions for bf16.
 fn bf16() -> Bf16 {
     let mut instructions: Vec<String> = Vec::new();

@@ -42,6 +42,7 @@ pub mod resize;
 pub mod results;
 pub mod samples;
 pub mod scan;
+pub mod sector;
 pub mod store;
 pub mod text_file;
 pub mod train;

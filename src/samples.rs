@@ -6,6 +6,7 @@ use crate::{
     error::{Error, Result},
     manifest::{Manifest, Row},
     picture::Picture,
+    sector,
     vocabulary::{Label, MaskDecoding, Pairing, Phase, Split, View},
 };
 
@@ -108,6 +109,17 @@ impl Samples {
             rows: chosen.iter().map(|(_, row)| (*row).clone()).collect(),
             ids: chosen.iter().map(|(id, _)| *id).collect(),
         })
+    }
+
+    /// The same with the background inside the ultrasound sector marked in the masks
+    /// ([`IN_SECTOR`](crate::sector::IN_SECTOR)).
+    pub fn with_sectors(&self) -> Self {
+        let (mut this, pixels) = (self.clone(), (self.size * self.size).max(1));
+        this.masks
+            .par_chunks_exact_mut(pixels)
+            .zip(self.images.par_chunks_exact(pixels))
+            .for_each(|(mask, image)| sector::mark(image, mask, self.size));
+        this
     }
 
     /// Those whose row `keep` wants.

@@ -8,10 +8,10 @@ use std::{
 };
 
 /// Modules that every module may import.
-const LEAVES: [&str; 6] = ["atomic_file", "error", "pace", "random", "text_file", "vocabulary"];
+const LEAVES: [&str; 7] = ["atomic_file", "error", "pace", "random", "sector", "text_file", "vocabulary"];
 
 /// What each module may import besides the leaves and itself.
-const ALLOWED: [(&str, &[&str]); 34] = [
+const ALLOWED: [(&str, &[&str]); 35] = [
     // The leaves themselves.
     ("vocabulary", &[]),
     ("error", &[]),
@@ -33,6 +33,7 @@ const ALLOWED: [(&str, &[&str]); 34] = [
     ("samples", &["manifest", "picture"]),
     ("observer", &["results"]),
     ("pace", &[]),
+    ("sector", &["vocabulary"]),
     ("text_file", &["error"]),
     ("progress", &["observer", "results"]),
     ("pipeline", &["nn"]),
@@ -114,6 +115,7 @@ const ALLOWED: [(&str, &[&str]); 34] = [
             "aggregate",
             "cell",
             "data",
+            "dice",
             "experiment",
             "gather",
             "generate",

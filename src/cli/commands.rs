@@ -11,10 +11,10 @@ use serde_json::json;
 use signal_hook::{consts::SIGINT, iterator::Signals};
 
 use super::{
-    Cli, Command, DataCommand, MeasureCommand, OUT, ReportArgs, RunArgs, STORE, SampleArgs, SpecArgs,
-    distances,
+    CPU, Cli, Command, DataCommand, MeasureCommand, OUT, ReportArgs, RunArgs, STORE, SampleArgs, SetArgs,
+    SpecArgs, distances,
     output::{print, print_json},
-    request::{Asked, ask},
+    request::{self, Asked, ask},
     status,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     measure::{self, folder::PairingOptions},
     pace::duration,
     pipeline::PipelineSource,
-    plan::{self, Plan, Stage, StageKind},
+    plan::{self, Plan, RecordedSampling, Stage, StageKind},
     progress::{Progress, ProgressOptions, Verbosity, complain},
     report::{self, ReportInput},
     store::Store,
@@ -40,7 +40,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
         Command::Run(arguments) => run(&arguments),
         Command::Plan { spec, json } => show_plan(&spec, json),
         Command::Status { spec, set, store, watch, json } => {
-            let show = || status::status(spec.as_deref(), &set.sets, &store.store, json);
+            let show = || status::status(spec.as_deref(), &set, &store.store, json);
             if watch { status::watch(show) } else { show() }
         }
         Command::Explain { report, cell } => print(&report::lineage::explain(&report, cell.as_deref())?),
@@ -89,13 +89,13 @@ fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
 
 fn run(args: &RunArgs) -> Result<u8> {
     let started = SystemTime::now();
-    let (file, sets) = (&args.spec.spec, &args.spec.set.sets);
-    let device = doctor::choose_device(&args.device)?;
+    let file = &args.spec.spec;
+    let device = doctor::choose_device(&args.spec.set.device)?;
     let shares = execute::share_cores(device, args.jobs, args.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
-    execute::preflight(&experiment::load(file, sets)?, None).map_err(|e| e.at(file))?;
+    execute::preflight(&request::load(file, &args.spec.set)?, None).map_err(|e| e.at(file))?;
     let store = Store::open(&args.spec.store.store)?;
-    let asked = ask(file, sets, store.root())?;
+    let asked = ask(file, &args.spec.set, store.root())?;
     check_imported(&args.spec, &asked, &store)?;
     report::is_report(&args.reports.join(&asked.spec.experiment.name))?;
     let executor = match args.helper {
@@ -197,10 +197,13 @@ fn run_progress(args: &RunArgs, store: &Store, name: &str) -> Result<Progress> {
 }
 
 /// The command that does what is missing, with what was typed.
-fn run_again(spec: &Path, sets: &[String], store: &Path) -> String {
+fn run_again(spec: &Path, set: &SetArgs, store: &Path) -> String {
     let mut command = format!("synecho run {}", spec.display());
-    for set in sets {
+    for set in &set.sets {
         command += &format!(" --set '{set}'");
+    }
+    if set.device != CPU {
+        command += &format!(" --device {}", set.device);
     }
     if store != Path::new(STORE) {
         command += &format!(" --store {}", store.display());
@@ -257,7 +260,7 @@ fn redraw(args: &ReportArgs) -> Result<u8> {
 
 /// Draws the report of a plan whose stages are all done, and returns its folder.
 fn redraw_from_store(args: &ReportArgs, spec: &Path) -> Result<PathBuf> {
-    let asked = ask(spec, &args.set.sets, &args.store.store)?;
+    let asked = ask(spec, &args.set, &args.store.store)?;
     let store = Store::look(&args.store.store)?;
     let missing: Vec<&Stage> = asked
         .plan
@@ -273,7 +276,7 @@ fn redraw_from_store(args: &ReportArgs, spec: &Path) -> Result<PathBuf> {
             asked.plan.stages.len() - 1,
             first.label
         ))
-        .help(run_again(spec, &args.set.sets, &args.store.store)));
+        .help(run_again(spec, &args.set, &args.store.store)));
     }
     let store = Store::open(&args.store.store)?;
     let outcome = execute::run(&RunRequest {
@@ -301,7 +304,7 @@ fn redraw_from_store(args: &ReportArgs, spec: &Path) -> Result<PathBuf> {
 }
 
 fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
-    let asked = ask(&args.spec, &args.set.sets, &args.store.store)?;
+    let asked = ask(&args.spec, &args.set, &args.store.store)?;
     execute::preflight(&asked.spec, None).map_err(|e| e.at(&args.spec))?;
     let store = Store::look(&args.store.store)?;
     check_imported(args, &asked, &store)?;
@@ -380,8 +383,9 @@ fn manual(folder: &Path) -> Result<u8> {
 }
 
 fn sample(arguments: SampleArgs) -> Result<u8> {
-    let a = arguments;
+    let mut a = arguments;
     let progress = Progress::new(a.quiet);
+    sample_as_in_run(&mut a, &progress);
     let options = SampleOptions {
         source: PipelineSource {
             pipeline: &a.pipeline,
@@ -398,7 +402,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
         clip_skip: a.clip_skip,
         control: match (a.control_image, a.control_mask) {
             (Some(file), _) => Some(ControlPicture::Image(file)),
-            (None, mask) => mask.map(ControlPicture::Mask),
+            (None, mask) => mask.map(|mask| ControlPicture::Mask { mask, sector: a.sector }),
         },
         conditioning_scale: a.conditioning_scale,
         class_label: a.class_label,
@@ -413,6 +417,30 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
     };
     let made = sample::sample(&options, &progress)?;
     print(&format!("{made} images in {}", options.out.display()))
+}
+
+/// Samples a generator of a store as its run did, where nothing else is asked for.
+fn sample_as_in_run(a: &mut SampleArgs, progress: &Progress) {
+    let records = Store::made_from(&a.pipeline, StageKind::Generate);
+    let Some(run) = records.last().and_then(|record| RecordedSampling::of(&record.params)) else { return };
+    // The number of steps and where they lie go with the scheduler.
+    if a.scheduler.is_none_or(|chosen| chosen == run.scheduler) {
+        a.scheduler = Some(run.scheduler);
+        a.noise_levels.get_or_insert(run.noise_levels);
+        a.steps = a.steps.or(u32::try_from(run.sampling_steps).ok());
+    }
+    a.guidance.get_or_insert(run.guidance);
+    let shown = |word: &str, value: String| format!("{word} {value}");
+    let settings = [
+        a.scheduler.map(|scheduler| shown("--scheduler", scheduler.to_string())),
+        a.noise_levels.map(|levels| shown("--noise-levels", levels.to_string())),
+        a.steps.map(|steps| shown("--steps", steps.to_string())),
+        a.guidance.map(|guidance| shown("--guidance", guidance.to_string())),
+    ];
+    progress.line(format!(
+        "sampling as the generator's run did: {}",
+        settings.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    ));
 }
 
 fn data_command(command: DataCommand) -> Result<u8> {

@@ -113,6 +113,9 @@ enum Command {
 /// Where finished work is kept.
 const STORE: &str = "runs";
 
+/// The device without CUDA.
+const CPU: &str = "cpu";
+
 /// Where reports are drawn, each in a folder of its experiment's name.
 const OUT: &str = "out";
 
@@ -120,9 +123,6 @@ const OUT: &str = "out";
 struct RunArgs {
     #[command(flatten)]
     spec: SpecArgs,
-    /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "SYNECHO_DEVICE")]
-    device: String,
     /// Processes that share the work and the cores [default: one per core and at most 4; with CUDA 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
@@ -188,20 +188,23 @@ struct SampleArgs {
     /// Mask of class indices 0 to 3 for the ControlNet, which gets grey 0, 85, 170 and 255
     #[arg(long, value_name = "PNG", conflicts_with = "control_image")]
     control_mask: Option<PathBuf>,
+    /// Echocardiogram in whose ultrasound sector the image is to lie, for a model that is given the sector with the mask
+    #[arg(long, value_name = "PNG", requires = "control_mask")]
+    sector: Option<PathBuf>,
     /// Weight of the ControlNet's output
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     conditioning_scale: f64,
-    /// ddpm, ddim, pndm, unipc, dpmsolver++, euler, euler-ancestral, heun or lcm; flow-euler for models trained by flow
-    /// matching [default: the pipeline's]
+    /// ddpm, ddim, pndm, unipc, dpmsolver++, euler, euler-ancestral, heun or lcm; for models trained by flow matching
+    /// flow-euler, flow-heun or flow-midpoint [default: the run's that trained the model, or the pipeline's]
     #[arg(long, value_name = "NAME")]
     scheduler: Option<Sampler>,
-    /// How the steps are spaced: timesteps, karras or log-snr [default: the pipeline's]
+    /// How the steps are spaced: timesteps, karras, log-snr or even [default: the run's, or the pipeline's]
     #[arg(long, value_name = "NAME")]
     noise_levels: Option<NoiseLevels>,
-    /// Denoising steps [default: 50; 1000 for DDPM without text]
+    /// Denoising steps [default: the run's that trained the model, or diffusers' 50; 1000 for DDPM without text]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// Guidance scale. 1 or less switches guidance off [default: 7.5 with text, else 1]
+    /// Guidance scale. 1 or less switches guidance off [default: the run's, or 7.5 with text and else 1]
     #[arg(long, value_name = "G")]
     guidance: Option<f64>,
     /// DDIM's eta, from 0 to 1: how much noise each step adds
@@ -263,6 +266,9 @@ struct SetArgs {
     /// Override a key of the spec, such as tasks.segmentation.epochs=20. May be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    /// cpu, cuda or cuda:N: where the experiment runs. precision = "auto" depends on it
+    #[arg(long, default_value = CPU, value_name = "DEVICE", env = "SYNECHO_DEVICE")]
+    device: String,
 }
 
 #[derive(Debug, Args)]
@@ -322,7 +328,7 @@ impl ValueEnum for FigureFormat {
 
 impl ValueEnum for Precision {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        &[Self::F32, Self::Bf16, Self::F16]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

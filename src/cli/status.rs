@@ -5,6 +5,7 @@ use std::{io::Write, path::Path, time::Duration};
 use serde_json::json;
 
 use super::{
+    SetArgs,
     output::{print, print_json},
     request::ask,
 };
@@ -18,10 +19,10 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(3);
 
 /// Shows the status of a spec's stages, or counts of the whole store, and what runs in it now.
-pub(super) fn status(file: Option<&Path>, sets: &[String], root: &Path, as_json: bool) -> Result<u8> {
+pub(super) fn status(file: Option<&Path>, set: &SetArgs, root: &Path, as_json: bool) -> Result<u8> {
     let store = Store::look(root)?;
     let Some(file) = file else { return store_status(&store, as_json) };
-    let asked = ask(file, sets, root)?;
+    let asked = ask(file, set, root)?;
     let stages: Vec<StageState> =
         asked.plan.stages.iter().map(|stage| StageState::of(stage, &store, &asked.digests)).collect();
     let others = other_activities(&asked.plan, &store);

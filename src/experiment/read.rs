@@ -11,8 +11,9 @@ use super::{
 };
 use crate::error::{AtPath, Error, Result};
 
-/// Reads, checks and resolves a spec file with `--set KEY=VALUE` overrides.
-pub fn load(file: &Path, sets: &[String]) -> Result<ResolvedSpec> {
+/// Reads, checks and resolves a spec file with `--set KEY=VALUE` overrides. `bf16`: whether the device has instructions for
+/// it, which decides what `precision = "auto"` means.
+pub fn load(file: &Path, sets: &[String], bf16: bool) -> Result<ResolvedSpec> {
     let text = std::fs::read_to_string(file)
         .at_path(file, "cannot read the spec")
         .map_err(|e| e.help("the folder experiments/ has examples"))?;
@@ -21,7 +22,7 @@ pub fn load(file: &Path, sets: &[String]) -> Result<ResolvedSpec> {
         expand_home(&mut spec, &home);
     }
     let folder_name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    resolve_in(spec, &folder_name, &Origin { file, text: &text, sets })
+    resolve_in(spec, &folder_name, &Origin { file, text: &text, sets }, bf16)
 }
 
 /// Puts the home folder in place of a leading `~` in every path of a spec, as a shell would.

@@ -20,6 +20,7 @@ use crate::{
     progress::Progress,
     prompt, random,
     samples::{class_folder, class_of},
+    sector::{self, IN_SECTOR},
     vocabulary::{Label, Mode, Phase, Split, View},
 };
 
@@ -46,11 +47,12 @@ struct PlannedImage<'a> {
     /// Where prompt and mask come from.
     source: Option<&'a Row>,
     prompt: Option<String>,
+    /// With the background inside the source's ultrasound sector marked.
     mask: Option<Picture>,
     seed: u64,
 }
 
-/// Makes the images and writes `images/`, `masks/` and the manifest into `to`, an existing, empty
+/// Makes the images and writes `images/`, `masks/`, `sectors/` and the manifest into `to`, an existing, empty
 /// folder. Finished images are kept in `work` until all are there.
 ///
 /// # Errors
@@ -165,27 +167,31 @@ fn items<'a>(inputs: &'a DatasetInputs) -> Result<Vec<PlannedImage<'a>>> {
             // Text: every training image lends its words once before one does twice.
             let source = (settings.mode != Mode::Unconditional).then(|| rows[i / per_source % rows.len()]);
             let index = [class as u64, i as u64];
-            items.push(PlannedImage {
-                class,
-                source,
-                prompt: source.map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row)),
-                mask: match (settings.mode, source) {
-                    (Mode::TextSegmentation, Some(row)) => Some(control_mask(inputs, row, &index)?),
-                    _ => None,
-                },
-                seed: random::seed(settings.seed, "image", &index),
-            });
+            let prompt = source.map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row));
+            let mask = match (settings.mode, source) {
+                (Mode::TextSegmentation, Some(row)) => Some(control_mask(inputs, row, &index)?),
+                _ => None,
+            };
+            for candidate in 0..settings.sampling.candidates as u64 {
+                // The first is the image that there would be without others.
+                let index = [class as u64, i as u64, candidate];
+                let index = if candidate == 0 { &index[..2] } else { &index[..] };
+                let seed = random::seed(settings.seed, "image", index);
+                items.push(PlannedImage { class, source, prompt: prompt.clone(), mask: mask.clone(), seed });
+            }
         }
     }
     Ok(items)
 }
 
-/// The source's mask, moved a little where the settings ask for it.
+/// The source's mask, moved a little where the settings ask for it, in the sector of its image.
 fn control_mask(inputs: &DatasetInputs, row: &Row, index: &[u64]) -> Result<Picture> {
     let file = inputs.real.mask_path(row).ok_or_else(|| Error::failure("a source has no mask"))?;
     let mask = Picture::read_mask(&file)?;
+    let image = Picture::read(&inputs.real.image_path(row))?;
+    let in_sector = sector::find(&image.pixels, image.width);
     let range = AugmentRange::of(&inputs.settings.augment).filter(|_| inputs.settings.sampling.vary_masks);
-    let Some(range) = range else { return Ok(mask) };
+    let Some(range) = range else { return Ok(with_sector(mask, &in_sector)) };
     let (width, height) = (mask.width, mask.height);
     let mut rng = random::rng(inputs.settings.seed, "vary mask", index);
     let params = augment::draw(&range, &mut rng, width, height);
@@ -193,7 +199,15 @@ fn control_mask(inputs: &DatasetInputs, row: &Row, index: &[u64]) -> Result<Pict
     let mut unused = vec![0f32; mask.pixels.len()];
     let masks = Some((&mask.pixels[..], &mut moved.pixels[..]));
     augment::apply(&params, &mask.pixels, masks, (width, height), &HALF, &mut unused)?;
-    Ok(moved)
+    // The heart moves, the probe does not: what would lie outside the sector cannot be seen.
+    moved.pixels.iter_mut().zip(&in_sector).filter(|(_, seen)| !**seen).for_each(|(class, _)| *class = 0);
+    Ok(with_sector(moved, &in_sector))
+}
+
+fn with_sector(mut mask: Picture, in_sector: &[bool]) -> Picture {
+    let background = mask.pixels.iter_mut().zip(in_sector).filter(|(class, seen)| **class == 0 && **seen);
+    background.for_each(|(class, _)| *class = IN_SECTOR);
+    mask
 }
 
 fn load(inputs: &DatasetInputs, folder: &Path) -> Result<Pipeline> {
@@ -229,7 +243,7 @@ fn sample(
         Some(first) => {
             let (h, w) = (first.height as i64, first.width as i64);
             let classes: Vec<u8> = masks.iter().flat_map(|mask| &mask.pixels).copied().collect();
-            Some(mask_to_control(&Tensor::from_slice(&classes).f_view([-1, h, w])?))
+            Some(mask_to_control(&Tensor::from_slice(&classes).f_view([-1, h, w])?, pipeline.sees_sector()))
         }
     };
     let classes = pipeline.classes();
@@ -264,7 +278,7 @@ fn write(
     to: &Path,
 ) -> Result<Manifest> {
     let masked = items.iter().any(|item| item.mask.is_some());
-    for part in ["images", "masks"].into_iter().filter(|part| masked || *part == "images") {
+    for part in ["images", "masks", "sectors"].into_iter().filter(|part| masked || *part == "images") {
         fs::create_dir_all(to.join(part)).at_path(to.join(part), "cannot make the folder")?;
     }
     let mut rows = Vec::new();
@@ -289,7 +303,11 @@ fn write(
         if let (Some(mask), Some(source)) = (&item.mask, item.source) {
             row.source_mask = Some(source.name());
             row.mask = Some(Path::new("masks").join(&name));
-            mask.write(&to.join("masks").join(&name))?;
+            let structures = mask.pixels.iter().map(|&class| if class == IN_SECTOR { 0 } else { class });
+            Picture { pixels: structures.collect(), ..*mask }.write(&to.join("masks").join(&name))?;
+            // White in the sector, for whoever wants to make the image again.
+            let sector = mask.pixels.iter().map(|&class| if class > 0 { 255 } else { 0 });
+            Picture { pixels: sector.collect(), ..*mask }.write(&to.join("sectors").join(&name))?;
             (row.spacing_x, row.spacing_y) = (source.spacing_x, source.spacing_y);
         }
         rows.push(row);
@@ -310,6 +328,7 @@ pub fn grid(inputs: &DatasetInputs, class: Option<usize>, file: &Path) -> Result
         sampling: GeneratorSampling {
             per_class_images: if class.is_some() { 16 } else { 4 },
             per_mask: sampling.per_mask.max(4),
+            candidates: 1,
             sampling_steps: sampling.sampling_steps.min(25),
             ..sampling.clone()
         },

@@ -16,6 +16,7 @@ use crate::{
     picture::{self, Picture},
     pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise},
     progress::Progress,
+    sector,
     vocabulary::Mode,
 };
 
@@ -27,14 +28,18 @@ pub const MANIFEST: &str = "manifest.csv";
 pub enum ControlPicture {
     /// A picture, given to the ControlNet as it is.
     Image(PathBuf),
-    /// A mask of class indices 0 to 3, given to the ControlNet as grey 0, 85, 170, 255.
-    Mask(PathBuf),
+    /// A mask of class indices 0 to 3, given to the networks as grey 0, 85, 170, 255.
+    Mask {
+        mask: PathBuf,
+        /// An echocardiogram whose ultrasound sector is given with it.
+        sector: Option<PathBuf>,
+    },
 }
 
 impl ControlPicture {
     fn file(&self) -> &Path {
         match self {
-            Self::Image(file) | Self::Mask(file) => file,
+            Self::Image(file) | Self::Mask { mask: file, .. } => file,
         }
     }
 
@@ -43,7 +48,7 @@ impl ControlPicture {
     fn filter(&self) -> FilterType {
         match self {
             Self::Image(_) => FilterType::Lanczos3,
-            Self::Mask(_) => FilterType::Nearest,
+            Self::Mask { .. } => FilterType::Nearest,
         }
     }
 }
@@ -112,6 +117,7 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
     let latents = options.latents.as_deref().map(read_latents).transpose()?;
     let picture = options.control.as_ref().map(|c| read_control(c, progress)).transpose()?;
     let pipeline = Pipeline::load(&options.source)?;
+    check_sector(options, &pipeline)?;
     let control = match (&options.control, picture) {
         (Some(control), Some(picture)) => {
             Some(control_tensor(picture, control.filter(), options.size, pipeline.size_factor())?)
@@ -241,11 +247,17 @@ fn read_latents(file: &Path) -> Result<Tensor> {
 fn read_control(control: &ControlPicture, progress: &Progress) -> Result<DynamicImage> {
     let file = control.file();
     match control {
-        ControlPicture::Mask(_) => {
-            let mut mask = Picture::read_mask(file)?;
-            mask.pixels.iter_mut().for_each(|class| *class *= 85);
-            let grey = image::GrayImage::from_raw(mask.width as u32, mask.height as u32, mask.pixels);
-            grey.map(DynamicImage::ImageLuma8)
+        ControlPicture::Mask { sector, .. } => {
+            let mask = Picture::read_mask(file)?;
+            let in_sector = sector.as_deref().map(|picture| read_sector(picture, &mask)).transpose()?;
+            // As `mask_to_control`: blue is the sector, where there is one.
+            let pixels = mask.pixels.iter().enumerate().flat_map(|(at, &class)| {
+                let grey = class * 85;
+                let blue = in_sector.as_ref().map(|seen| u8::from(seen[at] || class > 0) * 255);
+                [grey, grey, blue.unwrap_or(grey)]
+            });
+            image::RgbImage::from_raw(mask.width as u32, mask.height as u32, pixels.collect())
+                .map(DynamicImage::ImageRgb8)
                 .ok_or_else(|| Error::failure("the mask has another size than its pixels").at(file))
         }
         ControlPicture::Image(_) => {
@@ -265,6 +277,37 @@ fn read_control(control: &ControlPicture, progress: &Progress) -> Result<Dynamic
             }
             Ok(image)
         }
+    }
+}
+
+/// The ultrasound sector of an echocardiogram, in the mask's size.
+fn read_sector(file: &Path, mask: &Picture) -> Result<Vec<bool>> {
+    let picture = Picture::read(file)?;
+    if (picture.width, picture.height) != (mask.width, mask.height) {
+        return Err(Error::input(format!(
+            "{} x {} pixels, and the mask has {} x {}",
+            picture.width, picture.height, mask.width, mask.height
+        ))
+        .at(file)
+        .help("name an image of the mask's size: the one that the mask was drawn on"));
+    }
+    Ok(sector::find(&picture.pixels, picture.width))
+}
+
+/// Refuses a sector that nothing is given, and a mask without the sector that the networks need.
+fn check_sector(options: &SampleOptions, pipeline: &Pipeline) -> Result<()> {
+    match (&options.control, pipeline.sees_sector()) {
+        (Some(ControlPicture::Mask { sector: None, mask }), true) => {
+            Err(Error::input("this model is given the ultrasound sector with the mask")
+                .at(mask)
+                .help("name the echocardiogram that the mask was drawn on: --sector PNG"))
+        }
+        (Some(ControlPicture::Mask { sector: Some(sector), .. }), false) => {
+            Err(Error::input("this model is not given the ultrasound sector")
+                .at(sector)
+                .help("leave out --sector"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -327,7 +370,11 @@ mod tests {
             let tensor = control_tensor(image, control.filter(), Some([16, 24]), 8).unwrap() * 255.0;
             tensor.round().to_kind(Kind::Int64).flatten(0, -1).try_into().unwrap()
         };
-        assert!(values(ControlPicture::Mask(file.clone())).iter().all(|v| [0, 85, 170, 255].contains(v)));
+        assert!(
+            values(ControlPicture::Mask { mask: file.clone(), sector: None })
+                .iter()
+                .all(|v| [0, 85, 170, 255].contains(v))
+        );
         // Class indices seen as a picture are almost black.
         assert!(values(ControlPicture::Image(file)).iter().all(|&v| v < 10));
     }

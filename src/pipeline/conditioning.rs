@@ -34,9 +34,6 @@ impl<'a> Conditioning<'a> {
             shape.resize(tensor.dim(), -1);
             Ok(tensor.f_expand(shape.as_slice(), false)?.f_contiguous()?)
         };
-        let twice = |tensor: Tensor| -> Result<Tensor> {
-            Ok(if guided { Tensor::f_cat(&[&tensor, &tensor], 0)? } else { tensor })
-        };
         let embeddings = match &prepared.texts {
             None => None,
             Some(texts) => {
@@ -47,7 +44,15 @@ impl<'a> Conditioning<'a> {
                 })
             }
         };
-        let control = prepared.control.as_ref().map(|c| twice(each(c, "control images")?)).transpose()?;
+        let control = match &prepared.control {
+            None => None,
+            Some(control) if guided => {
+                let negative = prepared.negative_control.as_ref().unwrap_or(control);
+                let both = [each(negative, "control images")?, each(control, "control images")?];
+                Some(Tensor::f_cat(&both, 0)?)
+            }
+            Some(control) => Some(each(control, "control images")?),
+        };
         let labels = match request.class_labels.as_slice() {
             [] => None,
             labels => {

@@ -71,6 +71,12 @@ pub(super) struct LatentNetworks {
     pub controlnet: Option<ControlNetModel>,
     /// Whether the U-Net takes the mask as further channels.
     pub mask_channels: bool,
+    /// Whether the mask comes with the ultrasound sector.
+    pub sector: bool,
+    /// Whether guidance leads away from images without the mask's structures.
+    pub drops_masks: bool,
+    /// Share of the blurred mask in what sampling begins with.
+    pub mask_start: Option<f64>,
 }
 
 impl LatentNetworks {
@@ -126,10 +132,16 @@ impl LatentNetworks {
             space,
             controlnet,
             mask_channels: extras.mask_channels,
+            sector: extras.sector,
+            drops_masks: extras.drops_masks,
+            mask_start: extras.mask_start,
         };
         let unet = latent.unet.config();
         check_picture_channels(latent.space.image_channels(unet.out_channels), folder.part("unet")?)?;
-        let mask = if latent.mask_channels { space::mask_channels(latent.scale()) } else { 0 };
+        let mask = match latent.mask_channels {
+            true => space::mask_channels(latent.scale(), latent.sector),
+            false => 0,
+        };
         let ours = latent.space.latent_channels().unwrap_or(unet.out_channels) + mask;
         if ours != unet.in_channels {
             return Err(Error::input(format!(

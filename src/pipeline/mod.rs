@@ -96,6 +96,10 @@ pub struct Prepared<'a> {
     scheduler: Scheduler,
     texts: Option<EncodedTexts>,
     control: Option<Tensor>,
+    /// What guidance leads away from, where that is another control image.
+    negative_control: Option<Tensor>,
+    /// Masks (images or 1, height, width) that show in what sampling begins with, and their share of it.
+    start: Option<(Tensor, f64)>,
     /// Channels, height and width of what is denoised.
     pub latent_shape: [i64; 3],
     /// The ends of prompts that were too long: the networks do not see them.
@@ -197,6 +201,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether its masks come with the ultrasound sector.
+    pub fn sees_sector(&self) -> bool {
+        matches!(&self.networks, PipelineNetworks::Latent(latent) if latent.sector)
+    }
+
     pub fn scheduler(&self) -> Sampler {
         self.scheduler.class()
     }
@@ -256,7 +265,16 @@ impl Pipeline {
                 })?;
                 check_size(size, self.size_factor())?;
                 let latent_shape = [config.in_channels, size[0] / scale, size[1] / scale];
-                Ok(Prepared { request, scheduler, texts: None, control: None, latent_shape, cut: Vec::new() })
+                Ok(Prepared {
+                    request,
+                    scheduler,
+                    texts: None,
+                    control: None,
+                    negative_control: None,
+                    start: None,
+                    latent_shape,
+                    cut: Vec::new(),
+                })
             }
             PipelineNetworks::Latent(latent) => {
                 let scale = latent.scale();
@@ -274,11 +292,40 @@ impl Pipeline {
                 let (texts, cut) = self.encode(latent, request)?;
                 // Of a U-Net that takes the mask as well, the input has more channels than the sample.
                 let latent_shape = [latent.unet.config().out_channels, size[0] / scale, size[1] / scale];
-                let control = match (control, latent.mask_channels) {
-                    (Some(control), true) => Some(space::mask_channels_of_grey(&control, scale)?),
-                    (control, _) => control,
+                let mask = match &control {
+                    Some(control) => Some(space::mask_of_control(control, latent.sector)?),
+                    None => None,
                 };
-                Ok(Prepared { request, scheduler, texts: Some(texts), control, latent_shape, cut })
+                // As the networks take masks.
+                let shown = |mask: &Tensor| -> Result<Tensor> {
+                    let shown = match latent.mask_channels {
+                        true => space::mask_to_channels(mask, scale, latent.sector)?,
+                        false => space::mask_to_control(mask, latent.sector),
+                    };
+                    Ok(shown.to_kind(self.kind))
+                };
+                let negative_control = match &mask {
+                    Some(mask) if latent.drops_masks && request.guidance > 1.0 => {
+                        Some(shown(&space::without_structures(mask, latent.sector))?)
+                    }
+                    _ => None,
+                };
+                let control = match &mask {
+                    Some(mask) if latent.mask_channels => Some(shown(mask)?),
+                    // A ControlNet is given the picture as it is.
+                    _ => control,
+                };
+                let start = latent.mask_start.and_then(|share| Some((mask?, share)));
+                Ok(Prepared {
+                    request,
+                    scheduler,
+                    texts: Some(texts),
+                    control,
+                    negative_control,
+                    start,
+                    latent_shape,
+                    cut,
+                })
             }
         }
     }
@@ -388,6 +435,9 @@ impl Pipeline {
             }
             None => noise.starting(&prepared.latent_shape)?,
         };
+        if let Some((masks, share)) = &prepared.start {
+            sample = self.networks.space().start_at_mask(&sample.to_device(self.device), masks, *share)?;
+        }
         // Upstream's unconditional pipelines leave out both scalings, and make noise of what Euler's and Heun's
         // schedulers sample.
         let conditioning = Conditioning::new(self, prepared, sample.size()[0])?;

@@ -13,6 +13,7 @@ use crate::{
         autoencoder_kl::{AutoencoderKL, Posterior},
         diffusion::config::ClassEmbed,
     },
+    sector::IN_SECTOR,
     vocabulary::MASK_CLASSES,
 };
 
@@ -20,7 +21,7 @@ use crate::{
 pub const EXTRAS: &str = "synecho.json";
 
 /// What diffusers' own files do not say. A folder without the file is a stock one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extras {
     /// Side of the blocks that are folded into channels: 1 for plain pixels. Absent: the networks
@@ -33,6 +34,16 @@ pub struct Extras {
     /// The U-Net's last input channels are the mask's structures.
     #[serde(default)]
     pub mask_channels: bool,
+    /// The networks are given the ultrasound sector with the mask: the last structure of `mask_channels`, or the blue
+    /// channel of a control image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sector: bool,
+    /// Images without their prompt were trained without the structures of their mask, too: guidance leads away from both.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drops_masks: bool,
+    /// Share of the blurred mask in what sampling begins with, above 0 and below 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_start: Option<f64>,
     /// What the class labels 0, 1, … mean (`2CH ED`, …).
     #[serde(default)]
     pub classes: Vec<String>,
@@ -58,12 +69,15 @@ impl Extras {
         let this: Self = serde_json::from_str(&text).map_err(|e| {
             Error::input(format!("not what Synecho writes: {e}")).at(&file).help("copy the folder again")
         })?;
-        match this.space_to_depth {
-            Some(side) if !(1..=64).contains(&side) => {
-                Err(Error::input(format!("`space_to_depth` is {side}")).at(&file).help("1 to 64"))
-            }
-            _ => Ok(this),
+        if let Some(side) = this.space_to_depth.filter(|side| !(1..=64).contains(side)) {
+            return Err(Error::input(format!("`space_to_depth` is {side}")).at(&file).help("1 to 64"));
         }
+        if let Some(share) = this.mask_start.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+            return Err(Error::input(format!("`mask_start` is {share}"))
+                .at(&file)
+                .help("above 0 and below 1"));
+        }
+        Ok(this)
     }
 
     pub fn write(&self, dir: &Path) -> Result<()> {
@@ -154,6 +168,23 @@ impl Space {
         }
     }
 
+    /// Where sampling begins if the mask is to show in it: `share` of the blurred mask (batch, height, width), and noise
+    /// for the rest of the variance (COMET, 2026). For pixels.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or an autoencoder's latents.
+    pub fn start_at_mask(&self, noise: &Tensor, masks: &Tensor, share: f64) -> Result<Tensor> {
+        if let Self::Latent(_) = self {
+            return Err(
+                Error::input("an autoencoder's latents cannot start at a mask").help("set mask_start = 0")
+            );
+        }
+        let picture = blurred(masks)?;
+        let channels = self.image_channels(noise.size()[1]);
+        let picture = self.encode(&picture.f_expand([-1, channels, -1, -1], false)?.f_contiguous()?, None)?;
+        Ok(picture.to_kind(noise.kind()) * share + noise * (1.0 - share * share).sqrt())
+    }
+
     /// The way back.
     ///
     /// # Errors
@@ -167,32 +198,69 @@ impl Space {
     }
 }
 
-/// Input channels that a mask takes where one place stands for `factor` x `factor` pixels.
-pub fn mask_channels(factor: i64) -> i64 {
-    (MASK_CLASSES as i64 - 1) * factor * factor
+/// Labels that become channels: the structures, and the sector where networks are given it.
+fn labels(sector: bool) -> i64 {
+    MASK_CLASSES as i64 - 1 + i64::from(sector)
 }
 
-/// Masks (batch, height, width) of class indices as input channels: each structure as 0 or 1, folded
-/// space-to-depth, (batch, [`mask_channels`], height / factor, width / factor), f32.
+/// Input channels that a mask takes where one place stands for `factor` x `factor` pixels.
+pub fn mask_channels(factor: i64, sector: bool) -> i64 {
+    labels(sector) * factor * factor
+}
+
+/// Masks (batch, height, width) of class indices as input channels: each structure as 0 or 1, and the sector
+/// ([`IN_SECTOR`] and all structures) where networks are given it, folded space-to-depth, (batch, [`mask_channels`],
+/// height / factor, width / factor), f32.
 ///
 /// # Errors
 /// A height or width that is no multiple of `factor`.
-pub fn mask_to_channels(masks: &Tensor, factor: i64) -> Result<Tensor> {
-    let structures: Vec<Tensor> = (1..MASK_CLASSES as i64).map(|class| masks.eq(class)).collect();
-    Ok(Tensor::f_stack(&structures, 1)?.to_kind(Kind::Float).f_pixel_unshuffle(factor)?)
+pub fn mask_to_channels(masks: &Tensor, factor: i64, sector: bool) -> Result<Tensor> {
+    let mut planes: Vec<Tensor> = (1..MASK_CLASSES as i64).map(|class| masks.eq(class)).collect();
+    if sector {
+        planes.push(masks.gt(0));
+    }
+    Ok(Tensor::f_stack(&planes, 1)?.to_kind(Kind::Float).f_pixel_unshuffle(factor)?)
 }
 
-/// The same of control images (batch, 3, height, width) that show class k as grey k / 3.
-pub(super) fn mask_channels_of_grey(control: &Tensor, factor: i64) -> Result<Tensor> {
-    let classes = (control.f_select(1, 0)?.to_kind(Kind::Float) * (MASK_CLASSES as f64 - 1.0)).round();
-    Ok(mask_to_channels(&classes, factor)?.to_kind(control.kind()))
+/// Masks (batch, height, width) without their structures: what is left is the sector, where networks are given it.
+pub fn without_structures(masks: &Tensor, sector: bool) -> Tensor {
+    if sector { masks.gt(0).to_kind(masks.kind()) * i64::from(IN_SECTOR) } else { masks.zeros_like() }
 }
 
-/// Masks (batch, height, width) of class indices as a ControlNet sees them: grey k / 3 in three
-/// channels, f32.
-pub fn mask_to_control(masks: &Tensor) -> Tensor {
-    let grey = masks.to_kind(Kind::Float) / (MASK_CLASSES as f64 - 1.0);
-    grey.unsqueeze(1).repeat([1, 3, 1, 1])
+/// The mask that control images (batch, 3, height, width) show: (batch, height, width), class indices, with a sector
+/// also [`IN_SECTOR`].
+pub(super) fn mask_of_control(control: &Tensor, sector: bool) -> Result<Tensor> {
+    let plane = |channel: i64| control.f_select(1, channel).map(|plane| plane.to_kind(Kind::Float));
+    let classes = (plane(0)? * (MASK_CLASSES as f64 - 1.0)).round();
+    if !sector {
+        return Ok(classes);
+    }
+    let background_in_sector = classes.eq(0).logical_and(&plane(2)?.ge(0.5));
+    Ok(classes.f_masked_fill(&background_in_sector, i64::from(IN_SECTOR))?)
+}
+
+/// Masks (batch, height, width) of class indices as a ControlNet sees them: grey k / 3 in three channels, f32. With a
+/// sector the third channel, blue, is 1 in it and 0 outside.
+pub fn mask_to_control(masks: &Tensor, sector: bool) -> Tensor {
+    let in_sector = masks.eq(i64::from(IN_SECTOR));
+    let grey = masks.masked_fill(&in_sector, 0i64).to_kind(Kind::Float) / (MASK_CLASSES as f64 - 1.0);
+    let blue = if sector { masks.gt(0).to_kind(Kind::Float) } else { grey.shallow_clone() };
+    Tensor::stack(&[&grey, &grey, &blue], 1)
+}
+
+/// Masks (batch, height, width) of class indices as blurred pictures (batch, 1, height, width) in -1..1, f32: class k as
+/// grey k / 3, with a Gaussian of a 32nd of the width.
+fn blurred(masks: &Tensor) -> Result<Tensor> {
+    let grey = mask_to_control(masks, false).f_narrow(1, 0, 1)? * 2.0 - 1.0;
+    let width = masks.size()[2];
+    let (sigma, reach) = (width as f64 / 32.0, (width / 11).max(1));
+    let at = Tensor::f_arange_start(-reach, reach + 1, (Kind::Float, masks.device()))?;
+    let bell: Tensor = (at.square() / (-2.0 * sigma * sigma)).exp();
+    let bell = &bell / bell.sum(Kind::Float);
+    let padded = grey.f_replication_pad2d([reach; 4])?;
+    let along = |t: &Tensor, kernel: Tensor| t.f_conv2d::<Tensor>(&kernel, None, 1, 0, 1, 1);
+    let rows = along(&padded, bell.f_view([1, 1, 1, -1])?)?;
+    Ok(along(&rows, bell.f_view([1, 1, -1, 1])?)?)
 }
 
 #[cfg(test)]
@@ -202,12 +270,41 @@ mod tests {
     #[test]
     fn both_ways_of_showing_a_mask_say_the_same() {
         let masks = Tensor::from_slice(&[0i64, 1, 2, 3, 3, 2, 1, 0, 0, 0, 1, 1, 2, 2, 3, 3]).view([1, 4, 4]);
-        let channels = mask_to_channels(&masks, 2).unwrap();
-        assert_eq!(channels.size(), [1, mask_channels(2), 2, 2]);
-        assert_eq!(mask_channels_of_grey(&mask_to_control(&masks), 2).unwrap(), channels);
+        let channels = mask_to_channels(&masks, 2, false).unwrap();
+        assert_eq!(channels.size(), [1, mask_channels(2, false), 2, 2]);
+        assert_eq!(
+            mask_of_control(&mask_to_control(&masks, false), false).unwrap(),
+            masks.to_kind(Kind::Float)
+        );
         // The atrium's top left block holds class 2 at its right, class 3 at its left below.
         let back = channels.pixel_shuffle(2);
         assert_eq!(back.select(1, 2), masks.eq(3).to_kind(Kind::Float));
+    }
+
+    #[test]
+    fn the_sector_is_a_label_of_its_own() {
+        let masks = Tensor::from_slice(&[0i64, 4, 1, 2, 3, 0, 4, 4, 1]).view([1, 3, 3]);
+        let control = mask_to_control(&masks, true);
+        assert_eq!(mask_of_control(&control, true).unwrap(), masks.to_kind(Kind::Float));
+        // Without it networks see what they always saw.
+        let plain = masks.masked_fill(&masks.eq(4), 0i64);
+        assert_eq!(control.narrow(1, 0, 2), mask_to_control(&plain, false).narrow(1, 0, 2));
+        assert_eq!(mask_to_channels(&masks, 1, false).unwrap(), mask_to_channels(&plain, 1, false).unwrap());
+        assert_eq!(without_structures(&masks, true), masks.gt(0).to_kind(Kind::Int64) * 4);
+        assert_eq!(without_structures(&masks, false), masks.zeros_like());
+        let channels = mask_to_channels(&masks, 1, true).unwrap();
+        assert_eq!(channels.size(), [1, mask_channels(1, true), 3, 3]);
+        assert_eq!(channels.select(1, 3), masks.gt(0).to_kind(Kind::Float));
+    }
+
+    #[test]
+    fn a_start_at_the_mask_keeps_the_spread_of_the_noise() {
+        let masks = Tensor::full([64, 32, 32], 3i64, (Kind::Int64, tch::Device::Cpu));
+        tch::manual_seed(1);
+        let noise = Tensor::randn([64, 4, 16, 16], (Kind::Float, tch::Device::Cpu));
+        let start = Space::Pixels { patch: 2 }.start_at_mask(&noise, &masks, 0.6).unwrap();
+        let off = (start.mean(Kind::Float) - 0.6).abs().double_value(&[]);
+        assert!(off < 0.02 && (start.std(true).double_value(&[]) - 0.8).abs() < 0.02);
     }
 
     #[test]

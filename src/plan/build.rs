@@ -154,7 +154,7 @@ pub fn build(spec: &ResolvedSpec, digests: &OutsideDigests) -> Plan {
     for cell in cells {
         let made = generators.made(&mut b, &cell.name, cell.patients);
         let real = prepare(&mut b, spec.generators[&cell.name].image_size);
-        let mut stages = judged(&mut b, spec, cell, made, real);
+        let mut stages = judged(&mut b, spec, digests, cell, made, real);
         // These compare with the images of all training patients.
         if stages.cell.patients.is_none() {
             stages.distances = distances(&mut b, spec, digests, &prepare, &stages);
@@ -334,37 +334,59 @@ impl Generators<'_> {
             self.outside("controlnet", &settings.source.controlnet).into_iter().collect();
         outside.extend(self.outside("pipeline", &settings.source.pipeline));
         let work = Work::Generate { settings: Box::new(settings.clone()), patients };
-        let count = VIEW_PHASES * settings.sampling.per_class_images;
+        let count = VIEW_PHASES * settings.sampling.per_class_images * settings.sampling.candidates;
         let label = format!(
             "{count} images of {name}{}: {} steps each",
             of(patients),
             settings.sampling.sampling_steps
         );
         let images = b.add(label, work, inputs, outside);
+        let images = self.selected(b, name, patients, images);
         GeneratedSet { train, masked: self.with_masks(b, name, patients, &images), images }
     }
 
     /// The images with the masks that a network trained on the same patients' real images sees.
     fn with_masks(&self, b: &mut Builder, name: &str, patients: Option<Fraction>, images: &str) -> String {
-        let spec = self.spec;
-        let (Some(task), Some(data), true) =
-            (&spec.tasks.segmentation, self.seg_data, spec.generators[name].sampling.pseudo_masks)
-        else {
+        if !self.spec.generators[name].sampling.pseudo_masks {
             return images.to_owned();
-        };
-        let first = spec.experiment.seeds.first().copied().unwrap_or_default();
-        let Fraction { fraction, seed } = patients.unwrap_or(Fraction { fraction: 1.0, seed: first });
-        let work = Work::TrainSegmentation { settings: task.clone(), mixture: Mixture::real(fraction, seed) };
-        let label = format!("train segmentation {}, real alone{}, seed {seed}", task.model, of(patients));
-        let network = b.add(label, work, vec![input("data", data)], vec![]);
+        }
+        let Some((task, network)) = self.own_network(b, patients) else { return images.to_owned() };
         let images = at_size(b, images, task.recipe.image_size);
         let inputs = vec![input("network", &network), input("data", &images)];
         b.add(
             format!("pseudo-masks of {name}{}", of(patients)),
-            Work::PseudoMasks { settings: task.clone() },
+            Work::PseudoMasks { settings: task },
             inputs,
             vec![],
         )
+    }
+
+    /// Of the candidates for each image the one in which that network sees most of the mask.
+    fn selected(&self, b: &mut Builder, name: &str, patients: Option<Fraction>, images: String) -> String {
+        let candidates = self.spec.generators[name].sampling.candidates;
+        if candidates < 2 {
+            return images;
+        }
+        let Some((task, network)) = self.own_network(b, patients) else { return images };
+        let seen = at_size(b, &images, task.recipe.image_size);
+        let inputs = vec![input("network", &network), input("data", &images), input("seen", &seen)];
+        b.add(
+            format!("best of {candidates} candidates of {name}{}", of(patients)),
+            Work::SelectCandidates { settings: task, candidates },
+            inputs,
+            vec![],
+        )
+    }
+
+    /// The segmentation task and its network that is trained on the real images of these patients.
+    fn own_network(&self, b: &mut Builder, patients: Option<Fraction>) -> Option<(Segmentation, String)> {
+        let (task, data) = (self.spec.tasks.segmentation.as_ref()?, self.seg_data?);
+        let first = self.spec.experiment.seeds.first().copied().unwrap_or_default();
+        let Fraction { fraction, seed } = patients.unwrap_or(Fraction { fraction: 1.0, seed: first });
+        let work = Work::TrainSegmentation { settings: task.clone(), mixture: Mixture::real(fraction, seed) };
+        let label =
+            format!("train segmentation {}, only real images{}, seed {seed}", task.model, of(patients));
+        Some((task.clone(), b.add(label, work, vec![input("data", data)], vec![])))
     }
 }
 
@@ -384,12 +406,19 @@ fn of(patients: Option<Fraction>) -> String {
 fn judged(
     b: &mut Builder,
     spec: &ResolvedSpec,
+    digests: &OutsideDigests,
     cell: GeneratorCell,
     made: GeneratedSet,
     data: String,
 ) -> GeneratorStages {
     let label = cell.label();
     let settings = &spec.generators[&cell.name];
+    // Masks that a network made of the images say nothing of how well images and masks agree.
+    let has_masks = match settings.mode {
+        Mode::TextSegmentation => true,
+        Mode::External => digests.masked.contains(&settings.source.folder) && !settings.sampling.pseudo_masks,
+        Mode::Unconditional | Mode::Text => false,
+    };
     let judge = spec.judge().map(|arm| arm.name.clone());
     let networks: Vec<NetworkStages> =
         b.plan.networks.iter().filter(|stages| Some(&stages.cell.arm) == judge.as_ref()).cloned().collect();
@@ -399,7 +428,7 @@ fn judged(
             continue;
         }
         let (work, size) = match (network.task, &spec.tasks.segmentation, &spec.tasks.classification) {
-            (Task::Segmentation, Some(task), _) if settings.mode == Mode::TextSegmentation => {
+            (Task::Segmentation, Some(task), _) if has_masks => {
                 (Work::JudgeSegmentation { settings: task.clone() }, task.recipe.image_size)
             }
             (Task::Classification, _, Some(task)) => {

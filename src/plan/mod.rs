@@ -8,14 +8,14 @@ mod build;
 mod key;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
 pub use build::{build, generator_cells};
-pub use key::params;
+pub use key::{RecordedSampling, params};
 
 use crate::{
     cell::{Fraction, GeneratorCell, NetworkCell},
@@ -112,6 +112,11 @@ pub enum Work {
     PseudoMasks {
         settings: Segmentation,
     },
+    /// Keeps one of so many images of each mask, by the same network.
+    SelectCandidates {
+        settings: Segmentation,
+        candidates: usize,
+    },
     /// Power spectrum of synthetic images over that of the real training images.
     MeasureTexture {},
     /// Compares synthetic images with real ones, by the features of a network.
@@ -143,7 +148,9 @@ impl Work {
         match self {
             Self::Phantom(_) | Self::Import { .. } | Self::Prepare { .. } => StageKind::Prepare,
             Self::TrainGenerator { .. } => StageKind::Generator,
-            Self::Generate { .. } | Self::ImportSynthetic {} => StageKind::Generate,
+            Self::Generate { .. } | Self::ImportSynthetic {} | Self::SelectCandidates { .. } => {
+                StageKind::Generate
+            }
             Self::PrepareSynthetic { .. } | Self::PseudoMasks { .. } => StageKind::Prepare,
             Self::TrainSegmentation { .. } | Self::TrainClassification { .. } => StageKind::Train,
             Self::MeasureSegmentation { .. }
@@ -165,8 +172,9 @@ impl Work {
             Self::Import { .. } => 1,
             Self::Prepare { .. } => 1,
             Self::TrainGenerator { .. } => 4,
-            Self::Generate { .. } => 1,
+            Self::Generate { .. } => 2,
             Self::ImportSynthetic {} => 1,
+            Self::SelectCandidates { .. } => 1,
             Self::PrepareSynthetic { .. } => 1,
             Self::PseudoMasks { .. } => 2,
             Self::JudgeSegmentation { .. } => 2,
@@ -195,11 +203,17 @@ impl Work {
             ),
             Self::Generate { settings: s, .. } => (
                 format!("generate {} {:?}", network_of(s), s.sampling.guidance > 1.0),
-                (VIEW_PHASES * s.sampling.per_class_images * s.sampling.sampling_steps) as f64,
+                (VIEW_PHASES
+                    * s.sampling.per_class_images
+                    * s.sampling.candidates
+                    * s.sampling.sampling_steps) as f64,
             ),
             Self::ImportSynthetic {} => ("import synthetic".into(), 1.0),
             Self::PrepareSynthetic { image_size } => (format!("prepare synthetic {image_size}"), 1.0),
             Self::PseudoMasks { settings: s } => (format!("pseudo-masks {}", s.recipe.image_size), 1.0),
+            Self::SelectCandidates { settings: s, .. } => {
+                (format!("select candidates {}", s.recipe.image_size), 1.0)
+            }
             Self::JudgeSegmentation { settings: s } => {
                 (format!("judge segmentation {}", s.recipe.image_size), 1.0)
             }
@@ -390,4 +404,6 @@ pub struct OutsideDigests {
     pub published: Option<String>,
     /// Of folders that generators name.
     pub folders: HashMap<PathBuf, String>,
+    /// Those of them that hold images with masks.
+    pub masked: HashSet<PathBuf>,
 }

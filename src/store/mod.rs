@@ -311,19 +311,41 @@ impl Store {
             .collect()
     }
 
+    /// Records of the finished stages of `kind` that were made from the artifact of this store that `path` lies in, the
+    /// oldest first. None where it lies in no store.
+    pub fn made_from(path: &Path, kind: StageKind) -> Vec<StageRecord> {
+        let Ok(path) = path.canonicalize() else { return Vec::new() };
+        let Some(artifact) = path.ancestors().find(|dir| dir.join(RECORD).is_file()) else {
+            return Vec::new();
+        };
+        let (Some(key), Some(root)) = (artifact.file_name(), artifact.ancestors().nth(2)) else {
+            return Vec::new();
+        };
+        let key = key.to_string_lossy();
+        let store = Self { root: root.to_owned() };
+        let mut records = store.records(kind);
+        records.retain(|record| record.inputs.iter().any(|input| input.key == key));
+        records.sort_by(|a, b| a.finished.cmp(&b.finished));
+        records
+    }
+
+    /// Of all finished stages of a kind.
+    fn records(&self, kind: StageKind) -> Vec<StageRecord> {
+        let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { return Vec::new() };
+        let read = |entry: fs::DirEntry| {
+            let text = fs::read_to_string(entry.path().join(RECORD)).ok()?;
+            serde_json::from_str(&text).ok()
+        };
+        entries.flatten().filter(|entry| !is_aside(entry)).filter_map(read).collect()
+    }
+
     /// Seconds per unit of each cost class: the median of the records, which neither a stage that was continued (its last
     /// try is short) nor one that was held up (its time is long) moves much.
     pub fn rates(&self) -> BTreeMap<String, f64> {
         let mut all = BTreeMap::<String, Vec<f64>>::new();
         for kind in StageKind::ALL {
-            let Ok(entries) = fs::read_dir(self.root.join(kind.as_str())) else { continue };
-            for entry in entries.flatten().filter(|entry| !is_aside(entry)) {
-                let record = fs::read_to_string(entry.path().join(RECORD))
-                    .ok()
-                    .and_then(|text| serde_json::from_str::<StageRecord>(&text).ok());
-                if let Some(r) = record.filter(|r| r.cost_units > 0.0) {
-                    all.entry(r.cost_class).or_default().push(r.seconds / r.cost_units);
-                }
+            for record in self.records(kind).into_iter().filter(|record| record.cost_units > 0.0) {
+                all.entry(record.cost_class).or_default().push(record.seconds / record.cost_units);
             }
         }
         let median = |mut rates: Vec<f64>| {

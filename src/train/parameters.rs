@@ -17,7 +17,7 @@ use crate::{
 /// Numeric type of activations and working weights.
 pub fn kind_of(precision: Precision) -> Kind {
     match precision {
-        Precision::F32 => Kind::Float,
+        Precision::F32 | Precision::Auto => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
         Precision::F16 => Kind::Half,
     }
@@ -75,7 +75,7 @@ impl Parameters {
                 variables.push((name.clone(), tensor));
             } else if frozen(name) {
                 let whole = tensor.detach();
-                if precision != Precision::F32 && !is_norm(name) {
+                if kind != Kind::Float && !is_norm(name) {
                     tensor.set_data(&whole.to_kind(kind));
                 }
                 constants.push((name.clone(), whole));

@@ -14,6 +14,30 @@ words! {
 }
 
 words! {
+    /// How noise and image are mixed in training, and what leads from one to the other.
+    Objective {
+        /// Noise is added in a thousand timesteps, and the network predicts it (or v).
+        Diffusion = "diffusion",
+        /// Noise and image are the ends of a straight line, and the network predicts the velocity along it (Lipman et
+        /// al., arXiv 2210.02747).
+        Flow = "flow",
+    }
+}
+
+words! {
+    /// How the share of noise is drawn for an image in training by flow matching.
+    TimeSampling {
+        /// Evenly from 0 to 1.
+        Uniform = "uniform",
+        /// The logistic function of a standard normal number: most often half noise, half image (Esser et al., arXiv
+        /// 2403.03206).
+        LogitNormal = "logit-normal",
+        /// Each of the two for half of the images.
+        Mixed = "mixed",
+    }
+}
+
+words! {
     /// What the network predicts.
     Prediction {
         /// The noise.
@@ -61,15 +85,19 @@ words! {
         Heun = "heun",
         /// For latent consistency models: each step predicts the image and adds noise again.
         Lcm = "lcm",
-        /// Euler's steps of networks that were trained by flow matching, the only sampler of those.
+        /// Euler's steps of networks that were trained by flow matching. The next two are for those as well.
         FlowEuler = "flow-euler",
+        /// Heun's: each step but the last asks the network twice.
+        FlowHeun = "flow-heun",
+        /// The midpoint rule: each step asks the network twice.
+        FlowMidpoint = "flow-midpoint",
     }
 }
 
 impl Sampler {
     /// Whether it samples networks that were trained by flow matching, and no others.
     pub fn is_flow_matching(self) -> bool {
-        self == Self::FlowEuler
+        matches!(self, Self::FlowEuler | Self::FlowHeun | Self::FlowMidpoint)
     }
 
     /// Whether its steps can lie at these noise levels.
@@ -80,6 +108,7 @@ impl Sampler {
                 matches!(self, Self::UniPc | Self::DpmSolver | Self::Euler | Self::Heun | Self::FlowEuler)
             }
             NoiseLevels::LogSnr => matches!(self, Self::DpmSolver | Self::Euler | Self::Heun),
+            NoiseLevels::Even => self.is_flow_matching(),
         }
     }
 }
@@ -94,6 +123,8 @@ words! {
         /// Evenly in the log of the signal-to-noise ratio, as Lu et al. 2022 (`use_lu_lambdas`; of Euler and Heun
         /// `use_exponential_sigmas`): more of them where little noise is left, which is where speckle is made.
         LogSnr = "log-snr",
+        /// Evenly in the share of noise, from 1 down to one step above 0: for networks trained by flow matching.
+        Even = "even",
     }
 }
 
@@ -110,6 +141,8 @@ words! {
 words! {
     /// Numeric type of activations and working weights. Master weights, norms and losses are f32.
     Precision {
+        /// bf16 where the device has instructions for it, else f32. A resolved spec says which of the two.
+        Auto = "auto",
         F32 = "f32",
         Bf16 = "bf16",
         /// Only for generators on CUDA; the loss is scaled so that small gradients are not lost.

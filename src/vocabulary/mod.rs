@@ -17,7 +17,10 @@ pub use anatomy::{MASK_CLASSES, Phase, Structure, VIEW_PHASES, View};
 pub use data::{Label, MaskDecoding, Pairing, Quality, Sex, Source, Split};
 pub use features::{Convention, Extractor, GeneratorMeasure};
 pub use figures::FigureFormat;
-pub use generation::{Betas, Mode, NoiseLevels, Precision, Prediction, PromptField, Sampler, TimeScaleShift};
+pub use generation::{
+    Betas, Mode, NoiseLevels, Objective, Precision, Prediction, PromptField, Sampler, TimeSampling,
+    TimeScaleShift,
+};
 pub use metric::{Direction, Level, Metric, Statistic, Undefined};
 pub use networks::{Backbone, CHECKPOINT_ENDINGS, SegmentationNetwork};
 pub use task::Task;

@@ -8,6 +8,8 @@ use synecho::{
     nn::tensor_file::{self, TensorFile},
     picture::Picture,
     pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise, space::mask_to_control},
+    sector::IN_SECTOR,
+    vocabulary::NoiseLevels,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -29,35 +31,42 @@ const PIECES: [(&str, &str, &[&str]); 7] = [
     (
         "Unconditional, told the class, space-to-depth",
         "told",
-        &["50", "[0, 3]", "guidance = torch.full_like(labels, 4), 2.0"],
+        &["range(10)", "[0, 3]", "guidance = torch.full_like(labels, 4), 2.0"],
     ),
-    ("Text, space-to-depth", "text", &[PROMPT, "50", "guidance_scale=2.0"]),
-    ("Text + segmentation, a ControlNet on space-to-depth", "control", &[PROMPT, "50", "guidance_scale=2.0"]),
-    ("Text + segmentation, mask channels on space-to-depth", "channels", &[PROMPT, "50"]),
+    ("Text, space-to-depth", "text", &[PROMPT, "range(10)", "guidance_scale=2.0"]),
+    (
+        "Text + segmentation, a ControlNet on space-to-depth",
+        "control",
+        &[PROMPT, "range(10)", "guidance_scale=1.0"],
+    ),
+    ("Text + segmentation, mask channels on space-to-depth", "channels", &[PROMPT, "range(10)"]),
 ];
 const PROMPT: &str = "two-chamber apical view, ed, good quality";
 
 /// What Synecho makes of two prompts (or classes) from this noise.
-fn ours(name: &str, folder: &Path, mask: &Picture, noise: &Tensor) -> Tensor {
+fn ours(name: &str, folder: &Path, [mask, sector]: [&Picture; 2], noise: &Tensor) -> Tensor {
+    let flow = !["each", "latent", "control-latent"].contains(&name);
     let source = PipelineSource {
         pipeline: folder,
         controlnet: None,
         scheduler: None,
-        levels: None,
+        levels: flow.then_some(NoiseLevels::Even),
         variant: None,
         kind: Kind::Float,
         device: Device::Cpu,
     };
     let pipeline = Pipeline::load(&source).unwrap();
-    let classes = Tensor::from_slice(&mask.pixels).view([1, mask.height as i64, mask.width as i64]);
-    let control = mask_to_control(&classes);
+    let with_sector = |(&class, &white): (&u8, &u8)| if class == 0 && white > 0 { IN_SECTOR } else { class };
+    let classes: Vec<u8> = mask.pixels.iter().zip(&sector.pixels).map(with_sector).collect();
+    let classes = Tensor::from_slice(&classes).view([1, mask.height as i64, mask.width as i64]);
+    let control = mask_to_control(&classes, pipeline.sees_sector());
     let text = !["each", "told"].contains(&name);
     let request = Request {
         prompts: if text { vec![PROMPT] } else { vec![] },
-        guidance: if name == "channels" { 1.0 } else { 2.0 },
+        guidance: if ["channels", "control"].contains(&name) { 1.0 } else { 2.0 },
         control: ["control", "control-latent", "channels"].contains(&name).then_some(&control),
         class_labels: if name == "told" { vec![0, 3] } else { vec![] },
-        steps: 50,
+        steps: if flow { 10 } else { 50 },
         ..Request::default()
     };
     let mut prepared = pipeline.prepare(&request).unwrap();
@@ -72,8 +81,9 @@ fn the_document_makes_the_same_images_in_diffusers() {
     let docs = root.join("docs/diffusers.md");
     let text = fs::read_to_string(&docs).unwrap();
     let place = Place::new();
-    let mask = made().artifact("runs", "24 images of control: ").join("data/masks");
-    let mask = fs::read_dir(mask).unwrap().next().unwrap().unwrap().path();
+    let data = made().artifact("runs", "24 images of control: ").join("data");
+    let mask = fs::read_dir(data.join("masks")).unwrap().next().unwrap().unwrap().path();
+    let sector = data.join("sectors").join(mask.file_name().unwrap());
     let mut cases = Vec::new();
     let mut expected = Vec::new();
     for (i, (heading, name, said)) in PIECES.into_iter().enumerate() {
@@ -85,13 +95,15 @@ fn the_document_makes_the_same_images_in_diffusers() {
         fs::create_dir(&folder).unwrap();
         std::os::unix::fs::symlink(pipeline(name), folder.join("pipeline")).unwrap();
         fs::copy(&mask, folder.join("mask.png")).unwrap();
+        fs::copy(&sector, folder.join("sector.png")).unwrap();
         let shape = if name == "each" { [2, 1, 32, 32] } else { [2, 4, 16, 16] };
         tch::manual_seed(i as i64);
         let noise = Tensor::randn(shape, (Kind::Float, Device::Cpu));
         tensor_file::write(&folder.join("noise.safetensors"), &[("latents".into(), noise.shallow_clone())])
             .unwrap();
         let own = if name == "each" { "pipeline/2ch_ed" } else { "pipeline" };
-        expected.push(ours(name, &folder.join(own), &Picture::read_mask(&mask).unwrap(), &noise));
+        let pictures = [Picture::read_mask(&mask).unwrap(), Picture::read(&sector).unwrap()];
+        expected.push(ours(name, &folder.join(own), pictures.each_ref(), &noise));
         cases.push(json!({"heading": heading, "folder": name}));
     }
     place.write("cases.json", &serde_json::to_string(&cases).unwrap());

@@ -42,26 +42,76 @@ fn wrong_specs_are_refused_before_any_work() {
     for (lines, set, parts) in [
         (
             CONTROL,
-            "generators.a.seed=1",
-            ["made.toml:", "`generators.a.base`: is missing", "conditioning = \"channels\""],
-        ),
-        (
-            CONTROL,
             "generators.a.base=\"b\"",
             ["base=\"b\"", "\"b\" is neither a generator of the spec nor a folder", "diffusers folder"],
         ),
         (
-            "mode = \"unconditional\"\nscheduler = \"ddim\"\n",
+            "mode = \"unconditional\"\nobjective = \"diffusion\"\nscheduler = \"ddim\"\n",
             "generators.a.noise_levels=log-snr",
             ["noise_levels=log-snr", "the scheduler ddim has no noise levels \"log-snr\"", "dpmsolver++"],
         ),
         (
-            "mode = \"unconditional\"\nscheduler = \"euler\"\n",
+            "mode = \"unconditional\"\nobjective = \"diffusion\"\n",
             "generators.a.scheduler=flow-euler",
-            ["scheduler=flow-euler", "networks that were trained by flow matching", "\"euler\""],
+            [
+                "scheduler=flow-euler",
+                "flow-euler cannot sample networks trained with objective = \"diffusion\"",
+                "choose \"dpmsolver++\", or set objective = \"flow\"",
+            ],
         ),
         (
-            "mode = \"unconditional\"\nscheduler = \"lcm\"\n",
+            UNCONDITIONAL,
+            "generators.a.scheduler=ddim",
+            [
+                "scheduler=ddim",
+                "ddim cannot sample networks trained with objective = \"flow\"",
+                "\"flow-euler\"",
+            ],
+        ),
+        (
+            UNCONDITIONAL,
+            "generators.a.noise_levels=log-snr",
+            ["noise_levels=log-snr", "flow-euler has no noise levels \"log-snr\"", "\"timesteps\""],
+        ),
+        (
+            UNCONDITIONAL,
+            "generators.a.prediction=epsilon",
+            ["prediction=epsilon", "is only used with objective = \"diffusion\"", "remove it, or set"],
+        ),
+        (
+            "mode = \"unconditional\"\nobjective = \"diffusion\"\n",
+            "generators.a.optimal_transport=true",
+            ["optimal_transport=true", "is only used with objective = \"flow\"", "remove it, or set"],
+        ),
+        (CHANNELS, "generators.a.mask_start=1", ["mask_start=1", "1 is out of range", "from 0 to 0.95"]),
+        (
+            UNCONDITIONAL,
+            "generators.a.mask_start=0.3",
+            ["mask_start=0.3", "this mode is given no mask", "text+segmentation"],
+        ),
+        (
+            UNCONDITIONAL,
+            "generators.a.sector=true",
+            ["sector=true", "this mode is given no mask", "remove it"],
+        ),
+        (
+            CHANNELS,
+            "generators.a.prompt_dropout=0",
+            ["drop_masks", "no image goes without its prompt", "prompt_dropout = 0.1"],
+        ),
+        (CHANNELS, "generators.a.candidates=0", ["candidates=0", "0 is out of range", "from 1 to 1000"]),
+        (
+            CHANNELS,
+            "generators.a.candidates=2",
+            ["candidates=2", "no segmentation network compares them", "add [tasks.segmentation]"],
+        ),
+        (
+            UNCONDITIONAL,
+            "generators.a.candidates=2",
+            ["candidates=2", "only images that are made from masks", "text+segmentation"],
+        ),
+        (
+            "mode = \"unconditional\"\nobjective = \"diffusion\"\nscheduler = \"lcm\"\n",
             "generators.a.sampling_steps=51",
             ["sampling_steps=51", "51 is out of range", "from 1 to 50"],
         ),
@@ -141,9 +191,9 @@ fn bases_and_pipelines_that_do_not_fit_are_told() {
         named("base", &without),
     ];
     let [told_base, told_pipeline, text_base, text_pipeline, without] = all.each_ref().map(String::as_str);
-    let cases: [(&str, Vec<&str>, [&str; 3]); 9] = [
-        (CONTROL, vec![told_base], ["train a: ", "the base is a DDIMPipeline", "StableDiffusionPipeline"]),
-        ("mode = \"text\"\n", vec![told_base], ["train a: ", "the base is a DDIMPipeline", "a text model"]),
+    let cases: [(&str, Vec<&str>, [&str; 3]); 10] = [
+        (CONTROL, vec![told_base], ["train a: ", "the base is a DDPMPipeline", "StableDiffusionPipeline"]),
+        ("mode = \"text\"\n", vec![told_base], ["train a: ", "the base is a DDPMPipeline", "a text model"]),
         (
             UNCONDITIONAL,
             vec![text_base],
@@ -153,6 +203,11 @@ fn bases_and_pipelines_that_do_not_fit_are_told() {
             UNCONDITIONAL,
             vec![told_base, "generators.a.per_class=true"],
             ["train a: ", "takes the class as an input", "per_class"],
+        ),
+        (
+            "mode = \"text\"\n",
+            vec![text_base, "generators.a.objective=diffusion"],
+            ["base=", "was trained with objective = \"flow\"", "objective = \"flow\", or start from another"],
         ),
         (
             CONTROL,

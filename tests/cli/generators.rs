@@ -49,16 +49,24 @@ pub const STEPS: u64 = 40;
 pub const IMAGES: usize = 24;
 
 /// Names and what is not [`TINY`] of them.
-pub const GENERATORS: [(&str, &str); 7] = [
+pub const GENERATORS: [(&str, &str); 8] = [
     ("channels", "mode = \"text+segmentation\"\nconditioning = \"channels\"\nper_mask = 2\n"),
     ("control", "mode = \"text+segmentation\"\nbase = \"text\"\nconditioning = \"controlnet\"\n"),
     // Without augmentation: its latents are kept.
     (
         "control-latent",
-        "mode = \"text+segmentation\"\nbase = \"latent\"\nconditioning = \"controlnet\"\naugment = { enabled = false }\n",
+        "mode = \"text+segmentation\"\nbase = \"latent\"\nconditioning = \"controlnet\"\nsector = false\ndrop_masks = false\naugment = { enabled = false }\n",
     ),
-    ("each", "mode = \"unconditional\"\nper_class = true\nimage_space = \"pixel\"\n"),
-    ("latent", "mode = \"text\"\nimage_space = \"latent\"\n"),
+    (
+        "each",
+        "mode = \"unconditional\"\nper_class = true\nimage_space = \"pixel\"\nobjective = \"diffusion\"\n",
+    ),
+    // Both networks are trained together, and sampling begins at the mask.
+    (
+        "joint",
+        "mode = \"text+segmentation\"\nconditioning = \"controlnet\"\nmask_start = 0.3\noptimal_transport = true\nscheduler = \"flow-midpoint\"\nguidance = 2.0\n",
+    ),
+    ("latent", "mode = \"text\"\nimage_space = \"latent\"\nobjective = \"diffusion\"\n"),
     ("text", "mode = \"text\"\n"),
     ("told", "mode = \"unconditional\"\n"),
 ];

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json as value};
 use synecho::{
     error::Result,
     nn::schedulers::{PredictionType, Scheduler, SchedulerConfig},
-    vocabulary::Sampler,
+    vocabulary::{NoiseLevels, Sampler},
 };
 use tch::{Kind, Tensor};
 
@@ -34,6 +34,8 @@ struct Case {
     steps: usize,
     #[serde(default = "f32_name")]
     dtype: String,
+    /// Where the steps lie, in place of what the configuration says.
+    levels: Option<NoiseLevels>,
     /// Why upstream gives nothing to compare with.
     refused: Option<String>,
     /// First and number, among all.
@@ -47,6 +49,21 @@ struct Case {
 
 fn f32_name() -> String {
     "f32".to_owned()
+}
+
+impl Case {
+    fn read(&self) -> Result<SchedulerConfig> {
+        let config = read(&self.scheduler, &self.config)?;
+        match self.levels {
+            Some(levels) => config.with_levels(levels),
+            None => Ok(config),
+        }
+    }
+
+    fn name(&self) -> String {
+        let levels = self.levels.map_or("", NoiseLevels::as_str);
+        format!("{} {} {} {} {levels}", self.scheduler, self.config, self.steps, self.dtype)
+    }
 }
 
 #[derive(Deserialize)]
@@ -121,15 +138,14 @@ fn loops_equal_diffusers() {
     let mut largest = BTreeMap::<(&str, &str), (usize, f64, f32)>::new();
     let mut failures = Vec::new();
     for case in fixture.cases.iter().filter(|c| c.refused.is_none()) {
-        let at = format!("{} {} {} {}", case.scheduler, case.config, case.steps, case.dtype);
-        let found =
-            match read(&case.scheduler, &case.config).and_then(|config| sample(&config, case, Fault::None)) {
-                Ok(found) => found,
-                Err(e) => {
-                    failures.push(format!("{at}: {e}"));
-                    continue;
-                }
-            };
+        let at = case.name();
+        let found = match case.read().and_then(|config| sample(&config, case, Fault::None)) {
+            Ok(found) => found,
+            Err(e) => {
+                failures.push(format!("{at}: {e}"));
+                continue;
+            }
+        };
         let [first, count] = case.timesteps;
         let times = apart(&found.timesteps, &timesteps[first..first + count]);
         let scale = (found.init_noise_sigma - case.init_noise_sigma).abs() / case.init_noise_sigma;
@@ -160,12 +176,9 @@ fn what_diffusers_refuses_is_refused() {
     assert!(refused.len() > 40, "{}", refused.len());
     let mut failures = Vec::new();
     for case in refused {
-        match read(&case.scheduler, &case.config).and_then(|config| sample(&config, case, Fault::None)) {
+        match case.read().and_then(|config| sample(&config, case, Fault::None)) {
             Err(e) => assert!(e.exit_code() == 2 && e.to_string().contains("help:"), "{e}"),
-            Ok(_) => failures.push(format!(
-                "{} {} {}: upstream {:?}",
-                case.scheduler, case.config, case.steps, case.refused
-            )),
+            Ok(_) => failures.push(format!("{}: upstream {:?}", case.name(), case.refused)),
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -194,7 +207,7 @@ fn noise_is_added_as_in_diffusers() {
 #[test]
 fn defaults_are_diffusers() {
     let fixture: Fixture = json("euler_schedulers.json");
-    assert_eq!(fixture.defaults.len(), 5);
+    assert_eq!(fixture.defaults.len(), 6);
     for (name, upstream) in &fixture.defaults {
         check_defaults(name, upstream);
     }
@@ -211,7 +224,7 @@ fn against(
     let (mut count, mut smallest) = (0, f64::INFINITY);
     let cases = fixture.cases.iter().filter(|c| c.refused.is_none() && c.steps == 10 && c.dtype == "f32");
     for case in cases.filter(|c| choose(c)) {
-        let mut config = read(&case.scheduler, &case.config).unwrap();
+        let mut config = case.read().unwrap();
         change(&mut config);
         count += 1;
         let difference = match sample(&config, case, fault) {
@@ -249,13 +262,27 @@ fn wrong_schedulers_do_not_pass() {
     };
     let (n, least) = against(v, epsilon, Fault::None);
     assert!(n > 40 && least > 1e-2, "epsilon for v: {n} loops, {least:e}");
-    let shifted = |case: &Case| case.scheduler == "flow-euler" && case.config.contains("\"shift\": 3");
+    let shifted = |case: &Case| case.scheduler.starts_with("flow-") && case.config.contains("\"shift\": 3");
     let unshift = |config: &mut SchedulerConfig| match config {
         SchedulerConfig::FlowEuler(c) => c.shift = 1.0,
+        SchedulerConfig::FlowHeun(c) => c.shift = 1.0,
         other => panic!("{other:?}"),
     };
     let (n, least) = against(shifted, unshift, Fault::None);
     assert!(n >= 4 && least > 1e-3, "no shift: {n} loops, {least:e}");
+    let midpoint = |config: &mut SchedulerConfig| {
+        let SchedulerConfig::FlowHeun(heun) = &*config else { panic!("{config:?}") };
+        *config = SchedulerConfig::FlowMidpoint(heun.clone());
+    };
+    let (n, least) = against(|case| case.scheduler == "flow-heun", midpoint, Fault::None);
+    assert!(n >= 8 && least > 5e-4, "midpoint for Heun: {n} loops, {least:e}");
+    // Unshifted levels that end at `shift_terminal` are the same either way.
+    let even = |case: &Case| case.levels.is_some() && !case.config.contains("shift_terminal");
+    let of_timesteps = |config: &mut SchedulerConfig| {
+        *config = config.clone().with_levels(NoiseLevels::Timesteps).unwrap();
+    };
+    let (n, least) = against(even, of_timesteps, Fault::None);
+    assert!(n >= 9 && least > 1e-3, "levels of the timesteps: {n} loops, {least:e}");
 }
 
 #[test]
@@ -280,6 +307,10 @@ fn unsupported_values_are_refused_by_name() {
         ("flow-euler", r#"{"time_shift_type": "cubic"}"#, "time_shift_type"),
         ("flow-euler", r#"{"num_train_timesteps": 1}"#, "num_train_timesteps"),
         ("flow-euler", r#"{"new_key": 1}"#, "new_key"),
+        ("flow-heun", r#"{"shift": -1}"#, "shift"),
+        ("flow-heun", r#"{"num_train_timesteps": 1}"#, "num_train_timesteps"),
+        ("flow-heun", r#"{"new_key": 1}"#, "new_key"),
+        ("flow-midpoint", r#"{"shift": 0}"#, "shift"),
     ] {
         let error = read(scheduler, config).expect_err(config);
         let text = error.to_string();

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import (
     ControlNetModel,
@@ -68,6 +69,14 @@ show("unconditional/flow", images)
 pipeline = StableDiffusionPipeline.from_pretrained(here / "own", local_files_only=True)
 pipeline.set_progress_bar_config(disable=True)
 show("text/own", pipeline(latents=latents("text/own"), **request).images)
+
+pipeline = StableDiffusionPipeline.from_pretrained(here / "text-flow", local_files_only=True)
+pipeline.set_progress_bar_config(disable=True)
+# As in make_pipelines.py.
+pipeline.scheduler.init_noise_sigma = 1.0
+steps = next(c["steps"] for c in fixture["cases"] if c["name"] == "text/flow")
+even = request | dict(num_inference_steps=steps, sigmas=np.linspace(1.0, 1 / steps, steps))
+show("text/flow", pipeline(latents=latents("text/flow"), **even).images)
 
 controlnet = ControlNetModel.from_pretrained(here / "controlnet", local_files_only=True)
 pipeline = StableDiffusionControlNetPipeline.from_pretrained(

@@ -2,12 +2,14 @@
 the same noise and with the same stand-in for a network as euler_schedulers.rs has.
 
 Every combination of prediction type, beta schedule and timestep spacing, and every other option, at 5, 10
-and 25 steps. What upstream refuses, and what ends in NaN there, is kept as such."""
+and 25 steps. Flow matching also at even noise levels, which no file can ask for. What upstream refuses, and
+what ends in NaN there, is kept as such."""
 
 import itertools
 import json
 import warnings
 
+import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -16,6 +18,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
@@ -36,12 +39,16 @@ logging.set_verbosity(logging.CRITICAL)
 torch.set_grad_enabled(False)
 torch.set_num_threads(1)
 
+FLOW = {
+    "flow-euler": FlowMatchEulerDiscreteScheduler,
+    "flow-heun": FlowMatchHeunDiscreteScheduler,
+}
 CLASSES = {
     "euler": EulerDiscreteScheduler,
     "euler-ancestral": EulerAncestralDiscreteScheduler,
     "heun": HeunDiscreteScheduler,
     "lcm": LCMScheduler,
-    "flow-euler": FlowMatchEulerDiscreteScheduler,
+    **FLOW,
 }
 # Compared in make_schedulers.py; here they read the files of the others.
 OLDER = {
@@ -76,10 +83,22 @@ def network(sample, t, trained):
     return out.to(sample.dtype)
 
 
-def loop(scheduler, steps, dtype="f32"):
+def set_timesteps(scheduler, steps, levels):
+    """`levels` "even": the sigmas 1, 1 - 1/steps, ..., 1/steps before the scheduler shifts them."""
+    if levels is None:
+        scheduler.set_timesteps(steps)
+    elif isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+    else:
+        # Heun's takes no sigmas. It goes evenly from one of these to the other.
+        scheduler.sigma_max, scheduler.sigma_min = 1.0, 1 / steps
+        scheduler.set_timesteps(steps)
+
+
+def loop(scheduler, steps, dtype="f32", levels=None):
     """The timesteps, and the last sample. As pipelines do: the scheduler scales noise and input."""
     global step_of_noise
-    scheduler.set_timesteps(steps)
+    set_timesteps(scheduler, steps, levels)
     # Else a first timestep that occurs twice makes upstream skip a step, and end with an error.
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
@@ -117,8 +136,8 @@ class Cases:
         self.cases.append(case)
         return sample
 
-    def each(self, scheduler, config):
-        return [self.add(scheduler, config, steps) for steps in STEPS]
+    def each(self, scheduler, config, **options):
+        return [self.add(scheduler, config, steps, **options) for steps in STEPS]
 
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -202,6 +221,22 @@ OPTIONS = {
     ],
 }
 
+FLOW_HEUN_OPTIONS = [
+    *per_option(shift=[0.5, 3.0], num_train_timesteps=[400]),
+    {"shift": 2.0, "num_train_timesteps": 50},
+]
+# At even levels.
+EVEN_OPTIONS = {
+    "flow-euler": [
+        *({"shift": shift, **end} for shift in (1.0, 3.0) for end in ({}, {"shift_terminal": 0.1})),
+        {"shift": 0.5},
+        {"shift": 3.0, "invert_sigmas": True},
+        {"shift": 3.0, "stochastic_sampling": True},
+        {"shift": 3.0, "num_train_timesteps": 400},
+    ],
+    "flow-heun": [{"shift": 1.0}, {"shift": 3.0}, {"shift": 3.0, "num_train_timesteps": 400}],
+}
+
 # Without effect by themselves, or with that of the default.
 IDLE = (
     {"use_karras_sigmas": None}, {"time_shift_type": "linear"}, {"base_shift": 0.6}, {"base_shift": None},
@@ -228,13 +263,13 @@ STABLE_DIFFUSION = {
 
 def written(cls):
     """A file with every key."""
-    values = {} if cls is FlowMatchEulerDiscreteScheduler else {"beta_schedule": "scaled_linear", "beta_end": 0.012}
+    values = {} if cls in FLOW.values() else {"beta_schedule": "scaled_linear", "beta_end": 0.012}
     return json.loads(cls(**values).to_json_string())
 
 
 def committed():
     cases, idle = Cases(), []
-    for scheduler in CLASSES:
+    for scheduler in OPTIONS:
         if scheduler != "flow-euler":
             for p, b, s in itertools.product(PREDICTIONS, SCHEDULES, SPACINGS):
                 cases.each(scheduler, {"prediction_type": p, "beta_schedule": b, "timestep_spacing": s})
@@ -256,7 +291,7 @@ def committed():
         if scheduler != "flow-euler":
             cases.add(scheduler, STABLE_DIFFUSION)
             for other in (CLASSES | OLDER).values():
-                if other is not FlowMatchEulerDiscreteScheduler:
+                if other not in FLOW.values():
                     cases.add(scheduler, written(other))
             for wrong in ("quadratic", "exp"):
                 if (scheduler, wrong) != ("heun", "exp"):
@@ -268,14 +303,56 @@ def committed():
             cases.add(scheduler, {"shift": 3.0}, dtype="f16")
     for scheduler in ("ddim", "pndm", "unipc", "dpmsolver++"):
         for other in CLASSES.values():
-            if other is not FlowMatchEulerDiscreteScheduler:
+            if other not in FLOW.values():
                 cases.add(scheduler, written(other))
     for scheduler in ("euler", "euler-ancestral", "heun"):
         cases.add(scheduler, {"timestep_spacing": "middle"})
     for key in ("interpolation_type", "final_sigmas_type"):
         cases.add("euler", {key: "cubic"})
+    idle += flow(cases)
     assert not idle, idle
     return cases
+
+
+def flow(cases):
+    """Heun's steps, and even levels; gives the options without effect."""
+    idle = []
+    base = cases.each("flow-heun", {})
+    for option in FLOW_HEUN_OPTIONS:
+        made = cases.each("flow-heun", option)
+        seen = min((a - b).abs().max() for a, b in zip(made, base))
+        if seen < 1e-3:
+            idle.append(("flow-heun", option, seen.item()))
+    for dtype in ("bf16", "f16"):
+        for option in ({}, {"shift": 3.0}):
+            cases.add("flow-heun", option, dtype=dtype)
+    for steps in (1, 2, 3, 7, 33, 50, 61):
+        cases.add("flow-heun", {}, steps)
+    # Each class leaves out what only the other one knows.
+    euler = FlowMatchEulerDiscreteScheduler(shift=3.0, shift_terminal=0.1, use_karras_sigmas=True)
+    cases.add("flow-heun", json.loads(euler.to_json_string()))
+    cases.add("flow-euler", json.loads(FlowMatchHeunDiscreteScheduler(shift=3.0).to_json_string()))
+    cases.add("flow-heun", {"shift": 0.0})
+    for scheduler, options in EVEN_OPTIONS.items():
+        for option in options:
+            made = cases.each(scheduler, option, levels="even")
+            other = [loop(FLOW[scheduler](**option), steps)[1] for steps in STEPS]
+            seen = min((a - b).abs().max() for a, b in zip(made, other))
+            # The more steps, the smaller the difference. Unshifted levels are even from 1 to shift_terminal anyway.
+            if seen < 3e-4 and option != {"shift": 1.0, "shift_terminal": 0.1}:
+                idle.append((scheduler, option, "even", seen.item()))
+        for dtype in ("bf16", "f16"):
+            cases.add(scheduler, {}, dtype=dtype, levels="even")
+        for steps in (1, 2, 3, 50):
+            cases.add(scheduler, {}, steps, levels="even")
+    # One step's only level is 1, which cannot be moved to shift_terminal.
+    cases.add("flow-euler", {"shift_terminal": 0.1}, 1, levels="even")
+    return idle
+
+
+def one_scaled(scheduler, sample, timestep, noise):
+    scheduler.set_timesteps(10)
+    return scheduler.scale_noise(sample, timestep, noise)
 
 
 def noised(tensors):
@@ -284,7 +361,7 @@ def noised(tensors):
     x, eps = signal("euler/x", SHAPE), signal("euler/eps", SHAPE)
     for scheduler, cls in CLASSES.items():
         configs = [{}, {"use_karras_sigmas": True}] if scheduler in ("euler", "heun", "flow-euler") else [{}]
-        configs += [{"shift": 3.0}] if scheduler == "flow-euler" else [{"beta_schedule": "squaredcos_cap_v2"}]
+        configs += [{"shift": 3.0}] if scheduler in FLOW else [{"beta_schedule": "squaredcos_cap_v2"}]
         for config, dtype, chosen in itertools.product(configs, DTYPES, ([0, 9], [4, 4], [2])):
             made = cls(**config)
             made.set_timesteps(10)
@@ -294,6 +371,10 @@ def noised(tensors):
             to = DTYPES[dtype]
             if scheduler == "flow-euler":
                 mixed = made.scale_noise(x.to(to), t, eps.to(to))
+            elif scheduler == "flow-heun":
+                # It takes one timestep, and stays at the first one.
+                rows = range(len(x))
+                mixed = torch.cat([one_scaled(cls(**config), x[i].to(to), t[i % len(t)], eps[i].to(to)) for i in rows])
             else:
                 mixed = made.add_noise(x.to(to), eps.to(to), t)
             tensors.append(mixed.float().flatten())

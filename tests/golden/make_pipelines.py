@@ -6,6 +6,7 @@ import json
 import sys
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -18,6 +19,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
@@ -36,6 +38,7 @@ torch.set_grad_enabled(False)
 diffusers.utils.logging.set_verbosity_error()
 
 STEPS = 20
+FLOW_STEPS = 10
 PROMPT = "An ultrasound image shows the heart in a two-chamber view during the ed phase."
 NEGATIVE = "a photograph of a horse"
 SCHEDULERS = {
@@ -123,7 +126,9 @@ class Noise:
         return noise
 
 
-def run(name, pipeline, scheduler, latents, **request):
+def run(name, pipeline, scheduler, latents, steps=STEPS, levels=None, **request):
+    """`levels` "even": the sigmas that diffusers' pipelines for flow matching give their scheduler."""
+    sigmas = np.linspace(1.0, 1 / steps, steps) if levels == "even" else None
     noise = Noise(f"{name}/noise")
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("diffusers.") and hasattr(module, "randn_tensor"):
@@ -141,14 +146,25 @@ def run(name, pipeline, scheduler, latents, **request):
             return noise(shape)
 
         sys.modules[type(pipeline).__module__].randn_tensor = randn
-        images = pipeline(batch_size=latents.shape[0], num_inference_steps=STEPS, output_type="np").images
+        if sigmas is not None:
+            # They take no sigmas either.
+            set_timesteps = pipeline.scheduler.set_timesteps
+            pipeline.scheduler.set_timesteps = lambda _: set_timesteps(sigmas=sigmas)
+        images = pipeline(batch_size=latents.shape[0], num_inference_steps=steps, output_type="np").images
     else:
-        images = pipeline(latents=latents.clone(), num_inference_steps=STEPS, output_type="np", **request).images
+        images = pipeline(
+            latents=latents.clone(), num_inference_steps=steps, sigmas=sigmas, output_type="np", **request
+        ).images
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     within = ((images > 0.01) & (images < 0.99)).float().mean().item()
     print(f"{name}: {tuple(images.shape)}, std {images.std().item():.3f}, {within:.2f} within bounds")
     tensors[name] = images
-    cases.append({"name": name, "scheduler": scheduler, "latents": list(latents.shape)})
+    case = {"name": name, "scheduler": scheduler, "latents": list(latents.shape)}
+    if steps != STEPS:
+        case["steps"] = steps
+    if levels is not None:
+        case["levels"] = levels
+    cases.append(case)
 
 
 class ScalingPipeline:
@@ -201,6 +217,13 @@ configs["unconditional/flow/scheduler"] = written(flow)
 pipeline = DDPMPipeline(unet2d, flow)
 pipeline.set_progress_bar_config(disable=True)
 run("unconditional/flow", pipeline, None, signal("unconditional/flow", (2, 1, 16, 16)) * 1.7)
+for name, key, kind, levels in (
+    ("unconditional/flow-even", None, FlowMatchEulerDiscreteScheduler, "even"),
+    ("unconditional/flow-heun", "flow-heun", FlowMatchHeunDiscreteScheduler, None),
+):
+    pipeline = DDPMPipeline(unet2d, kind.from_config(written(flow)))
+    pipeline.set_progress_bar_config(disable=True)
+    run(name, pipeline, key, signal(name, (2, 1, 16, 16)) * 1.7, steps=FLOW_STEPS, levels=levels)
 
 tokenizer = CLIPTokenizer.from_pretrained(FIXTURES / "tokenizer/v5")
 parts = dict(
@@ -237,6 +260,14 @@ configs["text/own/scheduler"] = written(own)
 pipeline = StableDiffusionPipeline(**parts, scheduler=own)
 pipeline.set_progress_bar_config(disable=True)
 run("text/own", pipeline, None, signal("text/own", (2, 4, 8, 8)) * 1.7, **request)
+# As a model trained here has it. The pipeline asks every scheduler for the attribute, which this one lacks.
+flow = loaded(FlowMatchEulerDiscreteScheduler)
+configs["text/flow/scheduler"] = written(flow)
+flow.init_noise_sigma = 1.0
+pipeline = StableDiffusionPipeline(**parts, scheduler=flow)
+pipeline.set_progress_bar_config(disable=True)
+latents = signal("text/flow", (2, 4, 8, 8)) * 1.7
+run("text/flow", pipeline, None, latents, steps=FLOW_STEPS, levels="even", **request)
 # As the folder has it, which the pipeline mends.
 configs["text/mended/scheduler"] = written(loaded(DDIMScheduler, **SD1))
 pipeline = StableDiffusionPipeline(**parts, scheduler=loaded(DDIMScheduler, **SD1))

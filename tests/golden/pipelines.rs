@@ -1,5 +1,5 @@
 //! Whole pipelines against diffusers 0.42.1: the same folder, the same latents, the same noise of the
-//! schedulers; the images of 20 steps within 2e-3. Fixtures: make_pipelines.py.
+//! schedulers; the images of 20 steps (of flow matching also 10) within 2e-3. Fixtures: make_pipelines.py.
 //!
 //! The folders are written here, so that what is written is read again too; where Python has diffusers,
 //! it loads them and must make the same images.
@@ -24,7 +24,7 @@ use synecho::{
         folder_write::{named, write_model_index, write_part, write_scheduler, write_tokenizer},
         noise::NoiseSource,
     },
-    vocabulary::{Mode, Sampler},
+    vocabulary::{Mode, NoiseLevels, Sampler},
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -48,6 +48,9 @@ struct Case {
     name: String,
     scheduler: Option<String>,
     latents: Vec<i64>,
+    /// Other than the fixture's.
+    steps: Option<usize>,
+    levels: Option<NoiseLevels>,
 }
 
 impl Fixture {
@@ -167,7 +170,7 @@ fn source<'a>(pipeline: &'a Path, case: &Case) -> PipelineSource<'a> {
         pipeline,
         controlnet: None,
         scheduler: case.scheduler.as_deref().map(|name| name.parse().unwrap()),
-        levels: None,
+        levels: case.levels,
         variant: None,
         kind: Kind::Float,
         device: Device::Cpu,
@@ -190,7 +193,7 @@ fn difference(fixture: &Fixture, case: &Case, source: &PipelineSource, change: i
         negative_prompt: text.then_some(&fixture.negative_prompt),
         control: (pipeline.mode() == Mode::TextSegmentation).then_some(&control),
         conditioning_scale: 0.8,
-        steps: fixture.steps,
+        steps: case.steps.unwrap_or(fixture.steps),
         ..Request::default()
     };
     change(&mut request);
@@ -221,7 +224,7 @@ fn unconditional_pipelines_equal_diffusers() {
     fixture.unconditional(&flow, "DDPMPipeline", "unconditional/flow/scheduler");
     for case in cases(&fixture, "unconditional/") {
         let folder = match (case.name.as_str(), &case.scheduler) {
-            ("unconditional/flow", _) => &flow,
+            (name, _) if name.starts_with("unconditional/flow") => &flow,
             (_, Some(_)) => &ddpm,
             (_, None) => &ddim,
         };
@@ -229,19 +232,30 @@ fn unconditional_pipelines_equal_diffusers() {
         println!("{}: {found:e}", case.name);
         assert!(found < 2e-3, "{}: {found}", case.name);
     }
+    // What must not pass: the levels of the timesteps, and Euler's steps in place of Heun's.
+    let even = case(&fixture, "unconditional/flow-even");
+    let wrong = PipelineSource { levels: None, ..source(&flow, even) };
+    let wrong = difference(&fixture, even, &wrong, |_| {});
+    assert!(wrong > 2e-3, "{wrong}");
+    let heun = case(&fixture, "unconditional/flow-heun");
+    let wrong = PipelineSource { scheduler: None, ..source(&flow, heun) };
+    let wrong = difference(&fixture, heun, &wrong, |_| {});
+    assert!(wrong > 2e-3, "{wrong}");
 }
 
 #[test]
 fn text_pipelines_equal_diffusers() {
     let fixture: Fixture = json("pipelines.json");
     let dir = tempfile::tempdir().unwrap();
-    let [pndm, early, own] = ["pndm", "early", "own"].map(|name| dir.path().join(name));
+    let [pndm, early, own, flow] = ["pndm", "early", "own", "flow"].map(|name| dir.path().join(name));
     fixture.text(&pndm, "text/scheduler");
     fixture.text(&early, "text/mended/scheduler");
     fixture.text(&own, "text/own/scheduler");
+    fixture.text(&flow, "text/flow/scheduler");
     for case in cases(&fixture, "text/") {
         let folder = match (case.name.as_str(), &case.scheduler) {
             ("text/own", _) => &own,
+            ("text/flow", _) => &flow,
             (_, Some(_)) => &pndm,
             (_, None) => &early,
         };
@@ -253,7 +267,11 @@ fn text_pipelines_equal_diffusers() {
         println!("{}: {found:e}", case.name);
         assert!(found < 2e-3, "{}: {found}", case.name);
     }
-    // What must not pass: another guidance scale, no negative prompt.
+    // What must not pass: the levels of the timesteps, another guidance scale, no negative prompt.
+    let even = case(&fixture, "text/flow");
+    let wrong = PipelineSource { levels: None, ..source(&flow, even) };
+    let wrong = difference(&fixture, even, &wrong, |_| {});
+    assert!(wrong > 2e-3, "{wrong}");
     let case = case(&fixture, "text/unipc");
     let wrong = difference(&fixture, case, &source(&pndm, case), |request| request.guidance = 5.0);
     assert!(wrong > 2e-3, "{wrong}");
@@ -289,6 +307,7 @@ fn diffusers_loads_what_is_written_here_and_makes_the_same_images() {
     fixture.unconditional(&dir.path().join("flow"), "DDPMPipeline", "unconditional/flow/scheduler");
     fixture.text(&dir.path().join("sd"), "text/scheduler");
     fixture.text(&dir.path().join("own"), "text/own/scheduler");
+    fixture.text(&dir.path().join("text-flow"), "text/flow/scheduler");
     for class in Sampler::ALL {
         let config = Config::parse("{}", Path::new("defaults")).unwrap();
         let config = SchedulerConfig::read_as(&config, class).unwrap();
@@ -301,7 +320,7 @@ fn diffusers_loads_what_is_written_here_and_makes_the_same_images() {
     assert!(out.status.success(), "{said}");
     let lines = String::from_utf8(out.stdout).unwrap();
     print!("{lines}");
-    assert_eq!(lines.lines().count(), 10, "{lines}");
+    assert_eq!(lines.lines().count(), 12, "{lines}");
     for line in lines.lines() {
         let found: f32 = line.rsplit(' ').next().unwrap().parse().unwrap();
         assert!(found < 2e-3, "{line}");

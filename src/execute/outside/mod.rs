@@ -72,10 +72,13 @@ pub fn outside_digests(spec: &ResolvedSpec, digests: &Digests) -> Result<Outside
         {
             found.folders.insert(path.clone(), pipeline_digest(path, digests)?);
         }
-        if !generator.source.folder.as_os_str().is_empty() {
-            found
-                .folders
-                .insert(generator.source.folder.clone(), manifest_digest(&generator.source.folder, digests)?);
+        let folder = &generator.source.folder;
+        if !folder.as_os_str().is_empty() {
+            found.folders.insert(folder.clone(), manifest_digest(folder, digests)?);
+            let rows = Manifest::read(folder).map(|manifest| manifest.rows).unwrap_or_default();
+            if rows.iter().any(|row| row.mask.is_some()) {
+                found.masked.insert(folder.clone());
+            }
         }
     }
     digests.save();

@@ -2,6 +2,7 @@
 
 mod distances;
 pub(crate) mod mixing;
+mod selection;
 
 use std::{
     collections::HashMap,
@@ -125,6 +126,7 @@ pub(super) fn perform(context: &StageContext) -> Result<()> {
         }
         Work::MeasureGenerator { measure } => distances::generator(context, measure),
         Work::MeasureReference { measure, per_class } => distances::references(context, measure, *per_class),
+        Work::SelectCandidates { settings, candidates } => selection::select(context, settings, *candidates),
         Work::JudgeSegmentation { settings } => measure_segmentation(context, settings, Split::Train),
         Work::JudgeClassification { settings, model } => {
             measure_classification(context, settings, *model, Split::Train)
@@ -142,7 +144,12 @@ fn measure_segmentation(
     settings: &experiment::Segmentation,
     split: Split,
 ) -> Result<()> {
-    let samples = Samples::read(&context.manifest()?, split, None, Some(MaskReading::RIGHT))?;
+    let mut manifest = context.manifest()?;
+    if split == Split::Train {
+        // Another program may have made some of its images without masks.
+        manifest.rows.retain(|row| row.mask.is_some());
+    }
+    let samples = Samples::read(&manifest, split, None, Some(MaskReading::RIGHT))?;
     let bar = context.progress.bar(samples.len() as u64, &context.stage.label, "images");
     let network = context.artifact("network")?.join(train::WEIGHTS);
     held_out::segmentation(settings, &network, &samples, context.device, &context.out, &bar)

@@ -7,9 +7,9 @@ use crate::{
     error::Result,
     experiment::{
         Generator, GeneratorNetworks, GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace,
-        MaskConditioning, origin::nearest,
+        origin::nearest,
     },
-    vocabulary::{Mode, NoiseLevels, Precision, PromptField, Sampler},
+    vocabulary::{Mode, NoiseLevels, Objective, Precision, PromptField, Sampler},
 };
 
 pub(super) fn resolve(
@@ -17,6 +17,8 @@ pub(super) fn resolve(
     check: &Check,
 ) -> Result<BTreeMap<String, Generator>> {
     let mut resolved = BTreeMap::new();
+    let objectives: BTreeMap<String, Objective> =
+        typed.keys().filter_map(|name| Some((name.clone(), objective(name, &typed, typed.len())?))).collect();
     for (name, typed) in typed {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         if name.is_empty() || !name.chars().all(fits) {
@@ -30,11 +32,17 @@ pub(super) fn resolve(
         };
         let preset = typed.preset.unwrap_or_default();
         let mut typed = typed;
-        if typed.scheduler.is_some() {
+        if let Some(scheduler) = typed.scheduler {
             // The preset's levels go with the preset's scheduler.
-            typed.noise_levels.get_or_insert(NoiseLevels::Timesteps);
+            typed.noise_levels.get_or_insert(match scheduler.is_flow_matching() {
+                true => NoiseLevels::Even,
+                false => NoiseLevels::Timesteps,
+            });
         }
-        let generator = typed.over(Generator::preset(preset, mode));
+        let base = Generator::preset(preset, mode);
+        let objective = objectives.get(&name).copied().unwrap_or(base.training.objective);
+        table.only_with(objective, &typed, &base.training)?;
+        let generator = typed.over(base.with_objective(objective));
         table.checked(&generator)?;
         resolved.insert(name, generator);
     }
@@ -42,6 +50,44 @@ pub(super) fn resolve(
         check_base(name, generator, &resolved, check)?;
     }
     Ok(resolved)
+}
+
+/// The objective of the generator `name`: as typed; else that of what it starts from, or of the folder that samples it.
+/// None: the preset's. `depth` ends a circle of bases, which is refused later.
+fn objective(name: &str, typed: &BTreeMap<String, GeneratorSpec>, depth: usize) -> Option<Objective> {
+    let table = typed.get(name)?;
+    let of_preset =
+        || Some(Generator::preset(table.preset.unwrap_or_default(), table.mode?).training.objective);
+    if table.objective.is_some() {
+        return table.objective;
+    }
+    if let Some(folder) = table.pipeline.as_ref().filter(|folder| !folder.as_os_str().is_empty()) {
+        return Some(objective_of_folder(folder));
+    }
+    match table.base.as_deref() {
+        None | Some("") => of_preset(),
+        Some(base) if typed.contains_key(base) => match depth {
+            0 => of_preset(),
+            _ => objective(base, typed, depth - 1),
+        },
+        Some(folder) => Some(objective_of_folder(Path::new(folder))),
+    }
+}
+
+/// By the scheduler in a pipeline's folder, or in the first of the folders of a class each. What cannot be read is
+/// reported by whoever reads the whole folder.
+fn objective_of_folder(folder: &Path) -> Objective {
+    let class = [folder.to_owned(), folder.join("2ch_ed")]
+        .into_iter()
+        .filter_map(|dir| std::fs::read_to_string(dir.join("scheduler/scheduler_config.json")).ok())
+        .find_map(|text| {
+            let class = text.split("\"_class_name\"").nth(1)?.split('"').nth(1)?;
+            Some(class.to_owned())
+        });
+    match class.is_some_and(|class| class.starts_with("FlowMatch")) {
+        true => Objective::Flow,
+        false => Objective::Diffusion,
+    }
 }
 
 /// The table whose values are checked.
@@ -61,6 +107,37 @@ impl GeneratorTable<'_> {
 
     fn range(&self, field: &str, value: f64, low: f64, high: f64) -> Result<()> {
         self.check.range(&self.key(field), value, low, high)
+    }
+
+    /// Refuses typed keys that mean something only with the other objective. The preset's own values pass: a resolved spec
+    /// has them all.
+    fn only_with(
+        &self,
+        objective: Objective,
+        typed: &GeneratorSpec,
+        preset: &GeneratorTraining,
+    ) -> Result<()> {
+        fn typed_otherwise<T: PartialEq>(typed: &Option<T>, preset: &T) -> bool {
+            typed.as_ref().is_some_and(|value| value != preset)
+        }
+        let (diffusion, flow) = (Objective::Diffusion, Objective::Flow);
+        let keys: [(&str, bool, Objective); 6] = [
+            ("prediction", typed_otherwise(&typed.prediction, &preset.prediction), diffusion),
+            ("betas", typed_otherwise(&typed.betas, &preset.betas), diffusion),
+            ("min_snr_gamma", typed_otherwise(&typed.min_snr_gamma, &preset.min_snr_gamma), diffusion),
+            ("time_sampling", typed_otherwise(&typed.time_sampling, &preset.time_sampling), flow),
+            ("optimal_transport", typed_otherwise(&typed.optimal_transport, &preset.optimal_transport), flow),
+            ("mask_start", typed_otherwise(&typed.mask_start, &preset.mask_start), flow),
+        ];
+        match keys.into_iter().find(|(_, typed, of)| *typed && *of != objective) {
+            Some((key, _, of)) => {
+                let problem = format!(
+                    "is only used with objective = \"{of}\", and this generator's is \"{objective}\""
+                );
+                self.fault(key, &problem, &format!("remove it, or set objective = \"{of}\""))
+            }
+            None => Ok(()),
+        }
     }
 
     fn checked(&self, g: &Generator) -> Result<()> {
@@ -90,6 +167,7 @@ impl GeneratorTable<'_> {
             return self.fault("controlnet", "nothing takes this ControlNet", help);
         }
         self.training(&g.training)?;
+        self.mask(g)?;
         self.sampling(g)?;
         self.range("seed", g.seed as f64, 0.0, i64::MAX as f64)?;
         let a = &g.augment;
@@ -148,6 +226,34 @@ impl GeneratorTable<'_> {
         self.range("min_snr_gamma", t.min_snr_gamma, 0.0, 1e3)
     }
 
+    fn mask(&self, g: &Generator) -> Result<()> {
+        let masked = g.mode == Mode::TextSegmentation;
+        if g.networks.sector && !masked {
+            let help = "remove it: the sector comes with a mask, in mode \"text+segmentation\"";
+            return self.fault("sector", "this mode is given no mask", help);
+        }
+        if g.training.drop_masks && !masked {
+            let help = "remove it, or use mode = \"text+segmentation\"";
+            return self.fault("drop_masks", "this mode is given no mask", help);
+        }
+        if g.training.drop_masks && g.training.prompt_dropout == 0.0 {
+            let help = "set prompt_dropout = 0.1, or drop_masks = false";
+            return self.fault("drop_masks", "no image goes without its prompt", help);
+        }
+        self.range("mask_start", g.training.mask_start, 0.0, 0.95)?;
+        if g.training.mask_start > 0.0 {
+            if !masked {
+                let help = "remove it, or use mode = \"text+segmentation\"";
+                return self.fault("mask_start", "this mode is given no mask", help);
+            }
+            if g.networks.image_space == ImageSpace::Latent {
+                let help = "remove it, or use image_space = \"space-to-depth\"";
+                return self.fault("mask_start", "an autoencoder's latents cannot start at a mask", help);
+            }
+        }
+        Ok(())
+    }
+
     fn sampling(&self, g: &Generator) -> Result<()> {
         let s = &g.sampling;
         self.range("sampling_steps", s.sampling_steps as f64, 1.0, 1000.0)?;
@@ -160,19 +266,41 @@ impl GeneratorTable<'_> {
             }
         }
         self.range("sampling_batch", s.sampling_batch as f64, 1.0, 4096.0)?;
-        if s.scheduler.is_flow_matching() && g.is_trained() {
-            let problem = "flow-euler samples networks that were trained by flow matching";
-            return self.fault("scheduler", problem, "choose \"dpmsolver++\" or \"euler\"");
+        let objective = g.training.objective;
+        if s.scheduler.is_flow_matching() != (objective == Objective::Flow) {
+            let problem =
+                format!("{} cannot sample networks trained with objective = \"{objective}\"", s.scheduler);
+            let help = match objective {
+                Objective::Flow => "choose \"flow-euler\", or set objective = \"diffusion\"",
+                Objective::Diffusion => "choose \"dpmsolver++\", or set objective = \"flow\"",
+            };
+            return self.fault("scheduler", &problem, help);
         }
         if !s.scheduler.has_levels(s.noise_levels) {
             let (name, levels) = (s.scheduler.as_str(), s.noise_levels.as_str());
             let problem = format!("the scheduler {name} has no noise levels {levels:?}");
-            let help = "set noise_levels = \"timesteps\", or scheduler = \"dpmsolver++\"";
-            return self.fault("noise_levels", &problem, help);
+            let others = Sampler::ALL.into_iter().filter(|other| {
+                other.has_levels(s.noise_levels) && other.is_flow_matching() == s.scheduler.is_flow_matching()
+            });
+            let help = match others.map(Sampler::as_str).next() {
+                Some(other) => format!("set noise_levels = \"timesteps\", or scheduler = {other:?}"),
+                None => "set noise_levels = \"timesteps\"".to_owned(),
+            };
+            return self.fault("noise_levels", &problem, &help);
         }
         self.range("guidance", s.guidance, 0.0, 100.0)?;
         self.range("per_class_images", s.per_class_images as f64, 1.0, 1e6)?;
-        self.range("per_mask", s.per_mask as f64, 1.0, 1e4)
+        self.range("per_mask", s.per_mask as f64, 1.0, 1e4)?;
+        self.range("candidates", s.candidates as f64, 1.0, 1000.0)?;
+        if s.candidates > 1 && g.mode != Mode::TextSegmentation {
+            let help = "remove it, or use mode = \"text+segmentation\"";
+            return self.fault(
+                "candidates",
+                "only images that are made from masks can be compared with them",
+                help,
+            );
+        }
+        Ok(())
     }
 
     fn guidance(&self, g: &Generator) -> Result<()> {
@@ -300,14 +428,8 @@ fn check_base(name: &str, g: &Generator, all: &BTreeMap<String, Generator>, chec
         };
     }
     if base.is_empty() {
-        let controlnet = g.networks.conditioning == MaskConditioning::Controlnet;
-        return match g.mode == Mode::TextSegmentation && controlnet {
-            true => fault(
-                "is missing: a ControlNet is trained beside a text model",
-                "name a generator of mode \"text\" or a diffusers folder, or set conditioning = \"channels\"",
-            ),
-            false => Ok(()),
-        };
+        // A ControlNet without a text model is trained together with one.
+        return Ok(());
     }
     if let Some(other) = all.get(base) {
         let fits = match g.mode {
@@ -321,6 +443,12 @@ fn check_base(name: &str, g: &Generator, all: &BTreeMap<String, Generator>, chec
             };
             return fault(&format!("the generator {base:?} does not fit this mode"), help);
         }
+        let (theirs, ours) = (other.training.objective, g.training.objective);
+        if other.is_trained() && theirs != ours {
+            let problem =
+                format!("{base:?} is trained with objective = \"{theirs}\", this one with \"{ours}\"");
+            return fault(&problem, "give both the same objective");
+        }
         if other.is_trained() && other.image_size != g.image_size {
             let (theirs, ours) = (other.image_size, g.image_size);
             let problem = format!("{base:?} makes images of {theirs} px, this one of {ours}");
@@ -329,7 +457,14 @@ fn check_base(name: &str, g: &Generator, all: &BTreeMap<String, Generator>, chec
         return Ok(());
     }
     if Path::new(base).is_dir() {
-        return Ok(());
+        let (theirs, ours) = (objective_of_folder(Path::new(base)), g.training.objective);
+        return match theirs == ours {
+            true => Ok(()),
+            false => fault(
+                &format!("{base:?} was trained with objective = \"{theirs}\", this one is with \"{ours}\""),
+                &format!("set objective = \"{theirs}\", or start from another base"),
+            ),
+        };
     }
     let help = match nearest(base, all.keys().map(String::as_str)) {
         Some(near) => format!("did you mean {near:?}? Else name a diffusers folder"),

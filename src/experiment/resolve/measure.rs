@@ -89,7 +89,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("spec.toml");
         std::fs::write(&file, text).unwrap();
-        experiment::load(&file, &sets)
+        experiment::load(&file, &sets, false)
     }
 
     #[test]

@@ -13,17 +13,28 @@ use super::{
     Data, DataSection, Experiment, ExperimentSpec, HeldOut, Mix, Phantom, Report, ReportOn, ResolvedSpec,
     Source, SplitScheme, SplitSettings, Tasks, origin::Origin,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    vocabulary::Precision,
+};
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
 pub fn resolve(spec: ExperimentSpec) -> Result<ResolvedSpec> {
-    resolve_in(spec, "experiment", &Origin { file: Path::new("spec"), text: "", sets: &[] })
+    resolve_in(spec, "experiment", &Origin { file: Path::new("spec"), text: "", sets: &[] }, false)
 }
 
-pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin) -> Result<ResolvedSpec> {
+pub(super) fn resolve_in(
+    spec: ExperimentSpec,
+    file_stem: &str,
+    origin: &Origin,
+    bf16: bool,
+) -> Result<ResolvedSpec> {
     let check = Check { origin };
     let experiment = experiment(spec.experiment, file_stem, &check)?;
-    let generators = generators::resolve(spec.generators, &check)?;
+    let mut generators = generators::resolve(spec.generators, &check)?;
+    for generator in generators.values_mut() {
+        choose(&mut generator.training.precision, bf16);
+    }
     let arms = arms::resolve(&spec.arms, &generators, &check)?;
     let mut segmentation = spec.tasks.segmentation;
     let mut classification = spec.tasks.classification;
@@ -75,14 +86,20 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             "train for at least two",
         ));
     }
-    if let Some((name, _)) =
-        generators.iter().find(|(_, g)| g.sampling.pseudo_masks && tasks.segmentation.is_none())
-    {
-        return Err(check.fault(
-            &format!("generators.{name}.pseudo_masks"),
-            "no segmentation network makes them",
-            "add [tasks.segmentation]",
-        ));
+    if tasks.segmentation.is_none() {
+        let needs =
+            generators.iter().find_map(|(name, g)| match (g.sampling.pseudo_masks, g.sampling.candidates) {
+                (true, _) => {
+                    Some((format!("generators.{name}.pseudo_masks"), "no segmentation network makes them"))
+                }
+                (false, 2..) => {
+                    Some((format!("generators.{name}.candidates"), "no segmentation network compares them"))
+                }
+                _ => None,
+            });
+        if let Some((key, problem)) = needs {
+            return Err(check.fault(&key, problem, "add [tasks.segmentation]"));
+        }
     }
     let measure = measure::resolve(spec.measure, &generators, &check)?;
     let data = data(spec.data, &check)?;
@@ -94,6 +111,12 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
             "choose \"test\" or \"val\", or set report_on = \"val\" in every task (as preset = \"paper-code\" does)",
         ));
     }
+    let mut tasks = tasks;
+    let recipes = [
+        tasks.segmentation.as_mut().map(|task| &mut task.recipe),
+        tasks.classification.as_mut().map(|task| &mut task.recipe),
+    ];
+    recipes.into_iter().flatten().for_each(|recipe| choose(&mut recipe.precision, bf16));
     Ok(ResolvedSpec {
         experiment,
         data,
@@ -103,6 +126,13 @@ pub(super) fn resolve_in(spec: ExperimentSpec, file_stem: &str, origin: &Origin)
         measure,
         report: report(spec.report, &check)?,
     })
+}
+
+/// Puts the numeric type in the place of "auto".
+fn choose(precision: &mut Precision, bf16: bool) {
+    if *precision == Precision::Auto {
+        *precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    }
 }
 
 fn report(typed: super::ReportSection, check: &Check) -> Result<Report> {

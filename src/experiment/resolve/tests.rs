@@ -15,7 +15,7 @@ fn message(text: &str, sets: &[&str]) -> String {
     let file = dir.path().join("spec.toml");
     std::fs::write(&file, text).unwrap();
     let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
-    let error = load(&file, &sets).unwrap_err();
+    let error = load(&file, &sets, false).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     error.to_string()
 }
@@ -47,7 +47,7 @@ fn a_resolved_spec_is_a_spec_that_resolves_to_itself() {
 #[test]
 fn a_resolved_generator_resolves_to_itself_key_by_key_in_one_order() {
     let mut orders = BTreeSet::new();
-    for preset in ["cpu", "diffecho"] {
+    for preset in ["cpu", "diffecho", "motfm"] {
         for mode in [
             "unconditional",
             "text",
@@ -68,12 +68,13 @@ fn a_resolved_generator_resolves_to_itself_key_by_key_in_one_order() {
     }
     // Reports are compared byte for byte, and they hold the resolved spec.
     let order = "preset mode base pipeline controlnet folder image_size image_space patch per_class conditioning \
-                 channels layers_per_block attention_levels attention_head_dim norm_num_groups \
+                 sector channels layers_per_block attention_levels attention_head_dim norm_num_groups \
                  resnet_time_scale_shift text_width text_layers text_heads text_tokens autoencoder_channels \
-                 latent_channels autoencoder_steps autoencoder_learning_rate prompt random_tokens prediction betas \
+                 latent_channels autoencoder_steps autoencoder_learning_rate prompt random_tokens objective time_sampling \
+                 optimal_transport mask_start prediction betas \
                  steps batch_size accumulate learning_rate schedule warmup_steps weight_decay clip ema \
-                 prompt_dropout min_snr_gamma precision flip validate_every grid_every seed scheduler \
-                 sampling_steps noise_levels guidance negative_prompt per_class_images per_mask vary_masks \
+                 prompt_dropout drop_masks min_snr_gamma precision flip validate_every grid_every seed scheduler \
+                 sampling_steps noise_levels guidance negative_prompt per_class_images per_mask candidates vary_masks \
                  pseudo_masks sampling_batch  [generators.a.augment] enabled rotate translate translate_unit scale \
                  shear brightness contrast nearest_images";
     assert_eq!(orders.into_iter().collect::<Vec<_>>(), [order]);
@@ -101,7 +102,7 @@ fn a_budget_by_set_takes_the_place_of_the_files_epochs() {
     let sets = ["tasks.segmentation.budget.steps=50".to_owned()];
     let spec = parse(SMALL, Path::new("s"), &sets).unwrap();
     let origin = Origin { file: Path::new("s"), text: SMALL, sets: &sets };
-    let task = resolve_in(spec, "s", &origin).unwrap().tasks.segmentation.unwrap().recipe;
+    let task = resolve_in(spec, "s", &origin, false).unwrap().tasks.segmentation.unwrap().recipe;
     assert_eq!((task.epochs, task.budget.unwrap().steps), (0, 50));
 }
 
@@ -298,6 +299,26 @@ fn compare(table: &str, column: usize, mode: &str, resolved: &toml::Table) {
     assert!(compared > 5, "[{table}]: {compared} defaults compared");
 }
 
+/// The reference names every key in which `motfm` differs from `cpu`, and its value.
+fn the_successors_preset_differs_as_documented() {
+    let start = REFERENCE.find("### The preset `motfm`").unwrap();
+    let table = REFERENCE[start + 4..].split("\n#").next().unwrap();
+    for (letter, mode) in [("u", Mode::Unconditional), ("t", Mode::Text), ("s", Mode::TextSegmentation)] {
+        let of = |preset| toml::Table::try_from(Generator::preset(preset, mode)).unwrap();
+        let (cpu, motfm) = (of(GeneratorPreset::Cpu), of(GeneratorPreset::Motfm));
+        for (key, value) in motfm.iter().filter(|(key, value)| *key != "preset" && cpu[*key] != **value) {
+            // Of the augmentation one key is another.
+            let (name, value) = match value {
+                toml::Value::Table(table) => (format!("`{key}.enabled`"), &table["enabled"]),
+                value => (format!("`{key}`"), value),
+            };
+            let row = rows(table).find(|cells| cells[0] == name);
+            let row = row.unwrap_or_else(|| panic!("docs/spec.md: the preset motfm lacks {name} of {mode}"));
+            assert_eq!(said(row[1], letter).as_ref(), Some(value), "docs/spec.md: {name} {mode}");
+        }
+    }
+}
+
 #[test]
 fn the_references_defaults_are_the_presets() {
     for (column, preset) in [(3, Preset::Corrected), (4, Preset::PaperCode)] {
@@ -318,6 +339,7 @@ fn the_references_defaults_are_the_presets() {
             compare("generators.NAME.augment", column + 1, letter, augment);
         }
     }
+    the_successors_preset_differs_as_documented();
     let measure = toml::Table::try_from(Measure::default()).unwrap();
     compare("measure", 3, "", &measure);
     compare("measure.extractor", 3, "", measure["extractor"].as_table().unwrap());

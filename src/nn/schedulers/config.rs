@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     BetaConfig, DdimConfig, DdpmConfig, DpmSolverConfig, EulerAncestralConfig, EulerConfig, FlowEulerConfig,
-    HeunConfig, LcmConfig, PndmConfig, PredictionType, Scheduler, UniPcConfig,
+    FlowTwoStageConfig, HeunConfig, LcmConfig, PndmConfig, PredictionType, Scheduler, UniPcConfig,
 };
 use crate::{
     error::{Error, Result},
@@ -26,6 +26,9 @@ impl Sampler {
             Self::Heun => "HeunDiscreteScheduler",
             Self::Lcm => "LCMScheduler",
             Self::FlowEuler => "FlowMatchEulerDiscreteScheduler",
+            Self::FlowHeun => "FlowMatchHeunDiscreteScheduler",
+            // Ours: upstream has no such class.
+            Self::FlowMidpoint => "FlowMatchMidpointDiscreteScheduler",
         }
     }
 
@@ -102,6 +105,7 @@ impl Sampler {
                     "stochastic_sampling",
                 ],
             ],
+            Self::FlowHeun | Self::FlowMidpoint => [&["shift"], &[], &[], &[], &[]],
             Self::DpmSolver => [
                 SHARED,
                 THRESHOLD,
@@ -133,6 +137,8 @@ pub enum SchedulerConfig {
     Heun(HeunConfig),
     Lcm(LcmConfig),
     FlowEuler(FlowEulerConfig),
+    FlowHeun(FlowTwoStageConfig),
+    FlowMidpoint(FlowTwoStageConfig),
 }
 
 impl SchedulerConfig {
@@ -175,6 +181,8 @@ impl SchedulerConfig {
             Sampler::Heun => Self::Heun(HeunConfig::read(config)?),
             Sampler::Lcm => Self::Lcm(LcmConfig::read(config)?),
             Sampler::FlowEuler => Self::FlowEuler(FlowEulerConfig::read(config)?),
+            Sampler::FlowHeun => Self::FlowHeun(FlowTwoStageConfig::read(config)?),
+            Sampler::FlowMidpoint => Self::FlowMidpoint(FlowTwoStageConfig::read(config)?),
         };
         let own: Vec<&str> = class.keys().collect();
         let others = Sampler::ALL.into_iter().flat_map(Sampler::keys);
@@ -202,14 +210,32 @@ impl SchedulerConfig {
             Self::UniPc(c) => c.sigmas.use_karras_sigmas = karras,
             Self::Euler(c) => c.levels.choose(levels),
             Self::Heun(c) => c.levels.choose(levels),
-            Self::FlowEuler(c) => c.levels.choose(levels),
+            Self::FlowEuler(c) => {
+                c.levels.choose(levels);
+                c.even = levels == NoiseLevels::Even;
+            }
+            Self::FlowHeun(c) | Self::FlowMidpoint(c) => c.even = levels == NoiseLevels::Even,
             Self::Ddpm(_) | Self::Ddim(_) | Self::Pndm(_) | Self::EulerAncestral(_) | Self::Lcm(_) => {}
         }
         Scheduler::new(&self)?;
         Ok(self)
     }
 
-    /// A scheduler_config.json that diffusers loads.
+    /// The timesteps of networks that were trained by flow matching; none for diffusion.
+    pub fn flow_timesteps(&self) -> Option<i64> {
+        match self {
+            Self::FlowEuler(c) => Some(c.num_train_timesteps),
+            Self::FlowHeun(c) | Self::FlowMidpoint(c) => Some(c.num_train_timesteps),
+            _ => None,
+        }
+    }
+
+    /// Whether these networks count noise levels from 0 at noise to 1 at samples.
+    pub fn inverts_sigmas(&self) -> bool {
+        matches!(self, Self::FlowEuler(c) if c.invert_sigmas)
+    }
+
+    /// A scheduler_config.json that diffusers loads, but for the midpoint rule's: no folder is written with that one.
     pub fn to_json(&self) -> Value {
         let value = match self {
             Self::Ddpm(c) => serde_json::to_value(c),
@@ -222,6 +248,7 @@ impl SchedulerConfig {
             Self::Heun(c) => serde_json::to_value(c),
             Self::Lcm(c) => serde_json::to_value(c),
             Self::FlowEuler(c) => serde_json::to_value(c),
+            Self::FlowHeun(c) | Self::FlowMidpoint(c) => serde_json::to_value(c),
         };
         // Numbers, names and lists of numbers alone: writing them cannot fail.
         let mut value = value.unwrap_or_default();
@@ -242,6 +269,8 @@ impl SchedulerConfig {
             Self::Heun(_) => Sampler::Heun,
             Self::Lcm(_) => Sampler::Lcm,
             Self::FlowEuler(_) => Sampler::FlowEuler,
+            Self::FlowHeun(_) => Sampler::FlowHeun,
+            Self::FlowMidpoint(_) => Sampler::FlowMidpoint,
         }
     }
 
@@ -257,7 +286,7 @@ impl SchedulerConfig {
             Self::EulerAncestral(c) => &c.betas,
             Self::Heun(c) => &c.betas,
             Self::Lcm(c) => &c.betas,
-            Self::FlowEuler(_) => return None,
+            Self::FlowEuler(_) | Self::FlowHeun(_) | Self::FlowMidpoint(_) => return None,
         })
     }
 
@@ -272,7 +301,11 @@ impl SchedulerConfig {
             Self::Euler(c) => c.rescale_betas_zero_snr,
             Self::EulerAncestral(c) => c.rescale_betas_zero_snr,
             Self::Lcm(c) => c.rescale_betas_zero_snr,
-            Self::Pndm(_) | Self::Heun(_) | Self::FlowEuler(_) => false,
+            Self::Pndm(_)
+            | Self::Heun(_)
+            | Self::FlowEuler(_)
+            | Self::FlowHeun(_)
+            | Self::FlowMidpoint(_) => false,
         };
         Some(Self::Ddpm(DdpmConfig {
             betas: self.betas()?.clone(),
@@ -294,7 +327,7 @@ impl SchedulerConfig {
             Self::EulerAncestral(c) => c.prediction_type,
             Self::Heun(c) => c.prediction_type,
             Self::Lcm(c) => c.prediction_type,
-            Self::FlowEuler(_) => return None,
+            Self::FlowEuler(_) | Self::FlowHeun(_) | Self::FlowMidpoint(_) => return None,
         })
     }
 }
@@ -357,9 +390,12 @@ mod tests {
             (Sampler::Ddim, NoiseLevels::Karras),
             (Sampler::Lcm, NoiseLevels::Karras),
             (Sampler::FlowEuler, NoiseLevels::LogSnr),
+            (Sampler::FlowHeun, NoiseLevels::Karras),
+            (Sampler::Euler, NoiseLevels::Even),
         ] {
             let error = read(class, "{}").with_levels(levels).unwrap_err().to_string();
-            assert!(error.contains(class.as_str()) && error.contains("dpmsolver++"), "{error}");
+            let with = if levels == NoiseLevels::Even { "flow-midpoint" } else { "dpmsolver++" };
+            assert!(error.contains(class.as_str()) && error.contains(with), "{error}");
         }
     }
 
@@ -372,7 +408,7 @@ mod tests {
         let diffusion = r#"{"_class_name": "DDIMScheduler"}"#;
         for class in Sampler::ALL {
             let (right, wrong) = match class {
-                Sampler::FlowEuler => (flow, diffusion),
+                class if class.is_flow_matching() => (flow, diffusion),
                 _ => (diffusion, flow),
             };
             read(right, class).unwrap();

@@ -50,6 +50,10 @@ pub struct FlowEulerConfig {
     pub levels: SigmaSpacingConfig,
     /// Whether each step predicts the sample and mixes fresh noise into it.
     pub stochastic_sampling: bool,
+    /// The steps start at 1, 1 - 1/n, …, 1/n before `shift` moves them, and not down to the lowest trained level: upstream
+    /// is given such `sigmas` by its pipelines, no file says so.
+    #[serde(skip)]
+    pub even: bool,
 }
 
 impl Default for FlowEulerConfig {
@@ -67,6 +71,7 @@ impl Default for FlowEulerConfig {
             shift_terminal: None,
             levels: SigmaSpacingConfig::default(),
             stochastic_sampling: false,
+            even: false,
         }
     }
 }
@@ -94,6 +99,7 @@ impl FlowEulerConfig {
             shift_terminal: config.get("shift_terminal", default.shift_terminal)?,
             levels: SigmaSpacingConfig::read(config)?,
             stochastic_sampling: config.get("stochastic_sampling", default.stochastic_sampling)?,
+            even: false,
         })
     }
 }
@@ -127,11 +133,19 @@ impl FlowEuler {
         Ok(Self { config: config.clone(), trained_ends: (low, high), timesteps: Vec::new(), sigmas })
     }
 
+    /// (steps + 1), f32: of the steps that were set, and of the end.
+    pub(super) fn sigmas(&self) -> &Tensor {
+        &self.sigmas
+    }
+
     /// The levels of the steps' starts, from high to low.
     fn levels(&self, steps: i64) -> Vec<f64> {
         let (config, trained) = (&self.config, self.trained() as f64);
-        let (low, high) = self.trained_ends;
-        // The ends are shifted already, and are shifted again, as upstream.
+        let (low, high) = match config.even {
+            true => (1.0 / steps as f64, 1.0),
+            // These ends are shifted already, and are shifted again, as upstream.
+            false => self.trained_ends,
+        };
         let mut levels: Vec<f64> = linspace(high * trained, low * trained, steps)
             .into_iter()
             .map(|timestep| timestep / trained)

@@ -12,6 +12,7 @@ mod dpmsolver;
 mod euler;
 mod euler_ancestral;
 mod flow_euler;
+mod flow_two_stage;
 mod heun;
 mod lcm;
 mod pndm;
@@ -23,7 +24,10 @@ use std::fmt;
 
 use tch::{Device, Kind, Tensor};
 
-use self::betas::one_minus;
+use self::{
+    betas::one_minus,
+    flow_two_stage::{FlowTwoStage, SecondStage},
+};
 pub use self::{
     betas::{
         BetaConfig, BetaSchedule, ClipConfig, PredictionType, SpacingConfig, ThresholdConfig, TimestepSpacing,
@@ -35,6 +39,7 @@ pub use self::{
     euler::{EulerConfig, InterpolationType, TimestepType},
     euler_ancestral::EulerAncestralConfig,
     flow_euler::{FlowEulerConfig, TimeShiftType},
+    flow_two_stage::FlowTwoStageConfig,
     heun::HeunConfig,
     lcm::LcmConfig,
     pndm::PndmConfig,
@@ -170,6 +175,8 @@ impl Scheduler {
             SchedulerConfig::Heun(c) => Box::new(heun::Heun::new(c)?),
             SchedulerConfig::Lcm(c) => Box::new(lcm::Lcm::new(c)?),
             SchedulerConfig::FlowEuler(c) => Box::new(flow_euler::FlowEuler::new(c)?),
+            SchedulerConfig::FlowHeun(c) => Box::new(FlowTwoStage::new(c, SecondStage::End)?),
+            SchedulerConfig::FlowMidpoint(c) => Box::new(FlowTwoStage::new(c, SecondStage::Middle)?),
         };
         Ok(Self { class: config.class(), solver, timesteps: Vec::new(), done: 0, rehearsed: None })
     }

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Fraction, Input, Mixture, Outside, Work};
@@ -57,6 +57,7 @@ enum KeyParameters<'a> {
     JudgeSegmentation { network: SegmentationNetworkKey<'a> },
     JudgeClassification { network: ClassificationNetworkKey },
     PseudoMasks { network: SegmentationNetworkKey<'a> },
+    SelectCandidates { network: SegmentationNetworkKey<'a>, candidates: usize },
     MeasureTexture {},
     MeasureGenerator { measure: MeasureKey<'a> },
     MeasureReference { measure: MeasureKey<'a>, per_class: usize },
@@ -97,6 +98,10 @@ impl<'a> KeyParameters<'a> {
             Work::PseudoMasks { settings } => {
                 Self::PseudoMasks { network: SegmentationNetworkKey::new(settings) }
             }
+            Work::SelectCandidates { settings, candidates } => Self::SelectCandidates {
+                network: SegmentationNetworkKey::new(settings),
+                candidates: *candidates,
+            },
             Work::MeasureTexture {} => Self::MeasureTexture {},
             Work::MeasureGenerator { measure } => {
                 Self::MeasureGenerator { measure: MeasureKey::new(measure) }
@@ -163,6 +168,22 @@ struct GeneratorSamplingKey<'a> {
     masks: Option<MaskSamplingKey<'a>>,
 }
 
+/// How a generator's images were sampled, as their stage's record says.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct RecordedSampling {
+    pub scheduler: Sampler,
+    pub sampling_steps: usize,
+    pub noise_levels: NoiseLevels,
+    pub guidance: f64,
+}
+
+impl RecordedSampling {
+    /// From the parameters in a record; none if these are another stage's, or an earlier version's.
+    pub fn of(params: &Value) -> Option<Self> {
+        serde_json::from_value(params.get("settings")?.clone()).ok()
+    }
+}
+
 /// What only text-guided images depend on.
 #[derive(Serialize)]
 struct TextSamplingKey<'a> {
@@ -174,6 +195,7 @@ struct TextSamplingKey<'a> {
 #[derive(Serialize)]
 struct MaskSamplingKey<'a> {
     per_mask: usize,
+    candidates: usize,
     vary_masks: bool,
     /// Where the masks are varied.
     augment: Option<&'a Augment>,
@@ -201,13 +223,15 @@ impl<'a> GeneratorSamplingKey<'a> {
             ref negative_prompt,
             per_class_images,
             per_mask,
+            candidates,
             vary_masks,
             // Of the stage that gives the finished images their masks.
             pseudo_masks: _,
             sampling_batch,
         } = sampling;
         let text = TextSamplingKey { prompts, negative_prompt };
-        let masks = MaskSamplingKey { per_mask, vary_masks, augment: vary_masks.then_some(augment) };
+        let masks =
+            MaskSamplingKey { per_mask, candidates, vary_masks, augment: vary_masks.then_some(augment) };
         Self {
             mode: *mode,
             image_size: *image_size,

@@ -62,9 +62,9 @@ pinned! {
     Work::TrainGenerator { .. } = Work::TrainGenerator {
         settings: generator(),
         patients: Some(Fraction { fraction: 0.5, seed: 1 }),
-    } => "bddc01bbb94d5515d4ab186241e8179c",
+    } => "5360fa5e4ef8524141dcf88b5a07ee67",
     Work::Generate { .. } = Work::Generate { settings: generator(), patients: None }
-        => "b2c43fe7e1732cf013b73e5e942c05cb",
+        => "bc1a66f651300994c9eeac8927bfd7b1",
     Work::ImportSynthetic {} = Work::ImportSynthetic {} => "c5e7721c8217672e249c89d5ee640cad",
     Work::PrepareSynthetic { .. } = Work::PrepareSynthetic { image_size: 128 }
         => "bfd03c86d03120dedbcdb7f33b6c042e",
@@ -82,6 +82,8 @@ pinned! {
     } => "1356e472c6dc5bd4d36b24fe378bcd86",
     Work::PseudoMasks { .. } = Work::PseudoMasks { settings: segmentation() }
         => "2e5cc51ec647be2a31ec0260996d0e16",
+    Work::SelectCandidates { .. } = Work::SelectCandidates { settings: segmentation(), candidates: 4 }
+        => "3c6eae5544d67ee2accc412ab1d25cd0",
     Work::MeasureTexture {} = Work::MeasureTexture {} => "f6e2f4ed061732ff4ba0a9762cf2ac72",
     Work::MeasureGenerator { .. } = Work::MeasureGenerator { measure: Measure::default() }
         => "759ccbaa08e95a8eebc5c09fb5b7bbe4",

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    experiment::MaskConditioning,
+    experiment::{Generator, MaskConditioning},
     nn::{
         controlnet::{ControlNetConfig, ControlNetModel, copy_from_unet},
         diffusion::config::{BlockType, ClassEmbed},
@@ -27,7 +27,7 @@ use crate::{
     },
     pipeline::{
         folder::PipelineFolder,
-        space::{Extras, Space, mask_channels, mask_to_channels, mask_to_control},
+        space::{Extras, Space, mask_channels, mask_to_channels, mask_to_control, without_structures},
     },
     random,
     train::channels_last,
@@ -189,7 +189,8 @@ impl Denoiser {
     fn from_scratch(inputs: &NetworkInputs, vs: VarStore, masked: bool) -> Result<Self> {
         let (extras, space) = new_space(inputs)?;
         let (channels, _) = new_latent(inputs, &space);
-        let further = if masked { mask_channels(space.factor()) } else { 0 };
+        let sector = masked && inputs.settings.networks.sector;
+        let further = if masked { mask_channels(space.factor(), sector) } else { 0 };
         let config = text_unet(inputs.settings, &space, [channels + further, channels]);
         let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
         init::fill(&vs, random::seed(inputs.seed, "unet", &[]), None);
@@ -198,7 +199,13 @@ impl Denoiser {
             image_channels: space.image_channels(channels),
             latent: latent_of(channels, inputs.settings, &space),
             space,
-            extras: Extras { mask_channels: masked, ..extras },
+            extras: Extras {
+                mask_channels: masked,
+                sector,
+                drops_masks: masked && inputs.settings.training.drop_masks,
+                mask_start: mask_start(inputs.settings).filter(|_| masked),
+                ..extras
+            },
             scheduler: new_scheduler(inputs.settings)?,
             denoiser: match masked {
                 true => DenoiserNetworks::MaskChannels { unet, texts },
@@ -216,26 +223,12 @@ impl Denoiser {
         if settings.networks.conditioning == MaskConditioning::Channels {
             return Self::mask_channels(inputs, vs);
         }
-        let dir = inputs.base.ok_or_else(|| Error::failure("a ControlNet needs a base"))?;
+        let Some(dir) = inputs.base else { return Self::joint_controlnet(inputs, vs) };
         let mut base = TextBase::open(dir, inputs)?;
         let mut frozen = VarStore::new(inputs.device);
         let unet = Box::new(UNet2DConditionModel::new(&frozen.root(), &base.unet)?);
         base.folder.part("unet")?.load_weights(&frozen, None)?;
-        let mut config = ControlNetConfig::from_unet(&base.unet)?;
-        // Each further level of the mask's embedding halves it: as often as the space folds.
-        let fold = base.space.factor();
-        if !(fold as u64).is_power_of_two() {
-            return Err(Error::input(format!("a ControlNet cannot follow a fold of {fold}"))
-                .help("use a power of two for `patch`"));
-        }
-        let levels = fold.ilog2() as usize + 1;
-        let stock = &config.conditioning_embedding_out_channels;
-        config.conditioning_embedding_out_channels = match levels == stock.len() {
-            true => stock.clone(),
-            false => (0..levels).map(|i| 16i64 << i.min(4)).collect(),
-        };
-        let controlnet = Box::new(ControlNetModel::new(&vs.root(), &config)?);
-        init::fill(&vs, random::seed(inputs.seed, "controlnet", &[]), None);
+        let (controlnet, config) = new_controlnet(inputs, &base.unet, &base.space, &vs)?;
         copy_from_unet(&vs, &frozen)?;
         freeze_pooling(&vs);
         freeze(&mut frozen, inputs.kind);
@@ -244,13 +237,31 @@ impl Denoiser {
             image_channels: base.space.image_channels(base.unet.out_channels),
             latent: latent_of(base.unet.out_channels, settings, &base.space),
             space: base.space,
-            extras: base.extras,
+            extras: with_mask(base.extras, settings),
             scheduler: base.scheduler,
             denoiser: DenoiserNetworks::ControlNet { controlnet, unet, texts: base.texts },
             trained: vec![("controlnet", vs)],
             frozen: base.frozen,
             configs: vec![("controlnet", config.to_json())],
         })
+    }
+
+    /// A text model from scratch and its ControlNet, trained together (MOTFM, arXiv 2503.00266).
+    fn joint_controlnet(inputs: &NetworkInputs, vs: VarStore) -> Result<Self> {
+        let mut this = Self::from_scratch(inputs, VarStore::new(inputs.device), false)?;
+        let DenoiserNetworks::Text { unet, texts } = this.denoiser else {
+            return Err(Error::failure("a text model without its U-Net"));
+        };
+        let (controlnet, config) = new_controlnet(inputs, unet.config(), &this.space, &vs)?;
+        if let Some((_, unet_vs)) = this.trained.iter().find(|(part, _)| *part == "unet") {
+            copy_from_unet(&vs, unet_vs)?;
+        }
+        freeze_pooling(&vs);
+        this.extras = with_mask(this.extras, inputs.settings);
+        this.denoiser = DenoiserNetworks::ControlNet { controlnet, unet, texts };
+        this.trained.push(("controlnet", vs));
+        this.configs.push(("controlnet", config.to_json()));
+        Ok(this)
     }
 
     /// From a text model, whose first convolution gets more inputs that start at zero; or from scratch.
@@ -260,7 +271,7 @@ impl Denoiser {
         let base = TextBase::open(dir, inputs)?;
         let fold = base.space.factor();
         let config = UNet2DConditionConfig {
-            in_channels: base.unet.in_channels + mask_channels(fold),
+            in_channels: base.unet.in_channels + mask_channels(fold, settings.networks.sector),
             ..base.unet.clone()
         };
         let unet = Box::new(UNet2DConditionModel::new(&vs.root(), &config)?);
@@ -283,8 +294,7 @@ impl Denoiser {
             image_channels: base.space.image_channels(base.unet.out_channels),
             latent: latent_of(base.unet.out_channels, settings, &base.space),
             space: base.space,
-            // A stock base's folder has no such file: what is made of it needs one.
-            extras: Extras { mask_channels: true, stock: false, ..base.extras },
+            extras: Extras { mask_channels: true, ..with_mask(base.extras, settings) },
             scheduler: base.scheduler,
             denoiser: DenoiserNetworks::MaskChannels { unet, texts: base.texts },
             trained: vec![("unet", vs)],
@@ -308,12 +318,22 @@ impl Denoiser {
         stores.flat_map(|vs| vs.variables().into_values()).map(|v| v.numel() as u64).sum()
     }
 
+    /// The masks that the networks see: images without their prompt may go without their structures.
+    fn masks_seen(&self, batch: &DiffusionBatch) -> Result<Tensor> {
+        let masks = batch.masks.as_ref().ok_or_else(|| Error::failure("a batch without masks"))?;
+        if !self.extras.drops_masks || !batch.dropped.contains(&true) {
+            return Ok(masks.shallow_clone());
+        }
+        let dropped = Tensor::f_from_slice(&batch.dropped)?.f_view([-1, 1, 1])?.to_device(masks.device());
+        Ok(without_structures(masks, self.extras.sector).f_where_self(&dropped, masks)?)
+    }
+
     /// What the networks predict for noisy samples (batch, channels, height, width), f32.
     pub fn predict(&self, noisy: &Tensor, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor> {
         let device = noisy.device();
         let times = Tensor::from_slice(&batch.times).to_kind(Kind::Float).to_device(device);
         let noisy = laid_out(&noisy.to_kind(kind));
-        let masks = || batch.masks.as_ref().ok_or_else(|| Error::failure("a batch without masks"));
+        let masks = || self.masks_seen(batch);
         let predicted = match &self.denoiser {
             DenoiserNetworks::Unconditional { unet, classes, no_class } => {
                 let told = |(&label, &dropped): (&i64, &bool)| no_class.filter(|_| dropped).unwrap_or(label);
@@ -326,19 +346,64 @@ impl Denoiser {
             }
             DenoiserNetworks::ControlNet { controlnet, unet, texts } => {
                 // Convolutions of few channels, without norms: these are faster with channels innermost.
-                let control = channels_last(&mask_to_control(masks()?).to_kind(kind));
+                let control = mask_to_control(&masks()?, self.extras.sector).to_kind(kind);
+                let control = channels_last(&control);
                 let texts = texts.embed(batch, kind)?;
                 let (down, mid) = controlnet.forward(&noisy, &times, &texts, &control, 1.0)?;
                 unet.forward(&noisy, &times, &texts, None, Some(&down), Some(&mid))?
             }
             DenoiserNetworks::MaskChannels { unet, texts } => {
-                let mask = mask_to_channels(masks()?, self.space.factor())?.to_kind(kind);
+                let mask =
+                    mask_to_channels(&masks()?, self.space.factor(), self.extras.sector)?.to_kind(kind);
                 let input = laid_out(&Tensor::f_cat(&[&noisy, &mask], 1)?);
                 unet.forward(&input, &times, &texts.embed(batch, kind)?, None, None, None)?
             }
         };
         Ok(predicted.to_kind(Kind::Float))
     }
+}
+
+/// A ControlNet beside `unet` with the weights that it begins with, and its configuration.
+fn new_controlnet(
+    inputs: &NetworkInputs,
+    unet: &UNet2DConditionConfig,
+    space: &Space,
+    vs: &VarStore,
+) -> Result<(Box<ControlNetModel>, ControlNetConfig)> {
+    let mut config = ControlNetConfig::from_unet(unet)?;
+    // Each further level of the mask's embedding halves it: as often as the space folds.
+    let fold = space.factor();
+    if !(fold as u64).is_power_of_two() {
+        return Err(Error::input(format!("a ControlNet cannot follow a fold of {fold}"))
+            .help("use a power of two for `patch`"));
+    }
+    let levels = fold.ilog2() as usize + 1;
+    let stock = &config.conditioning_embedding_out_channels;
+    config.conditioning_embedding_out_channels = match levels == stock.len() {
+        true => stock.clone(),
+        false => (0..levels).map(|i| 16i64 << i.min(4)).collect(),
+    };
+    let controlnet = Box::new(ControlNetModel::new(&vs.root(), &config)?);
+    init::fill(vs, random::seed(inputs.seed, "controlnet", &[]), None);
+    Ok((controlnet, config))
+}
+
+/// Share of the mask in what sampling begins with, where there is one.
+fn mask_start(settings: &Generator) -> Option<f64> {
+    Some(settings.training.mask_start).filter(|share| *share > 0.0)
+}
+
+/// What a base's folder says, and how its networks see the mask from now on. A stock base's folder says nothing: what
+/// is made of it may have to.
+fn with_mask(base: Extras, settings: &Generator) -> Extras {
+    let (sector, mask_start) = (settings.networks.sector, mask_start(settings));
+    let drops_masks = settings.training.drop_masks;
+    let stock = base.stock
+        && settings.networks.conditioning == MaskConditioning::Controlnet
+        && !sector
+        && !drops_masks
+        && mask_start.is_none();
+    Extras { sector, drops_masks, mask_start, stock, ..base }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    experiment::GeneratorTraining,
     nn::autoencoder_kl::{AutoencoderKL, Posterior},
     pipeline::space::{self, Space},
 };
@@ -31,8 +32,8 @@ pub(super) struct Denoising<'a> {
 impl<'a> Denoising<'a> {
     /// # Errors
     /// As [`NoiseObjective::new`].
-    pub fn new(denoiser: &'a Denoiser, min_snr_gamma: f64) -> Result<Self> {
-        let objective = NoiseObjective::new(&denoiser.scheduler, min_snr_gamma)?;
+    pub fn new(denoiser: &'a Denoiser, training: &GeneratorTraining) -> Result<Self> {
+        let objective = NoiseObjective::new(&denoiser.scheduler, training)?;
         Ok(Self { denoiser, objective, encoded: RefCell::default() })
     }
 
@@ -53,6 +54,14 @@ impl<'a> Denoising<'a> {
                 space::latents(vae, &self.encoded(vae, &images, batch)?, noise)
             }
             _ => space.encode(&images, noise),
+        }
+    }
+
+    /// Where sampling begins: noise, or a little of the mask in it.
+    fn start(&self, noise: &Tensor, batch: &DiffusionBatch) -> Result<Tensor> {
+        match (self.denoiser.extras.mask_start, &batch.masks) {
+            (Some(share), Some(masks)) => self.denoiser.space.start_at_mask(noise, masks, share),
+            _ => Ok(noise.shallow_clone()),
         }
     }
 
@@ -80,8 +89,9 @@ impl<'a> Denoising<'a> {
 impl Objective for Denoising<'_> {
     fn loss(&self, batch: &DiffusionBatch, kind: Kind) -> Result<Tensor> {
         let clean = self.clean(batch)?;
-        let noisy = self.objective.mix(&clean, &batch.noise, &batch.times)?;
+        let noise = self.start(&self.objective.pair(&clean, &batch.noise)?, batch)?;
+        let noisy = self.objective.mix(&clean, &noise, &batch.times)?;
         let predicted = self.denoiser.predict(&noisy, batch, kind)?;
-        self.objective.loss(&predicted, &clean, &batch.noise, &batch.times)
+        self.objective.loss(&predicted, &clean, &noise, &batch.times)
     }
 }

@@ -56,7 +56,12 @@ impl Denoiser {
         if !text {
             let scheduler = ("diffusers", self.scheduler.class().class_name());
             let parts = [("unet", Some(("diffusers", "UNet2DModel"))), ("scheduler", Some(scheduler))];
-            return write_model_index(dir, "DDIMPipeline", &parts);
+            // Upstream's DDIM pipeline turns every scheduler into DDIM.
+            let class = match self.scheduler.class().is_flow_matching() {
+                true => "DDPMPipeline",
+                false => "DDIMPipeline",
+            };
+            return write_model_index(dir, class, &parts);
         }
         let controlnet = dir.join("controlnet").is_dir().then_some(("diffusers", "ControlNetModel"));
         let vae = dir.join("vae").is_dir().then_some(("diffusers", "AutoencoderKL"));

@@ -72,6 +72,14 @@ pub fn diffusion(
             ));
         }
     }
+    let with_sectors;
+    let data = match settings.mode == Mode::TextSegmentation && settings.networks.sector {
+        true => {
+            with_sectors = TaskData { train: data.train.with_sectors(), val: data.val.with_sectors() };
+            &with_sectors
+        }
+        false => data,
+    };
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
     let mut run = GeneratorTrainingRun {
         settings,
@@ -184,7 +192,7 @@ impl GeneratorTrainingRun<'_> {
         };
         let denoiser = Denoiser::new(&inputs)?;
         let mut parameters = Parameters::new(denoiser.variables(), settings.training.precision)?;
-        let objective = Denoising::new(&denoiser, settings.training.min_snr_gamma)?;
+        let objective = Denoising::new(&denoiser, &settings.training)?;
         let labels = |samples: &Samples| -> Vec<i64> {
             let classes = samples.labels(Label::ViewPhase);
             if told { classes.into_iter().map(|c| c as i64).collect() } else { Vec::new() }
