@@ -4,7 +4,10 @@
 //! Trained is what `[generators]` would train, on the phantom, in a temporary folder; the first steps,
 //! in which libtorch chooses its kernels, are left out of the median.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::Parser;
 use serde_json::json;
@@ -15,10 +18,12 @@ use synecho::{
         ImageSpace, Phantom, Preset,
     },
     manifest::Manifest,
+    pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise},
     samples::{MaskReading, Samples},
     train,
     vocabulary::{Mode, Precision, Source, Split},
 };
+use tch::{Device, Kind};
 
 mod stopwatch;
 
@@ -27,7 +32,7 @@ use stopwatch::Stopwatch;
 #[derive(Parser)]
 struct Arguments {
     /// `base` writes the text model, with untrained weights, that `controlnet` starts from
-    #[arg(long, value_parser = ["ddpm", "controlnet", "base"])]
+    #[arg(long, value_parser = ["ddpm", "controlnet", "base", "flow", "flow-sample"])]
     task: String,
     /// The text model's folder
     #[arg(long, required_if_eq_any([("task", "controlnet"), ("task", "base")]))]
@@ -73,6 +78,49 @@ fn stable_diffusion(mode: Mode) -> Generator {
     }
 }
 
+/// The preset `cpu`, one model for all classes.
+fn flow() -> Generator {
+    let mut settings = Generator::preset(GeneratorPreset::Cpu, Mode::Unconditional);
+    settings.training.ema = 0.0;
+    settings.augment.enabled = false;
+    settings
+}
+
+/// Seconds that each batch of images takes, as a spec of the preset samples them.
+fn sampled(
+    settings: &Generator,
+    folder: &Path,
+    kind: Kind,
+    batches: usize,
+    device: Device,
+) -> Result<Vec<f64>> {
+    let pipeline = Pipeline::load(&PipelineSource {
+        pipeline: folder,
+        controlnet: None,
+        scheduler: Some(settings.sampling.scheduler),
+        levels: Some(settings.sampling.noise_levels),
+        variant: None,
+        kind,
+        device,
+    })?;
+    let images = settings.sampling.sampling_batch;
+    let request = Request {
+        class_labels: (0..images as i64).map(|i| i % 4).collect(),
+        guidance: 1.0,
+        steps: settings.sampling.sampling_steps,
+        ..Request::default()
+    };
+    let mut prepared = pipeline.prepare(&request)?;
+    (0..batches as u64)
+        .map(|batch| {
+            let seeds: Vec<u64> = (0..images as u64).map(|i| batch * 1000 + i).collect();
+            let start = Instant::now();
+            let _images = pipeline.sample(&mut prepared, &mut ImageNoise::new(&seeds), None, &|_, _| {})?;
+            Ok(start.elapsed().as_secs_f64())
+        })
+        .collect()
+}
+
 /// A phantom's images in the folder `work`.
 fn phantom(size: usize, image_space: ImageSpace, work: &Path) -> Result<train::TaskData> {
     let quiet = |_, _| {};
@@ -93,15 +141,16 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let temporary = |e: std::io::Error| Error::failure(format!("no temporary folder: {e}"));
     let work = tempfile::tempdir().map_err(temporary)?;
-    let making_base = arguments.task == "base";
+    let (making_base, sampling) = (arguments.task == "base", arguments.task == "flow-sample");
     let mut settings = match arguments.task.as_str() {
         "ddpm" => ddpm(),
+        "flow" | "flow-sample" => flow(),
         "controlnet" => stable_diffusion(Mode::TextSegmentation),
         _ => stable_diffusion(Mode::Text),
     };
     settings.training = GeneratorTraining {
         precision: if arguments.precision == "bf16" { Precision::Bf16 } else { Precision::F32 },
-        steps: if making_base { 1 } else { arguments.warmup_steps + arguments.steps },
+        steps: if making_base || sampling { 1 } else { arguments.warmup_steps + arguments.steps },
         validate_every: 0,
         grid_every: 0,
         ..settings.training
@@ -124,7 +173,14 @@ fn main() -> Result<()> {
     let pipeline = |base: &PathBuf| base.join(train::diffusion::PIPELINE);
     let base = arguments.base.as_ref().filter(|_| arguments.task == "controlnet").map(pipeline);
     train::diffusion::diffusion(&settings, base.as_deref(), &data, &|_, _, _| Ok(()), &context)?;
-    let seconds = stopwatch.seconds();
+    let seconds = match sampling {
+        true => {
+            let folder = out.join(train::diffusion::PIPELINE);
+            let batches = arguments.warmup_steps + arguments.steps;
+            sampled(&settings, &folder, train::kind_of(settings.training.precision), batches, device)?
+        }
+        false => stopwatch.seconds(),
+    };
     let mut timed = seconds[seconds.len().min(arguments.warmup_steps)..].to_vec();
     timed.sort_by(f64::total_cmp);
     println!(

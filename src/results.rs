@@ -23,6 +23,8 @@ pub const SUMMARY: &str = "summary.json";
 pub const MEASUREMENTS: &str = "measurements.csv";
 pub const PREDICTIONS: &str = "predictions";
 pub const NEAREST: &str = "nearest.csv";
+/// Of selecting among candidates: what it did.
+pub const SELECTION: &str = "selection.json";
 
 /// A predicted mask is named as its (prepared) image, whose name is safe and unique.
 pub fn prediction_name(row: &Row) -> &OsStr {
@@ -124,6 +126,36 @@ pub struct NearestPair {
     pub synthetic: String,
     pub training: String,
     pub distance: f64,
+}
+
+/// What selecting the best of several images of each mask did.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Selection {
+    pub kept: usize,
+    pub dropped: usize,
+    /// Mean Dice of a segmentation network's masks with the control masks, 0 to 1: over the images that were kept, and over
+    /// all candidates.
+    pub dice_of_kept: f64,
+    pub dice_of_all: f64,
+}
+
+impl Selection {
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn read(artifact: &Path) -> Result<Self> {
+        let file = artifact.join(SELECTION);
+        let text = std::fs::read_to_string(&file).at_path(&file, "cannot read")?;
+        serde_json::from_str(&text).map_err(|e| Error::failure(format!("not a selection: {e}")).at(&file))
+    }
+
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, artifact: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::failure(format!("cannot write the selection: {e}")))?;
+        let file = artifact.join(SELECTION);
+        std::fs::write(&file, text).at_path(&file, "cannot write")
+    }
 }
 
 /// Octaves of spatial frequency that texture is measured in, by their wavelengths, from the finest.

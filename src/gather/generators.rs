@@ -10,7 +10,7 @@ use crate::{
     manifest::{DATA, Manifest, Row, patient_of},
     picture::Picture,
     pipeline::training_patients,
-    plan::GeneratorStages,
+    plan::{GeneratorStages, Work},
     report::{
         ReportInput,
         generators::{
@@ -18,7 +18,7 @@ use crate::{
             distances::DistanceSettings,
         },
     },
-    results::{self, CURVES, CurvePoint, MEASUREMENTS, Measurement, NEAREST, NearestPair},
+    results::{self, CURVES, CurvePoint, MEASUREMENTS, Measurement, NEAREST, NearestPair, Selection},
     samples::class_of,
     vocabulary::{Label, Mode, Phase, Split, Task, View},
 };
@@ -114,8 +114,12 @@ fn described(
         lineage: lineage(settings, made),
         ..ReportedGenerator::default()
     };
+    if settings.sampling.candidates > 1 {
+        let selection = Selection::read(&finished.artifact(&stages.images)?)?;
+        generator.made_from += &format!("; {}", selected(settings.sampling.candidates, &selection));
+    }
     if settings.mode != Mode::External {
-        generator.sampling_cost = cost(finished, &stages.images);
+        generator.sampling_cost = cost(finished, sampled(finished, &stages.images));
     }
     if let Some(key) = &stages.train {
         generator.summary = Some(summary(&finished.artifact(key)?)?);
@@ -193,6 +197,24 @@ fn references(finished: &FinishedPlan, input: &mut ReportInput) -> Result<Option
         replicates: measure.replicates as u64,
         references,
     }))
+}
+
+/// The stage that sampled the images: where some of them were selected, the one before.
+fn sampled<'a>(finished: &'a FinishedPlan, images: &'a str) -> &'a str {
+    let stage = finished.plan.stages.iter().find(|stage| stage.key == images);
+    stage
+        .filter(|stage| matches!(stage.work, Work::SelectCandidates { .. }))
+        .and_then(|stage| stage.inputs.iter().find(|input| input.role == "data"))
+        .map_or(images, |input| &input.key)
+}
+
+/// What selecting did, in words.
+fn selected(candidates: usize, selection: &Selection) -> String {
+    let Selection { kept, dropped, dice_of_kept, dice_of_all } = selection;
+    format!(
+        "each the best of {candidates} images of its mask, by a segmentation network trained on real images ({dropped} of {} were dropped; the mean Dice with the mask is {dice_of_kept:.3} instead of {dice_of_all:.3})",
+        kept + dropped
+    )
 }
 
 fn cost(finished: &FinishedPlan, key: &str) -> Option<Cost> {

@@ -10,6 +10,7 @@ mod distances;
 mod failing;
 #[path = "../golden/python.rs"]
 mod find_python;
+mod flow;
 mod generated;
 mod generator_faults;
 mod generators;

@@ -1,9 +1,5 @@
 //! Of several images made for each mask, the one that agrees best with it.
 
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
-
 use super::StageContext;
 use crate::{
     data, dice,
@@ -11,23 +7,11 @@ use crate::{
     experiment::Segmentation,
     manifest::{DATA, Manifest},
     measure::held_out,
+    results::Selection,
     samples::{MaskReading, Samples},
     train,
     vocabulary::{Split, Structure},
 };
-
-/// What selecting did, beside the images that were kept.
-pub const FILE: &str = "selection.json";
-
-/// What selecting did.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Selection {
-    pub kept: usize,
-    pub dropped: usize,
-    /// Mean Dice of the network's masks with the control masks, over the images that were kept, and over all candidates.
-    pub dice_of_kept: f64,
-    pub dice_of_all: f64,
-}
 
 /// Keeps one of each `candidates` images that follow each other in the manifest, by the mean Dice of the network's mask
 /// with the control mask; of equal ones the first.
@@ -59,13 +43,7 @@ pub(super) fn select(context: &StageContext, settings: &Segmentation, candidates
     let to = context.out.join(DATA);
     std::fs::create_dir_all(&to).at_path(&to, "cannot make the folder")?;
     data::prepare::copy(&manifest, &to, &|_, _| {})?;
-    write(&context.out.join(FILE), &selection)
-}
-
-fn write(file: &Path, selection: &Selection) -> Result<()> {
-    let text = serde_json::to_string_pretty(selection)
-        .map_err(|e| Error::failure(format!("cannot write the selection: {e}")))?;
-    std::fs::write(file, text).at_path(file, "cannot write")
+    selection.write(&context.out)
 }
 
 /// Over the structures that the mask has; 1 if it has none.
