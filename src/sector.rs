@@ -53,7 +53,7 @@ fn closed(pixels: &[bool], width: usize, reach: usize) -> Vec<bool> {
 }
 
 /// Every pixel that has a true one at most `reach` columns and rows away.
-fn grown(pixels: &[bool], width: usize, reach: usize) -> Vec<bool> {
+pub fn grown(pixels: &[bool], width: usize, reach: usize) -> Vec<bool> {
     let along = |line: &[bool]| -> Vec<bool> {
         let near = |i: usize| line[i.saturating_sub(reach)..(i + reach + 1).min(line.len())].contains(&true);
         (0..line.len()).map(near).collect()

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::{Augment, AugmentSpec, TranslateUnit};
 use crate::vocabulary::{
-    Betas, Mode, NoiseLevels, Objective, Precision, Prediction, Sampler, TimeSampling, TimeScaleShift,
+    Betas, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, Sampler, TimeSampling,
+    TimeScaleShift,
 };
 
 /// Where the settings that are not typed come from.
@@ -93,7 +94,8 @@ sections! {
     /// Where a generator comes from.
     GeneratorSource {
         /// What training starts from: another generator of the spec, or a diffusers folder. Empty: from
-        /// scratch (what is then trained: `docs/spec.md`). A ControlNet needs one, of mode text.
+        /// scratch (what is then trained: `docs/spec.md`). Inpaint: the unconditional generator whose networks it
+        /// samples.
         base: String,
         /// A finished diffusers folder: nothing is trained.
         pipeline: PathBuf,
@@ -217,6 +219,11 @@ sections! {
         /// Text + segmentation: images made for each that is kept, the one in which a segmentation network trained on the arm's
         /// real images sees most of its mask.
         candidates: usize,
+        /// Inpaint: the part of each real image that is kept.
+        keep: KeptPart,
+        /// Inpaint: how often each step is taken, with noise added again in between, so that the rest fits to what is kept
+        /// (RePaint, Lugmayr et al., arXiv 2201.09865).
+        resample: usize,
         /// Masks are moved, turned and scaled a little (`augment`'s ranges) before they are control images.
         vary_masks: bool,
         /// Unconditional and text: masks by a segmentation network trained on the arm's real images.
@@ -357,6 +364,8 @@ impl Generator {
                 per_class_images: 100,
                 per_mask: 1,
                 candidates: 1,
+                keep: KeptPart::Heart,
+                resample: 3,
                 vary_masks: false,
                 pseudo_masks: false,
                 sampling_batch: 16,
@@ -476,7 +485,7 @@ impl Generator {
         };
         match mode {
             // 400 epochs of 400 images in batches of 16; fp16 there.
-            Mode::Unconditional | Mode::External => Self {
+            Mode::Unconditional | Mode::Inpaint | Mode::External => Self {
                 networks: GeneratorNetworks {
                     image_space: ImageSpace::Pixel,
                     patch: 1,
@@ -565,7 +574,12 @@ impl Generator {
 
     /// Whether Synecho trains it.
     pub fn is_trained(&self) -> bool {
-        self.mode != Mode::External && self.source.pipeline.as_os_str().is_empty()
+        !matches!(self.mode, Mode::External | Mode::Inpaint) && self.source.pipeline.as_os_str().is_empty()
+    }
+
+    /// Whether each of its images is made from the mask of a real one.
+    pub fn takes_masks(&self) -> bool {
+        matches!(self.mode, Mode::TextSegmentation | Mode::Inpaint)
     }
 
     /// Whether each view and phase has a model of its own.
@@ -575,6 +589,6 @@ impl Generator {
 
     /// Whether its images come with masks (external ones should).
     pub fn has_masks(&self) -> bool {
-        self.sampling.pseudo_masks || matches!(self.mode, Mode::TextSegmentation | Mode::External)
+        self.sampling.pseudo_masks || self.takes_masks() || self.mode == Mode::External
     }
 }

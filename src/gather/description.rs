@@ -8,7 +8,7 @@ use crate::{
     experiment::{self, ReportOn, ResolvedSpec, SplitScheme},
     manifest::Manifest,
     report::{ArmInfo, ReportMeta},
-    vocabulary::{Mode, Split, Task},
+    vocabulary::{Split, Task},
 };
 
 /// The report's head.
@@ -135,7 +135,7 @@ fn limits(spec: &ResolvedSpec) -> Vec<String> {
     if trained && few > 0 {
         limits.push("The spread over seeds mixes patients, generators and networks. A generator of fewer patients was trained for each seed, on the patients of that seed.".to_owned());
     }
-    let masked = |g: &&experiment::Generator| g.is_trained() && g.mode == Mode::TextSegmentation;
+    let masked = |g: &&experiment::Generator| g.takes_masks();
     let from_masks: Vec<_> =
         arms().filter_map(|arm| spec.generators.get(arm.synthetic.as_ref()?)).filter(masked).collect();
     if !from_masks.is_empty() {

@@ -20,7 +20,7 @@ use crate::{
     },
     results::{self, CURVES, CurvePoint, MEASUREMENTS, Measurement, NEAREST, NearestPair, Selection},
     samples::class_of,
-    vocabulary::{Label, Mode, Phase, Split, Task, View},
+    vocabulary::{KeptPart, Label, Mode, Phase, Split, Task, View},
 };
 
 /// Pictures of each class on either side of the sample figure; fewer where masks stand between them.
@@ -261,7 +261,7 @@ fn sampling(settings: &experiment::Generator) -> String {
     }
     let sampling = &settings.sampling;
     let mut words = format!("{}, {} steps", sampling.scheduler.as_str(), sampling.sampling_steps);
-    if settings.mode != Mode::Unconditional || sampling.guidance > 1.0 {
+    if !matches!(settings.mode, Mode::Unconditional | Mode::Inpaint) || sampling.guidance > 1.0 {
         words += &format!(", guidance {}", sampling.guidance);
         words += if sampling.guidance == 1.0 { " (none)" } else { "" };
     }
@@ -274,7 +274,7 @@ fn names_patients(settings: &experiment::Generator, made: &Manifest) -> Result<b
         Mode::External => {
             made.rows.iter().all(|row| row.source_mask.as_deref().is_some_and(|m| patient_of(m).is_some()))
         }
-        _ if settings.is_trained() => true,
+        _ if settings.source.pipeline.as_os_str().is_empty() => true,
         _ => !training_patients::read(&settings.source.pipeline)?.is_empty(),
     })
 }
@@ -283,18 +283,27 @@ fn names_patients(settings: &experiment::Generator, made: &Manifest) -> Result<b
 fn made_from(settings: &experiment::Generator, made: &Manifest) -> String {
     let masks: HashSet<&str> = made.rows.iter().filter_map(|row| row.source_mask.as_deref()).collect();
     let of_each = made.rows.len() as f64 / masks.len().max(1) as f64;
+    let several = match of_each > 1.0 {
+        true => format!(", {of_each:.3} made from each").replace(".000", ""),
+        false => String::new(),
+    };
     match settings.mode {
         Mode::External => "made by another program".to_owned(),
         Mode::Unconditional => "each sampled from noise for a view and phase".to_owned(),
         Mode::Text => "each from a text that describes a real training image".to_owned(),
+        Mode::Inpaint => format!(
+            "each from a real training image, of which {} is kept and the rest generated; {} images{several}",
+            match settings.sampling.keep {
+                KeptPart::Heart => "the annotated heart",
+                KeptPart::SectorCentre => "the middle of the sector",
+            },
+            masks.len()
+        ),
         Mode::TextSegmentation => {
             let moved = match settings.sampling.vary_masks {
                 true => ", slightly moved, turned and scaled each time",
                 false => "",
             };
-            let several =
-                if of_each > 1.0 { format!(", {of_each:.3} images per mask") } else { String::new() };
-            let several = several.replace(".000", "");
             format!(
                 "each from the mask of a real training image{moved}, and a text that describes that image; {} masks{several}",
                 masks.len()
@@ -308,6 +317,7 @@ fn lineage(settings: &experiment::Generator, made: &Manifest) -> String {
     let prompt = made.rows.iter().find_map(|row| row.prompt.clone()).unwrap_or_default();
     match settings.mode {
         Mode::External => "Made by another program".to_owned(),
+        Mode::Inpaint => "The real image in the same place on the left, of which a part is kept".to_owned(),
         Mode::Unconditional if settings.networks.per_class => "One model per class".to_owned(),
         Mode::Unconditional => "One model, conditioned on the class".to_owned(),
         Mode::Text => format!("Prompts describe real training images; the first: “{prompt}”"),

@@ -16,12 +16,14 @@ use crate::{
     experiment::{Generator, GeneratorSampling},
     manifest::{Manifest, Row},
     picture::Picture,
-    pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise, space::mask_to_control},
+    pipeline::{
+        Pipeline, PipelineSource, Request, inpaint::KnownPart, noise::ImageNoise, space::mask_to_control,
+    },
     progress::Progress,
     prompt, random,
     samples::{class_folder, class_of},
     sector::{self, IN_SECTOR},
-    vocabulary::{Label, Mode, Phase, Split, View},
+    vocabulary::{KeptPart, Label, Mode, Phase, Split, View},
 };
 
 /// What a data set is made from.
@@ -49,6 +51,8 @@ struct PlannedImage<'a> {
     prompt: Option<String>,
     /// With the background inside the source's ultrasound sector marked.
     mask: Option<Picture>,
+    /// Inpaint: the source's image, and where it is kept.
+    known: Option<(Picture, Vec<bool>)>,
     seed: u64,
 }
 
@@ -119,10 +123,10 @@ fn sources<'a>(
             ));
         }
         rows.shuffle(&mut random::rng(settings.seed, "sources", &[class as u64]));
-        if settings.mode == Mode::TextSegmentation {
+        if settings.takes_masks() {
             if let Some(row) = rows.iter().find(|row| row.mask.is_none()) {
                 return Err(Error::input(format!("{} has no mask", row.name())).at(&real.root).help(
-                    "text+segmentation is made from masks: use mode = \"text\", or take such images out",
+                    "images are made from masks in this mode: use mode = \"text\" or \"unconditional\", or take such images out",
                 ));
             }
             let (count, per_mask) = (settings.sampling.per_class_images, settings.sampling.per_mask);
@@ -162,14 +166,23 @@ fn items<'a>(inputs: &'a DatasetInputs) -> Result<Vec<PlannedImage<'a>>> {
     let prompts = &settings.prompts;
     let mut items = Vec::new();
     for (class, rows) in sources(settings, inputs.real, inputs.patients)?.into_iter().enumerate() {
-        let per_source = if settings.mode == Mode::TextSegmentation { settings.sampling.per_mask } else { 1 };
+        let per_source = if settings.takes_masks() { settings.sampling.per_mask } else { 1 };
         for i in 0..settings.sampling.per_class_images {
             // Text: every training image lends its words once before one does twice.
             let source = (settings.mode != Mode::Unconditional).then(|| rows[i / per_source % rows.len()]);
             let index = [class as u64, i as u64];
-            let prompt = source.map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row));
-            let mask = match (settings.mode, source) {
-                (Mode::TextSegmentation, Some(row)) => Some(control_mask(inputs, row, &index)?),
+            let prompt = source
+                .filter(|_| settings.mode != Mode::Inpaint)
+                .map(|row| prompt::of_image(&prompts.prompt, prompts.random_tokens, row));
+            let mask = match source.filter(|_| settings.takes_masks()) {
+                Some(row) => Some(control_mask(inputs, row, &index)?),
+                None => None,
+            };
+            let known = match (settings.mode, source, &mask) {
+                (Mode::Inpaint, Some(row), Some(mask)) => {
+                    let image = Picture::read(&inputs.real.image_path(row))?;
+                    Some((image, kept(mask, settings.sampling.keep)))
+                }
                 _ => None,
             };
             for candidate in 0..settings.sampling.candidates as u64 {
@@ -177,7 +190,8 @@ fn items<'a>(inputs: &'a DatasetInputs) -> Result<Vec<PlannedImage<'a>>> {
                 let index = [class as u64, i as u64, candidate];
                 let index = if candidate == 0 { &index[..2] } else { &index[..] };
                 let seed = random::seed(settings.seed, "image", index);
-                items.push(PlannedImage { class, source, prompt: prompt.clone(), mask: mask.clone(), seed });
+                let (prompt, mask, known) = (prompt.clone(), mask.clone(), known.clone());
+                items.push(PlannedImage { class, source, prompt, mask, known, seed });
             }
         }
     }
@@ -204,6 +218,21 @@ fn control_mask(inputs: &DatasetInputs, row: &Row, index: &[u64]) -> Result<Pict
     Ok(with_sector(moved, &in_sector))
 }
 
+/// Where a real image is kept: its structures with a border of a 64th of the width, in which the heart's edge shows; or the
+/// sector without its outer fifth, and all of the structures.
+fn kept(mask: &Picture, keep: KeptPart) -> Vec<bool> {
+    let structures: Vec<bool> = mask.pixels.iter().map(|&class| class != 0 && class != IN_SECTOR).collect();
+    let heart = sector::grown(&structures, mask.width, (mask.width / 64).max(1));
+    match keep {
+        KeptPart::Heart => heart,
+        KeptPart::SectorCentre => {
+            let outside: Vec<bool> = mask.pixels.iter().map(|&class| class == 0).collect();
+            let edge = sector::grown(&outside, mask.width, mask.width / 10);
+            heart.iter().zip(edge).map(|(&heart, edge)| heart || !edge).collect()
+        }
+    }
+}
+
 fn with_sector(mut mask: Picture, in_sector: &[bool]) -> Picture {
     let background = mask.pixels.iter_mut().zip(in_sector).filter(|(class, seen)| **class == 0 && **seen);
     background.for_each(|(class, _)| *class = IN_SECTOR);
@@ -221,7 +250,8 @@ fn load(inputs: &DatasetInputs, folder: &Path) -> Result<Pipeline> {
         kind: Kind::Float,
         device: inputs.device,
     })?;
-    let (found, wanted) = (pipeline.mode(), settings.mode);
+    let wanted = if settings.mode == Mode::Inpaint { Mode::Unconditional } else { settings.mode };
+    let found = pipeline.mode();
     if found != wanted {
         return Err(Error::input(format!("a pipeline of mode {found} where {wanted} is needed"))
             .at(folder)
@@ -237,8 +267,9 @@ fn sample(
     batch: &[PlannedImage],
     all_classes: bool,
 ) -> Result<Vec<Tensor>> {
+    let unconditional = matches!(settings.mode, Mode::Unconditional | Mode::Inpaint);
     let masks: Vec<&Picture> = batch.iter().filter_map(|item| item.mask.as_ref()).collect();
-    let control = match masks.first() {
+    let control = match masks.first().filter(|_| !unconditional) {
         None => None,
         Some(first) => {
             let (h, w) = (first.height as i64, first.width as i64);
@@ -247,17 +278,19 @@ fn sample(
         }
     };
     let classes = pipeline.classes();
-    let class_labels = match settings.mode == Mode::Unconditional && all_classes && classes > 0 {
+    let class_labels = match unconditional && all_classes && classes > 0 {
         true => batch.iter().map(|item| item.class as i64).collect(),
         false => Vec::new(),
     };
-    let texts = settings.mode != Mode::Unconditional;
+    let texts = !unconditional;
+    let known = known_part(settings, batch)?;
     let side = settings.image_size as i64;
     let request = Request {
         prompts: batch.iter().filter_map(|item| item.prompt.as_deref()).collect(),
         negative_prompt: texts.then_some(settings.sampling.negative_prompt.as_str()),
         guidance: settings.sampling.guidance,
         control: control.as_ref(),
+        known: known.as_ref(),
         class_labels,
         size: Some([side, side]),
         steps: settings.sampling.sampling_steps,
@@ -269,6 +302,23 @@ fn sample(
     // Echocardiograms are grey: the mean of colours that a stock model makes.
     let grey = images.f_mean_dim(&[1i64][..], true, Kind::Float)?;
     Ok((0..batch.len() as i64).map(|i| grey.get(i)).collect())
+}
+
+/// What is kept of a batch's real images.
+fn known_part(settings: &Generator, batch: &[PlannedImage]) -> Result<Option<KnownPart>> {
+    let known: Vec<&(Picture, Vec<bool>)> = batch.iter().filter_map(|item| item.known.as_ref()).collect();
+    let Some((first, _)) = known.first() else { return Ok(None) };
+    let shape = [known.len() as i64, 1, first.height as i64, first.width as i64];
+    let pixels: Vec<u8> = known.iter().flat_map(|(image, _)| &image.pixels).copied().collect();
+    let kept: Vec<u8> = known.iter().flat_map(|(_, kept)| kept).map(|&kept| u8::from(kept)).collect();
+    let tensor = |values: &[u8]| -> Result<Tensor> {
+        Ok(Tensor::f_from_slice(values)?.f_view(shape)?.to_kind(Kind::Float))
+    };
+    Ok(Some(KnownPart {
+        images: tensor(&pixels)? / 127.5 - 1.0,
+        kept: tensor(&kept)?,
+        resample: settings.sampling.resample,
+    }))
 }
 
 fn write(

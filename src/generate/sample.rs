@@ -133,6 +133,7 @@ pub fn sample(options: &SampleOptions, progress: &Progress) -> Result<usize> {
         guidance,
         clip_skip: options.clip_skip,
         control: control.as_ref(),
+        known: None,
         conditioning_scale: options.conditioning_scale,
         class_labels: options.class_label.into_iter().collect(),
         size: options.size,

@@ -7,6 +7,7 @@ mod file_names;
 pub mod files_read;
 pub mod folder;
 pub mod folder_write;
+pub mod inpaint;
 mod loaded_networks;
 pub mod noise;
 pub mod space;
@@ -20,6 +21,7 @@ use tch::{Device, Kind, Tensor};
 use self::{
     conditioning::Conditioning,
     folder::PipelineFolder,
+    inpaint::{Inpainting, KnownPart},
     loaded_networks::{LatentNetworks, PipelineNetworks, UnconditionalNetworks},
     noise::NoiseSource,
     space::Extras,
@@ -62,6 +64,8 @@ pub struct Request<'a> {
     /// (images or 1, 3, height, width), f32 in [0, 1].
     pub control: Option<&'a Tensor>,
     pub conditioning_scale: f64,
+    /// What is kept of real images, by an unconditional model that was trained by flow matching.
+    pub known: Option<&'a KnownPart>,
     /// Of a class-conditional unconditional model: one for each image, or one for all.
     pub class_labels: Vec<i64>,
     /// Height and width of the images, pixels; else those that the networks were trained at, or the
@@ -82,6 +86,7 @@ impl Default for Request<'_> {
             clip_skip: 0,
             control: None,
             conditioning_scale: 1.0,
+            known: None,
             class_labels: Vec::new(),
             size: None,
             steps: 50,
@@ -445,6 +450,21 @@ impl Pipeline {
         sample = sample.to_device(self.device).to_kind(self.kind) * scheduler.init_noise_sigma();
         let timesteps = scheduler.timesteps().to_vec();
         let (kind, device) = (self.kind, self.device);
+        if let Some(known) = prepared.request.known {
+            if scheduler.class() != Sampler::FlowEuler {
+                return Err(Error::input(format!(
+                    "inpainting samples with flow-euler, not with {}",
+                    scheduler.class()
+                ))
+                .help("use a model that was trained by flow matching"));
+            }
+            let [channels, ..] = prepared.latent_shape;
+            let trained = scheduler.num_train_timesteps() as f64;
+            let space = self.networks.space();
+            let inpainting = Inpainting::new(&conditioning, known, space, channels, &timesteps, trained)?;
+            sample = inpainting.sample(sample, noise, tick)?;
+            return self.decoded(&sample);
+        }
         for (done, &timestep) in timesteps.iter().enumerate() {
             let predicted = conditioning.predict(&scheduler.scale_input(&sample)?, timestep)?;
             sample = scheduler.step(&predicted, timestep, &sample, &mut |shape: &[i64]| {
@@ -452,7 +472,12 @@ impl Pipeline {
             })?;
             tick(done + 1, timesteps.len());
         }
-        sample = self.networks.space().decode(&sample)?;
+        self.decoded(&sample)
+    }
+
+    /// Images in [0, 1], f32, on the CPU.
+    fn decoded(&self, sample: &Tensor) -> Result<Tensor> {
+        let sample = self.networks.space().decode(sample)?;
         if sample.isfinite().all().int64_value(&[]) == 0 {
             return Err(Error::failure("the networks gave values that are not finite").help(
                 "use --dtype f32, another scheduler or fewer steps, and look whether the weights are whole",

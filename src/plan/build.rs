@@ -327,12 +327,19 @@ impl Generators<'_> {
             return GeneratedSet { train: None, masked: self.with_masks(b, name, patients, &images), images };
         }
         let train = self.trained(b, name, patients);
+        let own = settings.mode != Mode::Inpaint;
+        // What inpainting samples was trained for another generator, whose curves are there.
+        let networks = if own { train.clone() } else { self.trained(b, &settings.source.base, patients) };
         let data = (self.prepare)(b, settings.image_size);
         let mut inputs = vec![input("data", &data)];
-        inputs.extend(train.iter().map(|key| input("generator", key)));
+        inputs.extend(networks.iter().map(|key| input("generator", key)));
         let mut outside: Vec<Outside> =
             self.outside("controlnet", &settings.source.controlnet).into_iter().collect();
-        outside.extend(self.outside("pipeline", &settings.source.pipeline));
+        let finished = match self.spec.generators.get(&settings.source.base) {
+            Some(base) if !own => &base.source.pipeline,
+            _ => &settings.source.pipeline,
+        };
+        outside.extend(self.outside("pipeline", finished));
         let work = Work::Generate { settings: Box::new(settings.clone()), patients };
         let count = VIEW_PHASES * settings.sampling.per_class_images * settings.sampling.candidates;
         let label = format!(
@@ -415,7 +422,7 @@ fn judged(
     let settings = &spec.generators[&cell.name];
     // Masks that a network made of the images say nothing of how well images and masks agree.
     let has_masks = match settings.mode {
-        Mode::TextSegmentation => true,
+        Mode::TextSegmentation | Mode::Inpaint => true,
         Mode::External => digests.masked.contains(&settings.source.folder) && !settings.sampling.pseudo_masks,
         Mode::Unconditional | Mode::Text => false,
     };

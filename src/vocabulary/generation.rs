@@ -8,8 +8,20 @@ words! {
         Unconditional = "unconditional",
         Text = "text",
         TextSegmentation = "text+segmentation",
+        /// A real image, of which a part is kept and the rest generated.
+        Inpaint = "inpaint",
         /// Images that another program made.
         External = "external",
+    }
+}
+
+words! {
+    /// The part of a real image that inpainting keeps.
+    KeptPart {
+        /// The annotated heart and its border: the mask stays true.
+        Heart = "heart",
+        /// The middle of the ultrasound sector, and with it all of the heart.
+        SectorCentre = "sector-centre",
     }
 }
 

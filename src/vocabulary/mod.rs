@@ -18,7 +18,7 @@ pub use data::{Label, MaskDecoding, Pairing, Quality, Sex, Source, Split};
 pub use features::{Convention, Extractor, GeneratorMeasure};
 pub use figures::FigureFormat;
 pub use generation::{
-    Betas, Mode, NoiseLevels, Objective, Precision, Prediction, PromptField, Sampler, TimeSampling,
+    Betas, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, PromptField, Sampler, TimeSampling,
     TimeScaleShift,
 };
 pub use metric::{Direction, Level, Metric, Statistic, Undefined};

@@ -68,7 +68,7 @@ fn manifests_say_all_and_hold_exactly_what_was_asked() {
             assert!(generator.starts_with(&format!("{mode} ")), "{name}: {generator}");
             assert_eq!(row.split, Some(Split::Train));
             match &row.prompt {
-                None => assert_eq!(mode, "unconditional"),
+                None => assert!(["unconditional", "inpaint"].contains(&mode), "{name}"),
                 Some(prompt) => {
                     let view = if class_of(row, Label::ViewPhase) < 2 { "two" } else { "four" };
                     assert!(
@@ -77,7 +77,7 @@ fn manifests_say_all_and_hold_exactly_what_was_asked() {
                     );
                 }
             }
-            if mode == "text+segmentation" {
+            if ["text+segmentation", "inpaint"].contains(&mode) {
                 let source = source(&real, row);
                 assert_eq!(
                     (source.view, source.phase, source.split),

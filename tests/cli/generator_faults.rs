@@ -99,6 +99,26 @@ fn wrong_specs_are_refused_before_any_work() {
             "generators.a.prompt_dropout=0",
             ["drop_masks", "no image goes without its prompt", "prompt_dropout = 0.1"],
         ),
+        (
+            "mode = \"inpaint\"\n",
+            "generators.a.seed=1",
+            ["`generators.a.base`: is missing", "samples an unconditional model", "mode \"unconditional\""],
+        ),
+        (
+            "mode = \"inpaint\"\nbase = \"b\"\n",
+            "generators.b.mode=text",
+            ["generator \"b\" does not fit this mode", "`generators.a.base`", "an unconditional model"],
+        ),
+        (
+            "mode = \"inpaint\"\nbase = \"b\"\n[generators.b]\nmode = \"unconditional\"\nimage_size = 32\n",
+            "generators.b.objective=diffusion",
+            ["`generators.a.scheduler`", "inpainting samples with flow-euler", "objective = \"flow\""],
+        ),
+        (
+            "mode = \"inpaint\"\nbase = \"b\"\n[generators.b]\nmode = \"unconditional\"\nimage_size = 32\n",
+            "generators.a.vary_masks=true",
+            ["vary_masks=true", "the anatomy of these images is kept as it is", "remove it"],
+        ),
         (CHANNELS, "generators.a.candidates=0", ["candidates=0", "0 is out of range", "from 1 to 1000"]),
         (
             CHANNELS,

@@ -19,6 +19,8 @@ pub(super) fn resolve(
     let mut resolved = BTreeMap::new();
     let objectives: BTreeMap<String, Objective> =
         typed.keys().filter_map(|name| Some((name.clone(), objective(name, &typed, typed.len())?))).collect();
+    let sizes: BTreeMap<String, usize> =
+        typed.iter().filter_map(|(name, typed)| Some((name.clone(), typed.image_size?))).collect();
     for (name, typed) in typed {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         if name.is_empty() || !name.chars().all(fits) {
@@ -27,7 +29,8 @@ pub(super) fn resolve(
         }
         let table = GeneratorTable { name: &name, check };
         let Some(mode) = typed.mode else {
-            let modes = "one of \"unconditional\", \"text\", \"text+segmentation\", \"external\"";
+            let modes =
+                "one of \"unconditional\", \"text\", \"text+segmentation\", \"inpaint\", \"external\"";
             return table.fault("mode", "is missing", modes);
         };
         let preset = typed.preset.unwrap_or_default();
@@ -38,6 +41,9 @@ pub(super) fn resolve(
                 true => NoiseLevels::Even,
                 false => NoiseLevels::Timesteps,
             });
+        }
+        if mode == Mode::Inpaint && typed.image_size.is_none() {
+            typed.image_size = typed.base.as_ref().and_then(|base| sizes.get(base)).copied();
         }
         let base = Generator::preset(preset, mode);
         let objective = objectives.get(&name).copied().unwrap_or(base.training.objective);
@@ -180,7 +186,8 @@ impl GeneratorTable<'_> {
         if g.sampling.pseudo_masks && g.mode == Mode::TextSegmentation {
             return self.fault("pseudo_masks", "these images have masks: their control masks", "remove it");
         }
-        if g.mode != Mode::Unconditional && g.prompts.prompt.trim().is_empty() {
+        self.inpainting(g)?;
+        if matches!(g.mode, Mode::Text | Mode::TextSegmentation) && g.prompts.prompt.trim().is_empty() {
             return self.fault("prompt", "is empty", "write a template, such as \"{view} view, {phase}\"");
         }
         if let Err(problem) = check_template(&g.prompts.prompt) {
@@ -197,6 +204,24 @@ impl GeneratorTable<'_> {
         self.text_encoder(g)?;
         if g.training.precision == Precision::F16 && g.training.clip == 0.0 {
             return self.fault("clip", "f16 needs a limit on the gradient", "clip = 1.0 is usual");
+        }
+        Ok(())
+    }
+
+    fn inpainting(&self, g: &Generator) -> Result<()> {
+        self.range("resample", g.sampling.resample as f64, 1.0, 100.0)?;
+        if g.mode != Mode::Inpaint {
+            return Ok(());
+        }
+        if g.training.objective != Objective::Flow || g.sampling.scheduler != Sampler::FlowEuler {
+            let help = "name a base that was trained with objective = \"flow\", and remove `scheduler`";
+            return self.fault("scheduler", "inpainting samples with flow-euler", help);
+        }
+        if g.sampling.vary_masks {
+            return self.fault("vary_masks", "the anatomy of these images is kept as it is", "remove it");
+        }
+        if g.sampling.pseudo_masks {
+            return self.fault("pseudo_masks", "these images keep their masks", "remove it");
         }
         Ok(())
     }
@@ -422,9 +447,36 @@ fn check_base(name: &str, g: &Generator, all: &BTreeMap<String, Generator>, chec
     let base = &g.source.base;
     let fault = |problem: &str, help: &str| GeneratorTable { name, check }.fault("base", problem, help);
     if !g.is_trained() {
-        return match base.is_empty() {
-            true => Ok(()),
-            false => fault("nothing is trained: there is nothing to start from", "remove it"),
+        let (inpaints, finished) = (g.mode == Mode::Inpaint, !g.source.pipeline.as_os_str().is_empty());
+        return match (inpaints && !finished, base.is_empty()) {
+            (false, true) => Ok(()),
+            (false, false) => fault("nothing is trained: there is nothing to start from", "remove it"),
+            (true, true) => fault(
+                "is missing: inpainting samples an unconditional model",
+                "name a generator of mode \"unconditional\", or a finished folder with `pipeline`",
+            ),
+            (true, false) => match all.get(base) {
+                Some(other) if other.mode != Mode::Unconditional => fault(
+                    &format!("the generator {base:?} does not fit this mode"),
+                    "inpainting samples an unconditional model",
+                ),
+                Some(other) if other.networks.image_space == ImageSpace::Latent => fault(
+                    &format!("{base:?} makes an autoencoder's latents, whose pixels cannot be kept"),
+                    "give it image_space = \"space-to-depth\" or \"pixel\"",
+                ),
+                Some(other) if other.image_size != g.image_size => fault(
+                    &format!(
+                        "{base:?} makes images of {} px, this one of {}",
+                        other.image_size, g.image_size
+                    ),
+                    "give both the same image_size",
+                ),
+                Some(_) => Ok(()),
+                None => fault(
+                    &format!("{base:?} is no generator of the spec"),
+                    "name one, or a finished folder with `pipeline`",
+                ),
+            },
         };
     }
     if base.is_empty() {

@@ -74,7 +74,7 @@ fn a_resolved_generator_resolves_to_itself_key_by_key_in_one_order() {
                  optimal_transport mask_start prediction betas \
                  steps batch_size accumulate learning_rate schedule warmup_steps weight_decay clip ema \
                  prompt_dropout drop_masks min_snr_gamma precision flip validate_every grid_every seed scheduler \
-                 sampling_steps noise_levels guidance negative_prompt per_class_images per_mask candidates vary_masks \
+                 sampling_steps noise_levels guidance negative_prompt per_class_images per_mask candidates keep resample vary_masks \
                  pseudo_masks sampling_batch  [generators.a.augment] enabled rotate translate translate_unit scale \
                  shear brightness contrast nearest_images";
     assert_eq!(orders.into_iter().collect::<Vec<_>>(), [order]);

@@ -14,8 +14,8 @@ use crate::{
         Schedule, Segmentation, SegmentationLoss, SplitSettings, TrainingRecipe,
     },
     vocabulary::{
-        Backbone, Convention, Extractor, GeneratorMeasure, Label, MaskDecoding, Mode, NoiseLevels, Pairing,
-        Precision, Sampler, SegmentationNetwork, Source,
+        Backbone, Convention, Extractor, GeneratorMeasure, KeptPart, Label, MaskDecoding, Mode, NoiseLevels,
+        Pairing, Precision, Sampler, SegmentationNetwork, Source,
     },
 };
 
@@ -166,6 +166,8 @@ struct GeneratorSamplingKey<'a> {
     sampling_batch: usize,
     text: Option<TextSamplingKey<'a>>,
     masks: Option<MaskSamplingKey<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inpainting: Option<(KeptPart, usize)>,
 }
 
 /// How a generator's images were sampled, as their stage's record says.
@@ -224,6 +226,8 @@ impl<'a> GeneratorSamplingKey<'a> {
             per_class_images,
             per_mask,
             candidates,
+            keep,
+            resample,
             vary_masks,
             // Of the stage that gives the finished images their masks.
             pseudo_masks: _,
@@ -242,8 +246,9 @@ impl<'a> GeneratorSamplingKey<'a> {
             guidance,
             per_class_images,
             sampling_batch,
-            text: (*mode != Mode::Unconditional).then_some(text),
-            masks: (*mode == Mode::TextSegmentation).then_some(masks),
+            text: matches!(mode, Mode::Text | Mode::TextSegmentation).then_some(text),
+            masks: settings.takes_masks().then_some(masks),
+            inpainting: (*mode == Mode::Inpaint).then_some((keep, resample)),
         }
     }
 }

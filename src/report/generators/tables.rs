@@ -154,7 +154,7 @@ fn judged(input: &ReportInput, rows: &[Measurement]) -> Option<Table> {
     let mut table = Table {
         name: "generators_judged".to_owned(),
         title: "Generators: do the images show what they were made from?".to_owned(),
-        caption: "A network that was trained on real images only judges the synthetic ones. Two causes can make its score lower than on real images (below): labels that do not fit, and images unlike real ones. This table does not separate them. Control masks come from training images, which the network may know. Higher is better; for distances, lower is better.".to_owned(),
+        caption: "A network that was trained on real images only judges the synthetic ones. Two causes can make its score lower than on real images (below): labels that do not fit, and images unlike real ones. This table does not separate them. Control masks of images that were generated here come from training images, which the network may know. Higher is better; for distances, lower is better.".to_owned(),
         columns: columns(&["Generator", "Mode", "Dice with the control mask", &hd95, "n", &right, "Right view", "n"]),
         rows: body,
         notes: input.judges.iter().map(|judge| judge_note(judge, rows)).collect(),

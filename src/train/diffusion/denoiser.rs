@@ -71,7 +71,9 @@ impl Denoiser {
             Mode::Unconditional => Self::unconditional(inputs),
             Mode::Text => Self::text(inputs),
             Mode::TextSegmentation => Self::text_segmentation(inputs),
-            Mode::External => Err(Error::failure("nothing is trained in mode external")),
+            mode @ (Mode::Inpaint | Mode::External) => {
+                Err(Error::failure(format!("nothing is trained in mode {mode}")))
+            }
         }?;
         let (size, fold) = (inputs.settings.image_size as i64, this.space.factor());
         let halved = this.halved();
