@@ -69,7 +69,7 @@ def main():
     tiles = [
         picture(0, 0, "Phantom image", panel["image"]),
         picture(step_x, 0, "Segmentation by the network", panel["prediction"], True),
-        picture(0, step_y, "Mask, moved a little", sample["control"], True),
+        picture(0, step_y, "Mask of another phantom", sample["control"], True),
         picture(step_x, step_y, "Synthetic image of that mask", sample["image"]),
     ]
     left = 2 * step_x + 2 * GAP
