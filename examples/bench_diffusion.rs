@@ -99,6 +99,7 @@ fn sampled(
         controlnet: None,
         scheduler: Some(settings.sampling.scheduler),
         levels: Some(settings.sampling.noise_levels),
+        shift: None,
         variant: None,
         kind,
         device,

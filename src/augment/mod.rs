@@ -1,25 +1,20 @@
-//! Augmentation of an image and its mask: one affine, brightness, contrast, flip, normalisation.
+//! Augmentation of an image and its mask: one affine, brightness, contrast, gamma, noise, flip, normalisation.
 //!
 //! Equal to torchvision 0.28's `transforms.v2.functional` on float tensors in [0, 1]:
-//! `horizontal_flip`, `affine(fill=0)`, `adjust_brightness`, `adjust_contrast`, `normalize`, in this
-//! order. What is drawn ([`draw`]) is apart from what is done ([`apply`]), so that a test can give
+//! `horizontal_flip`, `affine(fill=0)`, `adjust_brightness`, `adjust_contrast`, `adjust_gamma`, noise, `normalize`, in
+//! this order; sampled bicubically, to PyTorch's `grid_sample`. What is drawn ([`draw`]) is apart from what is done ([`apply`]), so that a test can give
 //! both sides the same numbers.
 
 mod warp;
 
 use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::{Error, Result};
 use crate::experiment::Augment;
-pub use crate::experiment::TranslateUnit;
+pub use crate::experiment::{Interpolation, TranslateUnit};
+use crate::random;
 use warp::{Lines, Source};
-
-/// How an image is sampled between its pixels. Masks are always sampled by nearest neighbour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interpolation {
-    Nearest,
-    Bilinear,
-}
 
 /// What augmentations are drawn from.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +32,10 @@ pub struct AugmentRange {
     pub brightness: f64,
     /// Factor likewise.
     pub contrast: f64,
+    /// Power that greys are raised to, from exp(-this) to exp(this).
+    pub gamma: f64,
+    /// Standard deviation of added noise, from 0 to this.
+    pub noise: f64,
     /// Probability of a mirror image; 0 for echocardiograms, where it is another anatomy.
     pub flip: f64,
     /// For the image.
@@ -53,6 +52,8 @@ impl AugmentRange {
         shear_deg: (0.0, 0.0),
         brightness: 0.0,
         contrast: 0.0,
+        gamma: 0.0,
+        noise: 0.0,
         flip: 0.0,
         image_interpolation: Interpolation::Bilinear,
     };
@@ -81,11 +82,10 @@ impl AugmentRange {
             shear_deg: (settings.shear, 0.0),
             brightness: settings.brightness,
             contrast: settings.contrast,
+            gamma: settings.gamma,
+            noise: settings.noise,
             flip: 0.0,
-            image_interpolation: match settings.nearest_images {
-                true => Interpolation::Nearest,
-                false => Interpolation::Bilinear,
-            },
+            image_interpolation: settings.interpolation,
         })
     }
 
@@ -117,7 +117,12 @@ impl AugmentRange {
         if !within(self.shear_deg.0, 80.0) || !within(self.shear_deg.1, 80.0) {
             return bad("shear_deg", "degrees from 0 to 80");
         }
-        for (field, value) in [("brightness", self.brightness), ("contrast", self.contrast)] {
+        for (field, value) in [
+            ("brightness", self.brightness),
+            ("contrast", self.contrast),
+            ("gamma", self.gamma),
+            ("noise", self.noise),
+        ] {
             if !within(value, 10.0) {
                 return bad(field, "a number from 0 to 10");
             }
@@ -127,6 +132,13 @@ impl AugmentRange {
         }
         Ok(())
     }
+}
+
+/// Normal noise of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PixelNoise {
+    pub std: f64,
+    pub seed: u64,
 }
 
 /// One drawn augmentation.
@@ -141,6 +153,9 @@ pub struct AugmentParams {
     pub shear_deg: (f64, f64),
     pub brightness: f64,
     pub contrast: f64,
+    /// Greys from 0 to 1 are raised to this power.
+    pub gamma: f64,
+    pub noise: Option<PixelNoise>,
     /// Mirrored left to right, before the affine.
     pub flip: bool,
     /// For the image.
@@ -156,6 +171,8 @@ impl AugmentParams {
         shear_deg: (0.0, 0.0),
         brightness: 1.0,
         contrast: 1.0,
+        gamma: 1.0,
+        noise: None,
         flip: false,
         interpolation: Interpolation::Bilinear,
     };
@@ -176,7 +193,7 @@ impl AugmentParams {
 }
 
 /// Draws one augmentation for a picture of `width` x `height` pixels, as torchvision's `RandomAffine`
-/// and `ColorJitter` do. Always takes the same number of values from `rng`, so that narrowing one
+/// and `ColorJitter` do. Always takes the same values from `rng` in the same order, so that narrowing one
 /// range leaves the other draws as they were.
 pub fn draw(range: &AugmentRange, rng: &mut impl Rng, width: usize, height: usize) -> AugmentParams {
     let mut uniform = |low: f64, high: f64| low + (high - low) * rng.random::<f64>();
@@ -195,6 +212,8 @@ pub fn draw(range: &AugmentRange, rng: &mut impl Rng, width: usize, height: usiz
     let mut factor = |spread: f64| uniform((1.0 - spread).max(0.0), 1.0 + spread);
     let (brightness, contrast) = (factor(range.brightness), factor(range.contrast));
     let flip = rng.random::<f64>() < range.flip;
+    let gamma = (range.gamma * (2.0 * rng.random::<f64>() - 1.0)).exp();
+    let noise = PixelNoise { std: range.noise * rng.random::<f64>(), seed: rng.random() };
     AugmentParams {
         angle_deg,
         translate,
@@ -202,6 +221,8 @@ pub fn draw(range: &AugmentRange, rng: &mut impl Rng, width: usize, height: usiz
         shear_deg,
         brightness,
         contrast,
+        gamma,
+        noise: (noise.std > 0.0).then_some(noise),
         flip,
         interpolation: range.image_interpolation,
     }
@@ -287,6 +308,7 @@ pub fn apply<M: Copy + From<u8>>(
         let line = lines.line(y);
         match params.interpolation {
             Interpolation::Bilinear => line.bilinear(&source, row),
+            Interpolation::Bicubic => line.bicubic(&source, row),
             Interpolation::Nearest => line.nearest(&source, row, f32::from),
         }
         sum += brighten(row, gain);
@@ -296,8 +318,19 @@ pub fn apply<M: Copy + From<u8>>(
     }
 
     // Second pass: contrast and normalisation; the first plane, which holds the grey, comes last.
-    let contrast = params.contrast as f32;
-    let offset = (sum / size as f64) as f32 * (1.0 - contrast);
+    let mut contrast = params.contrast as f32;
+    let mut offset = (sum / size as f64) as f32 * (1.0 - contrast);
+    if params.gamma != 1.0 || params.noise.is_some() {
+        let mut noise = params.noise.map(|noise| (noise.std as f32, random::rng(noise.seed, "pixel noise", &[])));
+        for value in &mut *grey {
+            *value = (*value * contrast + offset).clamp(0.0, 1.0).powf(params.gamma as f32);
+            if let Some((std, rng)) = &mut noise {
+                let drawn: f32 = StandardNormal.sample(rng);
+                *value += *std * drawn;
+            }
+        }
+        (contrast, offset) = (1.0, 0.0);
+    }
     let finish = |grey: f32, channel: &Normalise| {
         ((grey * contrast + offset).clamp(0.0, 1.0) - channel.mean) * (1.0 / channel.std)
     };

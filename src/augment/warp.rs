@@ -147,6 +147,29 @@ impl Line {
         }
     }
 
+    /// Fills `row` with greys of a cubic kernel, cut at 0 and 255. Pixels outside the picture are black.
+    pub fn bicubic(&self, source: &Source, row: &mut [f32]) {
+        let (width, height) = (source.width as i64, (source.pixels.len() / source.width.max(1)) as i64);
+        let count = row.len();
+        for (to, (x, y)) in row.iter_mut().zip(self.points(0..count)) {
+            let (across, down) = (cubic_weights(fraction(x)), cubic_weights(fraction(y)));
+            let (left, top) = (whole(x) - 1, whole(y) - 1);
+            let inside = left >= 0 && top >= 0 && left + 4 <= width && top + 4 <= height;
+            let mut value = 0.0;
+            for (line, weight) in (top..).zip(down) {
+                let taps: [f32; 4] = match inside {
+                    true => {
+                        let at = line as usize * source.width + left as usize;
+                        [0, 1, 2, 3].map(|i| f32::from(source.pixels[at + i]))
+                    }
+                    false => [0, 1, 2, 3].map(|i| f32::from(source.get(left + i, line).unwrap_or(0))),
+                };
+                value += weight * taps.iter().zip(across).map(|(tap, weight)| tap * weight).sum::<f32>();
+            }
+            *to = value.clamp(0.0, 255.0);
+        }
+    }
+
     /// Fills `row` with the nearest pixels.
     pub fn nearest<T: Copy>(&self, source: &Source, row: &mut [T], convert: impl Fn(u8) -> T) {
         self.blank(row, convert(0));
@@ -166,6 +189,14 @@ impl Line {
         row[..self.touched.start].fill(value);
         row[self.touched.end..].fill(value);
     }
+}
+
+/// Weights of the pixels at -1, 0, 1 and 2 for a point `t` after pixel 0 (Keys 1981, a = -0.75).
+fn cubic_weights(t: f32) -> [f32; 4] {
+    const A: f32 = -0.75;
+    let near = |d: f32| ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0;
+    let far = |d: f32| ((A * d - 5.0 * A) * d + 8.0 * A) * d - 4.0 * A;
+    [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
 }
 
 /// torchvision samples a picture of ones beside the image and blends the fill in by it, so at the

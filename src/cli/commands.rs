@@ -392,6 +392,7 @@ fn sample(arguments: SampleArgs) -> Result<u8> {
             controlnet: a.controlnet.as_deref(),
             scheduler: a.scheduler,
             levels: a.noise_levels,
+            shift: a.shift,
             variant: a.variant.as_deref(),
             kind: train::kind_of(a.dtype),
             device: doctor::choose_device(&a.device)?,
@@ -427,6 +428,7 @@ fn sample_as_in_run(a: &mut SampleArgs, progress: &Progress) {
     if a.scheduler.is_none_or(|chosen| chosen == run.scheduler) {
         a.scheduler = Some(run.scheduler);
         a.noise_levels.get_or_insert(run.noise_levels);
+        a.shift = a.shift.or(run.shift);
         a.steps = a.steps.or(u32::try_from(run.sampling_steps).ok());
     }
     a.guidance.get_or_insert(run.guidance);
@@ -434,6 +436,7 @@ fn sample_as_in_run(a: &mut SampleArgs, progress: &Progress) {
     let settings = [
         a.scheduler.map(|scheduler| shown("--scheduler", scheduler.to_string())),
         a.noise_levels.map(|levels| shown("--noise-levels", levels.to_string())),
+        a.shift.map(|shift| shown("--shift", shift.to_string())),
         a.steps.map(|steps| shown("--steps", steps.to_string())),
         a.guidance.map(|guidance| shown("--guidance", guidance.to_string())),
     ];

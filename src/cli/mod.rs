@@ -201,6 +201,10 @@ struct SampleArgs {
     /// How the steps are spaced: timesteps, karras, log-snr or even [default: the run's, or the pipeline's]
     #[arg(long, value_name = "NAME")]
     noise_levels: Option<NoiseLevels>,
+    /// For flow matching: below 1 more steps lie where little noise is left, above 1 where much is [default: the run's, or the
+    /// pipeline's]
+    #[arg(long, value_name = "X")]
+    shift: Option<f64>,
     /// Denoising steps [default: the run's that trained the model, or diffusers' 50; 1000 for DDPM without text]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,

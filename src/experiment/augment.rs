@@ -14,6 +14,18 @@ pub enum TranslateUnit {
     Pixels,
 }
 
+/// How an image is sampled between its pixels. Masks are always sampled by nearest neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Interpolation {
+    /// Fault in the reference, which samples images as it samples masks.
+    Nearest,
+    /// Smooths: an image that is turned a little keeps about three quarters of its finest octave.
+    Bilinear,
+    /// Keys's cubic kernel (a = -0.75, as PyTorch's), which keeps speckle.
+    Bicubic,
+}
+
 layered! {
     /// Random changes of training images, and of their masks along with them. All draws are uniform.
     AugmentSpec => Augment {
@@ -32,8 +44,11 @@ layered! {
         brightness: f64,
         /// ±, around 1.
         contrast: f64,
-        /// Fault when true: images are sampled by nearest neighbour, as masks are.
-        nearest_images: bool,
+        /// Greys to the power of a factor from exp(-this) to exp(this).
+        gamma: f64,
+        /// Normal noise is added, of a standard deviation from 0 to this (greys are 0 to 1).
+        noise: f64,
+        interpolation: Interpolation,
     }
 }
 
@@ -49,7 +64,9 @@ impl Augment {
             shear: 10.0,
             brightness: 0.3,
             contrast: 0.3,
-            nearest_images: faulty,
+            gamma: 0.0,
+            noise: 0.0,
+            interpolation: if faulty { Interpolation::Nearest } else { Interpolation::Bilinear },
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Augment, AugmentSpec, TranslateUnit};
+use super::augment::{Augment, AugmentSpec, Interpolation, TranslateUnit};
 use crate::vocabulary::{
     Betas, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, Sampler, TimeSampling,
     TimeScaleShift,
@@ -209,6 +209,8 @@ sections! {
         /// `dpmsolver++`, `euler` and `heun` have all of them, `unipc` and `flow-euler` Karras's too, the others only
         /// their timesteps.
         noise_levels: NoiseLevels,
+        /// Flow: what moves them; below 1 more of them lie where little noise is left. 0: as the scheduler of the networks has it.
+        shift: f64,
         /// Guidance scale; 1: none.
         guidance: f64,
         negative_prompt: String,
@@ -291,6 +293,13 @@ impl Generator {
     }
 
     fn cpu(mode: Mode) -> Self {
+        // Ten calls of the network either way. Speckle is made where little noise is left: of one model with masks on CAMUS
+        // (400 images) the finest octave had 0.20 of the real ones' power with ten even steps of Euler's, 0.33 with five of
+        // the midpoint rule, and 0.41 with these.
+        let (scheduler, sampling_steps, shift) = match mode {
+            Mode::Inpaint => (Sampler::FlowEuler, 10, 0.0),
+            _ => (Sampler::FlowMidpoint, 5, 0.5),
+        };
         Self {
             preset: GeneratorPreset::Cpu,
             mode,
@@ -356,9 +365,10 @@ impl Generator {
             },
             seed: 0,
             sampling: GeneratorSampling {
-                scheduler: Sampler::FlowEuler,
-                sampling_steps: 10,
+                scheduler,
+                sampling_steps,
                 noise_levels: NoiseLevels::Even,
+                shift,
                 guidance: 1.0,
                 negative_prompt: String::new(),
                 per_class_images: 100,
@@ -379,7 +389,9 @@ impl Generator {
                 shear: 0.0,
                 brightness: 0.1,
                 contrast: 0.1,
-                nearest_images: false,
+                gamma: 0.0,
+                noise: 0.0,
+                interpolation: Interpolation::Bicubic,
             },
         }
     }
@@ -394,6 +406,7 @@ impl Generator {
                 scheduler: Sampler::FlowEuler,
                 sampling_steps: 10,
                 noise_levels: NoiseLevels::Even,
+                shift: 0.0,
                 ..self.sampling
             },
             // Speckle is made where little noise is left. Of one text model on CAMUS (16 images of 2CH ED) the finest
@@ -403,6 +416,7 @@ impl Generator {
                 scheduler: Sampler::DpmSolver,
                 sampling_steps: 25,
                 noise_levels: NoiseLevels::LogSnr,
+                shift: 0.0,
                 ..self.sampling
             },
         };
@@ -445,7 +459,13 @@ impl Generator {
                 grid_every: 5000,
                 ..base.training
             },
-            sampling: GeneratorSampling { per_class_images: 800, ..base.sampling },
+            sampling: GeneratorSampling {
+                scheduler: Sampler::FlowEuler,
+                sampling_steps: 10,
+                shift: 0.0,
+                per_class_images: 800,
+                ..base.sampling
+            },
             augment: Augment { enabled: false, ..base.augment },
             ..base
         }
@@ -480,7 +500,11 @@ impl Generator {
                 per_class_images: 800,
                 ..base.sampling
             },
-            augment: Augment { enabled: false, ..base.augment },
+            augment: Augment {
+                enabled: false,
+                interpolation: Interpolation::Bilinear,
+                ..base.augment
+            },
             ..base
         };
         match mode {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::vocabulary::Source;
 
-pub use augment::{Augment, AugmentSpec, TranslateUnit};
+pub use augment::{Augment, AugmentSpec, Interpolation, TranslateUnit};
 pub use generators::{
     Generator, GeneratorNetworks, GeneratorPreset, GeneratorPrompts, GeneratorSampling, GeneratorSchedule,
     GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace, MaskConditioning,

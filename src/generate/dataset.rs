@@ -246,6 +246,7 @@ fn load(inputs: &DatasetInputs, folder: &Path) -> Result<Pipeline> {
         controlnet: inputs.controlnet,
         scheduler: Some(settings.sampling.scheduler),
         levels: Some(settings.sampling.noise_levels),
+        shift: Some(settings.sampling.shift).filter(|shift| *shift > 0.0),
         variant: None,
         kind: Kind::Float,
         device: inputs.device,

@@ -43,6 +43,8 @@ pub struct PipelineSource<'a> {
     pub scheduler: Option<Sampler>,
     /// Where its steps lie, in place of what the configuration says.
     pub levels: Option<NoiseLevels>,
+    /// What moves its steps, for flow matching, in place of what the configuration says.
+    pub shift: Option<f64>,
     /// Of the weight files (`fp16`).
     pub variant: Option<&'a str>,
     /// f32, bf16 or f16.
@@ -179,6 +181,10 @@ impl Pipeline {
         };
         let scheduler = match source.levels {
             Some(levels) => scheduler.with_levels(levels)?,
+            None => scheduler,
+        };
+        let scheduler = match source.shift {
+            Some(shift) => scheduler.with_shift(shift)?,
             None => scheduler,
         };
         Ok(Self { networks, scheduler, kind: source.kind, device: source.device })

@@ -51,6 +51,7 @@ fn ours(name: &str, folder: &Path, [mask, sector]: [&Picture; 2], noise: &Tensor
         controlnet: None,
         scheduler: None,
         levels: flow.then_some(NoiseLevels::Even),
+        shift: None,
         variant: None,
         kind: Kind::Float,
         device: Device::Cpu,

@@ -15,6 +15,7 @@ struct Case {
     shear_y: f64,
     brightness: f64,
     contrast: f64,
+    gamma: f64,
     flip: bool,
     interpolation: String,
     width: usize,
@@ -30,10 +31,13 @@ impl Case {
             shear_deg: (self.shear_x, self.shear_y),
             brightness: self.brightness,
             contrast: self.contrast,
+            gamma: self.gamma,
+            noise: None,
             flip: self.flip,
             interpolation: match self.interpolation.as_str() {
                 "nearest" => Interpolation::Nearest,
                 "bilinear" => Interpolation::Bilinear,
+                "bicubic" => Interpolation::Bicubic,
                 other => panic!("{other}"),
             },
         }
@@ -57,7 +61,7 @@ const LEVEL: f32 = 2.0 / 255.0;
 fn augmentation_equals_torchvision() {
     let tensors = Tensors::read("augment.safetensors");
     let cases: Vec<Case> = json("augment.json");
-    assert_eq!(cases.len(), 21);
+    assert_eq!(cases.len(), 26);
     for (i, case) in cases.iter().enumerate() {
         let (image, mask) = case.run(i, &case.params());
         let (shape, expected) = tensors.f32(&format!("image{i}"));
@@ -75,7 +79,7 @@ fn wrong_augmentations_do_not_pass() {
     let tensors = Tensors::read("augment.safetensors");
     let cases: Vec<Case> = json("augment.json");
     type Mistake = fn(&mut AugmentParams);
-    let wrong: [(&str, Mistake); 8] = [
+    let wrong: [(&str, Mistake); 10] = [
         ("nearest for bilinear", |p| p.interpolation = Interpolation::Nearest),
         ("bilinear for nearest", |p| p.interpolation = Interpolation::Bilinear),
         ("turned the other way", |p| p.angle_deg = -p.angle_deg),
@@ -84,6 +88,12 @@ fn wrong_augmentations_do_not_pass() {
         ("translation rounded", |p| p.translate = (p.translate.0.round(), p.translate.1.round())),
         ("brightness left out", |p| p.brightness = 1.0),
         ("contrast left out", |p| p.contrast = 1.0),
+        ("gamma inverted", |p| p.gamma = 1.0 / p.gamma),
+        ("bilinear for bicubic", |p| {
+            if p.interpolation == Interpolation::Bicubic {
+                p.interpolation = Interpolation::Bilinear;
+            }
+        }),
     ];
     for (name, mistake) in wrong {
         let seen = cases.iter().enumerate().filter(|(i, case)| {

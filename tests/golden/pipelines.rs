@@ -171,6 +171,7 @@ fn source<'a>(pipeline: &'a Path, case: &Case) -> PipelineSource<'a> {
         controlnet: None,
         scheduler: case.scheduler.as_deref().map(|name| name.parse().unwrap()),
         levels: case.levels,
+        shift: None,
         variant: None,
         kind: Kind::Float,
         device: Device::Cpu,

@@ -41,6 +41,13 @@ pub(super) fn resolve(
                 true => NoiseLevels::Even,
                 false => NoiseLevels::Timesteps,
             });
+            typed.shift.get_or_insert(0.0);
+            if scheduler == Sampler::FlowEuler {
+                typed.sampling_steps.get_or_insert(10);
+            }
+        }
+        if typed.pipeline.is_some() {
+            typed.shift.get_or_insert(0.0);
         }
         if mode == Mode::Inpaint && typed.image_size.is_none() {
             typed.image_size = typed.base.as_ref().and_then(|base| sizes.get(base)).copied();
@@ -183,6 +190,8 @@ impl GeneratorTable<'_> {
         self.range("augment.shear", a.shear, 0.0, 80.0)?;
         self.range("augment.brightness", a.brightness, 0.0, 1.0)?;
         self.range("augment.contrast", a.contrast, 0.0, 1.0)?;
+        self.range("augment.gamma", a.gamma, 0.0, 2.0)?;
+        self.range("augment.noise", a.noise, 0.0, 1.0)?;
         if g.sampling.pseudo_masks && g.mode == Mode::TextSegmentation {
             return self.fault("pseudo_masks", "these images have masks: their control masks", "remove it");
         }
@@ -312,6 +321,11 @@ impl GeneratorTable<'_> {
                 None => "set noise_levels = \"timesteps\"".to_owned(),
             };
             return self.fault("noise_levels", &problem, &help);
+        }
+        self.range("shift", s.shift, 0.0, 100.0)?;
+        if s.shift > 0.0 && !s.scheduler.is_flow_matching() {
+            let problem = format!("{} has no shift: it is flow matching's", s.scheduler);
+            return self.fault("shift", &problem, "leave it out");
         }
         self.range("guidance", s.guidance, 0.0, 100.0)?;
         self.range("per_class_images", s.per_class_images as f64, 1.0, 1e6)?;

@@ -69,7 +69,9 @@ fn check_recipe(task: Task, recipe: &TrainingRecipe, check: &Check) -> Result<()
     range("augment.scale", a.scale, 0.0, 0.9)?;
     range("augment.shear", a.shear, 0.0, 80.0)?;
     range("augment.brightness", a.brightness, 0.0, 1.0)?;
-    range("augment.contrast", a.contrast, 0.0, 1.0)
+    range("augment.contrast", a.contrast, 0.0, 1.0)?;
+    range("augment.gamma", a.gamma, 0.0, 2.0)?;
+    range("augment.noise", a.noise, 0.0, 1.0)
 }
 
 fn check_segmentation(task: &Segmentation, check: &Check) -> Result<()> {

@@ -221,6 +221,23 @@ impl SchedulerConfig {
         Ok(self)
     }
 
+    /// The same with its steps moved: below 1 more of them lie where little noise is left, above 1 where much is.
+    ///
+    /// # Errors
+    /// The scheduler is not one of flow matching, or the shift is not above 0 and at most 1e6.
+    pub fn with_shift(mut self, shift: f64) -> Result<Self> {
+        match &mut self {
+            Self::FlowEuler(c) => c.shift = shift,
+            Self::FlowHeun(c) | Self::FlowMidpoint(c) => c.shift = shift,
+            _ => {
+                return Err(Error::input(format!("the scheduler {} has no shift", self.class().as_str()))
+                    .help("it goes with flow-euler, flow-heun and flow-midpoint"));
+            }
+        }
+        Scheduler::new(&self)?;
+        Ok(self)
+    }
+
     /// The timesteps of networks that were trained by flow matching; none for diffusion.
     pub fn flow_timesteps(&self) -> Option<i64> {
         match self {
@@ -397,6 +414,22 @@ mod tests {
             let with = if levels == NoiseLevels::Even { "flow-midpoint" } else { "dpmsolver++" };
             assert!(error.contains(class.as_str()) && error.contains(with), "{error}");
         }
+    }
+
+    #[test]
+    fn only_flow_matching_has_a_shift() {
+        let config = Config::parse("{}", Path::new("c.json")).unwrap();
+        let moved = |class: Sampler, shift: f64| {
+            SchedulerConfig::read_as(&config, class).unwrap().with_shift(shift)
+        };
+        for class in Sampler::ALL {
+            assert_eq!(moved(class, 0.5).is_ok(), class.is_flow_matching(), "{}", class.as_str());
+        }
+        assert!(moved(Sampler::FlowMidpoint, -1.0).is_err() && moved(Sampler::FlowEuler, f64::NAN).is_err());
+        let text = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0.5}"#;
+        let config = Config::parse(text, Path::new("c.json")).unwrap();
+        let read = SchedulerConfig::read_as(&config, Sampler::FlowMidpoint).unwrap();
+        assert_eq!(moved(Sampler::FlowMidpoint, 0.5).unwrap(), read);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::{Fraction, Input, Mixture, Outside, Work};
 use crate::{
     experiment::{
         Augment, Budget, Classification, ExtractorSettings, Freeze, Generator, GeneratorNetworks,
-        GeneratorPrompts, GeneratorSampling, GeneratorTraining, Measure, Phantom, ReportOn, ResolvedSpec,
-        Schedule, Segmentation, SegmentationLoss, SplitSettings, TrainingRecipe,
+        GeneratorPrompts, GeneratorSampling, GeneratorTraining, Interpolation, Measure, Phantom, ReportOn, ResolvedSpec,
+        Schedule, Segmentation, SegmentationLoss, SplitSettings, TrainingRecipe, TranslateUnit,
     },
     vocabulary::{
         Backbone, Convention, Extractor, GeneratorMeasure, KeptPart, Label, MaskDecoding, Mode, NoiseLevels,
@@ -53,7 +53,7 @@ enum KeyParameters<'a> {
     ImportSynthetic {},
     PrepareSynthetic { image_size: usize },
     TrainSegmentation { settings: SegmentationTrainingKey<'a>, mixture: Mixture },
-    TrainClassification { settings: ClassificationTrainingKey<'a>, model: Backbone, mixture: Mixture },
+    TrainClassification { settings: ClassificationTrainingKey, model: Backbone, mixture: Mixture },
     JudgeSegmentation { network: SegmentationNetworkKey<'a> },
     JudgeClassification { network: ClassificationNetworkKey },
     PseudoMasks { network: SegmentationNetworkKey<'a> },
@@ -121,6 +121,60 @@ impl<'a> KeyParameters<'a> {
     }
 }
 
+/// As it was before images could be sampled bicubically and greys be changed by gamma and noise: trainings without
+/// these are the same.
+#[derive(Serialize)]
+struct AugmentKey {
+    enabled: bool,
+    rotate: f64,
+    translate: f64,
+    translate_unit: TranslateUnit,
+    scale: f64,
+    shear: f64,
+    brightness: f64,
+    contrast: f64,
+    nearest_images: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interpolation: Option<Interpolation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gamma: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noise: Option<f64>,
+}
+
+impl AugmentKey {
+    fn new(augment: &Augment) -> Self {
+        let &Augment {
+            enabled,
+            rotate,
+            translate,
+            translate_unit,
+            scale,
+            shear,
+            brightness,
+            contrast,
+            gamma,
+            noise,
+            interpolation,
+        } = augment;
+        let some = |value: f64| (value != 0.0).then_some(value);
+        Self {
+            enabled,
+            rotate,
+            translate,
+            translate_unit,
+            scale,
+            shear,
+            brightness,
+            contrast,
+            nearest_images: interpolation == Interpolation::Nearest,
+            interpolation: (interpolation == Interpolation::Bicubic).then_some(interpolation),
+            gamma: some(gamma),
+            noise: some(noise),
+        }
+    }
+}
+
 /// The training of a generator. Its base is an input; how its images are sampled is the next stage's.
 #[derive(Serialize)]
 struct GeneratorTrainingKey<'a> {
@@ -130,7 +184,7 @@ struct GeneratorTrainingKey<'a> {
     prompts: &'a GeneratorPrompts,
     training: &'a GeneratorTraining,
     seed: u64,
-    augment: &'a Augment,
+    augment: AugmentKey,
 }
 
 impl<'a> GeneratorTrainingKey<'a> {
@@ -148,7 +202,15 @@ impl<'a> GeneratorTrainingKey<'a> {
             source: _,
             sampling: _,
         } = settings;
-        Self { mode: *mode, image_size: *image_size, networks, prompts, training, seed: *seed, augment }
+        Self {
+            mode: *mode,
+            image_size: *image_size,
+            networks,
+            prompts,
+            training,
+            seed: *seed,
+            augment: AugmentKey::new(augment),
+        }
     }
 }
 
@@ -161,11 +223,14 @@ struct GeneratorSamplingKey<'a> {
     scheduler: Sampler,
     sampling_steps: usize,
     noise_levels: NoiseLevels,
+    /// Omitted where the scheduler's own counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shift: Option<f64>,
     guidance: f64,
     per_class_images: usize,
     sampling_batch: usize,
     text: Option<TextSamplingKey<'a>>,
-    masks: Option<MaskSamplingKey<'a>>,
+    masks: Option<MaskSamplingKey>,
     #[serde(skip_serializing_if = "Option::is_none")]
     inpainting: Option<(KeptPart, usize)>,
 }
@@ -176,6 +241,8 @@ pub struct RecordedSampling {
     pub scheduler: Sampler,
     pub sampling_steps: usize,
     pub noise_levels: NoiseLevels,
+    #[serde(default)]
+    pub shift: Option<f64>,
     pub guidance: f64,
 }
 
@@ -195,12 +262,12 @@ struct TextSamplingKey<'a> {
 
 /// What only images from masks depend on.
 #[derive(Serialize)]
-struct MaskSamplingKey<'a> {
+struct MaskSamplingKey {
     per_mask: usize,
     candidates: usize,
     vary_masks: bool,
     /// Where the masks are varied.
-    augment: Option<&'a Augment>,
+    augment: Option<AugmentKey>,
 }
 
 impl<'a> GeneratorSamplingKey<'a> {
@@ -221,6 +288,7 @@ impl<'a> GeneratorSamplingKey<'a> {
             scheduler,
             sampling_steps,
             noise_levels,
+            shift,
             guidance,
             ref negative_prompt,
             per_class_images,
@@ -235,7 +303,7 @@ impl<'a> GeneratorSamplingKey<'a> {
         } = sampling;
         let text = TextSamplingKey { prompts, negative_prompt };
         let masks =
-            MaskSamplingKey { per_mask, candidates, vary_masks, augment: vary_masks.then_some(augment) };
+            MaskSamplingKey { per_mask, candidates, vary_masks, augment: vary_masks.then(|| AugmentKey::new(augment)) };
         Self {
             mode: *mode,
             image_size: *image_size,
@@ -243,6 +311,7 @@ impl<'a> GeneratorSamplingKey<'a> {
             scheduler,
             sampling_steps,
             noise_levels,
+            shift: (shift > 0.0).then_some(shift),
             guidance,
             per_class_images,
             sampling_batch,
@@ -255,7 +324,7 @@ impl<'a> GeneratorSamplingKey<'a> {
 
 /// What the two tasks' trainings have in common.
 #[derive(Serialize)]
-struct RecipeKey<'a> {
+struct RecipeKey {
     image_size: usize,
     epochs: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,11 +338,11 @@ struct RecipeKey<'a> {
     precision: Precision,
     shuffle: bool,
     val_loss_starts_from_train: bool,
-    augment: &'a Augment,
+    augment: AugmentKey,
 }
 
-impl<'a> RecipeKey<'a> {
-    fn new(recipe: &'a TrainingRecipe) -> Self {
+impl RecipeKey {
+    fn new(recipe: &TrainingRecipe) -> Self {
         let &TrainingRecipe {
             image_size,
             epochs,
@@ -304,7 +373,7 @@ impl<'a> RecipeKey<'a> {
             precision,
             shuffle,
             val_loss_starts_from_train,
-            augment,
+            augment: AugmentKey::new(augment),
         }
     }
 }
@@ -313,7 +382,7 @@ impl<'a> RecipeKey<'a> {
 #[derive(Serialize)]
 struct SegmentationTrainingKey<'a> {
     #[serde(flatten)]
-    recipe: RecipeKey<'a>,
+    recipe: RecipeKey,
     model: SegmentationNetwork,
     loss: SegmentationLoss,
     class_weights: &'a [f64],
@@ -350,9 +419,9 @@ impl<'a> SegmentationTrainingKey<'a> {
 
 /// The training of a classifier, one of the task's models. Its weights are an outside file.
 #[derive(Serialize)]
-struct ClassificationTrainingKey<'a> {
+struct ClassificationTrainingKey {
     #[serde(flatten)]
-    recipe: RecipeKey<'a>,
+    recipe: RecipeKey,
     label: Label,
     trainable_parameters: usize,
     freeze: Freeze,
@@ -363,8 +432,8 @@ struct ClassificationTrainingKey<'a> {
     imagenet_normalise: bool,
 }
 
-impl<'a> ClassificationTrainingKey<'a> {
-    fn new(settings: &'a Classification) -> Self {
+impl ClassificationTrainingKey {
+    fn new(settings: &Classification) -> Self {
         let &Classification {
             ref recipe,
             label,
