@@ -20,7 +20,7 @@ use synecho::{
     manifest::Manifest,
     pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise},
     samples::{MaskReading, Samples},
-    train,
+    train::{self, diffusion::GeneratorHooks},
     vocabulary::{Mode, Precision, Source, Split},
 };
 use tch::{Device, Kind};
@@ -173,7 +173,8 @@ fn main() -> Result<()> {
     };
     let pipeline = |base: &PathBuf| base.join(train::diffusion::PIPELINE);
     let base = arguments.base.as_ref().filter(|_| arguments.task == "controlnet").map(pipeline);
-    train::diffusion::diffusion(&settings, base.as_deref(), &data, &|_, _, _| Ok(()), &context)?;
+    let hooks = GeneratorHooks { grid: &|_, _, _| Ok(()), quality: &|_, _| Ok(Vec::new()) };
+    train::diffusion::diffusion(&settings, base.as_deref(), &data, &hooks, &context)?;
     let seconds = match sampling {
         true => {
             let folder = out.join(train::diffusion::PIPELINE);

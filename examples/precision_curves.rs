@@ -12,7 +12,7 @@ use synecho::{
     progress::{Progress, TrainingDisplay},
     results::{self, CurvePoint},
     samples::Samples,
-    train,
+    train::{self, diffusion::GeneratorHooks},
     vocabulary::{Mode, Precision, Source, Split},
 };
 
@@ -101,7 +101,8 @@ fn main() -> Result<()> {
             start: None,
             observer: &display,
         };
-        train::diffusion::diffusion(&settings(precision), None, &data, &|_, _, _| Ok(()), &context)?;
+        let hooks = GeneratorHooks { grid: &|_, _, _| Ok(()), quality: &|_, _| Ok(Vec::new()) };
+        train::diffusion::diffusion(&settings(precision), None, &data, &hooks, &context)?;
         let file = out.join(train::CURVES);
         let points: Vec<CurvePoint> = results::read_csv(&file)?;
         for (split, dash) in [("train", "none"), ("val", "4 2")] {

@@ -115,6 +115,12 @@ pub struct GeneratorSummary {
     pub batch: u64,
     pub image_size: u64,
     pub precision: String,
+    /// Images behind each measurement on the way; none if nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality_images: Option<u64>,
+    /// The step of the weights, if they were chosen by those measurements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_step: Option<u64>,
 }
 
 /// A synthetic image and the training image that it is nearest to.

@@ -321,7 +321,8 @@ pub fn apply<M: Copy + From<u8>>(
     let mut contrast = params.contrast as f32;
     let mut offset = (sum / size as f64) as f32 * (1.0 - contrast);
     if params.gamma != 1.0 || params.noise.is_some() {
-        let mut noise = params.noise.map(|noise| (noise.std as f32, random::rng(noise.seed, "pixel noise", &[])));
+        let mut noise =
+            params.noise.map(|noise| (noise.std as f32, random::rng(noise.seed, "pixel noise", &[])));
         for value in &mut *grey {
             *value = (*value * contrast + offset).clamp(0.0, 1.0).powf(params.gamma as f32);
             if let Some((std, rng)) = &mut noise {

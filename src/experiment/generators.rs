@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::{Augment, AugmentSpec, Interpolation, TranslateUnit};
 use crate::vocabulary::{
-    Betas, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, Sampler, TimeSampling,
-    TimeScaleShift,
+    Betas, GeneratorCheckpoint, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, Sampler,
+    TimeSampling, TimeScaleShift,
 };
 
 /// Where the settings that are not typed come from.
@@ -198,6 +198,16 @@ sections! {
         grid_every: usize,
     }
 
+    /// What is measured of a generator while it is trained.
+    GeneratorQuality {
+        /// Steps between two measurements; 0: none.
+        quality_every: usize,
+        /// Images of each view and phase.
+        quality_images: usize,
+        /// By what the weights are chosen.
+        checkpoint: GeneratorCheckpoint,
+    }
+
     own {
         seed: u64,
     }
@@ -253,6 +263,8 @@ pub struct Generator {
     pub prompts: GeneratorPrompts,
     #[serde(flatten)]
     pub training: GeneratorTraining,
+    #[serde(flatten)]
+    pub quality: GeneratorQuality,
     /// Of training and of all images.
     pub seed: u64,
     #[serde(flatten)]
@@ -272,6 +284,7 @@ impl GeneratorSpec {
             networks: base.networks.overlaid(&mut self),
             prompts: base.prompts.overlaid(&mut self),
             training: base.training.overlaid(&mut self),
+            quality: base.quality.overlaid(&mut self),
             seed: self.seed.unwrap_or(base.seed),
             sampling: base.sampling.overlaid(&mut self),
             augment: self.augment.unwrap_or_default().over(base.augment),
@@ -362,6 +375,11 @@ impl Generator {
                 flip: false,
                 validate_every: 500,
                 grid_every: 2000,
+            },
+            quality: GeneratorQuality {
+                quality_every: 0,
+                quality_images: 16,
+                checkpoint: GeneratorCheckpoint::Last,
             },
             seed: 0,
             sampling: GeneratorSampling {
@@ -500,11 +518,7 @@ impl Generator {
                 per_class_images: 800,
                 ..base.sampling
             },
-            augment: Augment {
-                enabled: false,
-                interpolation: Interpolation::Bilinear,
-                ..base.augment
-            },
+            augment: Augment { enabled: false, interpolation: Interpolation::Bilinear, ..base.augment },
             ..base
         };
         match mode {

@@ -20,8 +20,8 @@ use crate::vocabulary::Source;
 
 pub use augment::{Augment, AugmentSpec, Interpolation, TranslateUnit};
 pub use generators::{
-    Generator, GeneratorNetworks, GeneratorPreset, GeneratorPrompts, GeneratorSampling, GeneratorSchedule,
-    GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace, MaskConditioning,
+    Generator, GeneratorNetworks, GeneratorPreset, GeneratorPrompts, GeneratorQuality, GeneratorSampling,
+    GeneratorSchedule, GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace, MaskConditioning,
 };
 pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
 pub use preset::Preset;

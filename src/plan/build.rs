@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::{
-    Further, GeneratorStages, Input, Mixture, NetworkStages, Outside, OutsideDigests, Plan, Stage, Work,
-    key::key,
+    Further, GeneratorStages, Input, Mixture, NetworkStages, Outside, OutsideDigests, Plan, QualityJudges,
+    Stage, Work, key::key,
 };
 use crate::{
     cell::{Cell, Fraction, GeneratorCell, NetworkCell},
     experiment::{
-        Arm, Budget, Classification, Control, Generator, Mix, ResolvedSpec, Segmentation, TrainingRecipe,
+        Arm, Budget, Classification, Control, Generator, Measure, Mix, ResolvedSpec, Segmentation,
+        TrainingRecipe,
     },
     vocabulary::{Backbone, Extractor, Mode, Source, Task, VIEW_PHASES},
 };
@@ -314,9 +315,45 @@ impl Generators<'_> {
             Some(base) => outside.extend(self.outside("base", &base.source.pipeline)),
             None => outside.extend(self.outside("base", settings.source.base.as_ref())),
         }
-        let work = Work::TrainGenerator { settings: Box::new(settings.clone()), patients };
+        let judges = self.judges(b, settings, patients, &mut inputs);
+        let work = Work::TrainGenerator { settings: Box::new(settings.clone()), patients, judges };
         let label = format!("train {name}{}: {}", of(patients), budget(settings));
         Some(b.add(label, work, inputs, outside))
+    }
+
+    /// What measures the generator while it is trained, if that is asked for; their networks become `inputs`.
+    fn judges(
+        &self,
+        b: &mut Builder,
+        generator: &Generator,
+        patients: Option<Fraction>,
+        inputs: &mut Vec<Input>,
+    ) -> Option<Box<QualityJudges>> {
+        if generator.quality.quality_every == 0 {
+            return None;
+        }
+        let masked = generator.mode == Mode::TextSegmentation;
+        let segmentation = if masked { self.own_network(b, patients) } else { None };
+        if let Some((_, network)) = &segmentation {
+            inputs.push(input(QualityJudges::SEGMENTATION, network));
+        }
+        let own = self.spec.measure.as_ref().map(|measure| &measure.extractor);
+        let domain = match own.filter(|extractor| extractor.name == Extractor::Domain) {
+            Some(extractor) => extractor.domain_training(),
+            None => Measure::default().extractor.domain_training(),
+        };
+        let first = self.spec.experiment.seeds.first().copied().unwrap_or_default();
+        let Fraction { fraction, seed } = patients.unwrap_or(Fraction { fraction: 1.0, seed: first });
+        let data = (self.prepare)(b, domain.recipe.image_size);
+        let work = Work::TrainClassification {
+            settings: domain.clone(),
+            model: Backbone::Resnet18,
+            mixture: Mixture::real(fraction, seed),
+        };
+        let label =
+            format!("train the domain extractor: resnet18 on view and phase{}, seed {seed}", of(patients));
+        inputs.push(input(QualityJudges::DOMAIN, &b.add(label, work, vec![input("data", &data)], vec![])));
+        Some(Box::new(QualityJudges { segmentation: segmentation.map(|(task, _)| task), domain }))
     }
 
     fn made(&mut self, b: &mut Builder, name: &str, patients: Option<Fraction>) -> GeneratedSet {

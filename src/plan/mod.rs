@@ -60,6 +60,22 @@ impl StageKind {
     }
 }
 
+/// Networks, trained on the real images of the generator's patients, that look at its images while it is trained. They
+/// are inputs of the stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityJudges {
+    /// Compares images with their control masks.
+    pub segmentation: Option<Segmentation>,
+    /// Sees the view, and gives the features for distances.
+    pub domain: Classification,
+}
+
+impl QualityJudges {
+    /// Roles of the inputs.
+    pub const SEGMENTATION: &str = "segmentation-judge";
+    pub const DOMAIN: &str = "domain-judge";
+}
+
 /// What a stage does, with its settings; which of them its output depends on, [`params`] says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
@@ -78,6 +94,8 @@ pub enum Work {
     TrainGenerator {
         settings: Box<Generator>,
         patients: Option<Fraction>,
+        /// What measures it on the way; none if nothing does.
+        judges: Option<Box<QualityJudges>>,
     },
     /// Makes its images.
     Generate {

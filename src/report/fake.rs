@@ -361,12 +361,35 @@ pub(crate) fn add_generators(input: &mut ReportInput) {
                 batch: 16,
                 image_size: 128,
                 precision: "bf16".into(),
+                quality_images: Some(64),
+                best_step: masked.then_some(1250),
             });
             generator.sampling = "ddim, 50 steps".into();
             (generator.training_cost, generator.sampling_cost) = (cost(5400.0 + 60.0 * own), cost(320.0));
             let mut rng = random::rng(12, "generator", &[i as u64]);
             for step in (25u64..=1500).step_by(25) {
                 let loss = 0.05 + 0.7 * (-(step as f64) / 120.0).exp();
+                let quality = [
+                    ("kid", "", 0.2 * loss - 0.02),
+                    ("view_accuracy", "", 1.0 - loss),
+                    ("dice", "mean", 0.9 - loss),
+                ];
+                let measured = if masked { &quality[..] } else { &quality[..2] };
+                for (metric, structure, value) in measured.iter().filter(|_| step % 250 == 0) {
+                    input.curves.push(CurvePoint {
+                        experiment: "fake".into(),
+                        task: Task::Generation.into(),
+                        arm: name.clone(),
+                        model: mode.into(),
+                        seed: Some(0),
+                        split: "val".into(),
+                        step,
+                        structure: (*structure).into(),
+                        metric: (*metric).into(),
+                        value: value + 0.002 * own,
+                        ..CurvePoint::default()
+                    });
+                }
                 let splits = [("train", 25u64, 0.0), ("val", 250, 0.004)];
                 for (split, _, more) in splits.into_iter().filter(|(_, every, _)| step % every == 0) {
                     input.curves.push(CurvePoint {

@@ -1,6 +1,6 @@
 //! How generators make images.
 
-use super::words;
+use super::{Metric, words};
 
 words! {
     /// What an image is made from.
@@ -46,6 +46,31 @@ words! {
         LogitNormal = "logit-normal",
         /// Each of the two for half of the images.
         Mixed = "mixed",
+    }
+}
+
+words! {
+    /// Which weights of a generator's training make its images.
+    GeneratorCheckpoint {
+        Last = "last",
+        /// The lowest kernel inception distance from training images.
+        Kid = "kid",
+        /// The largest share of images in which a classifier sees the right view.
+        ViewAccuracy = "view-accuracy",
+        /// The largest mean Dice of what a segmentation network sees with the control masks.
+        LabelDice = "label-dice",
+    }
+}
+
+impl GeneratorCheckpoint {
+    /// What is compared at the checkpoints; none if the last one is taken.
+    pub fn metric(self) -> Option<Metric> {
+        match self {
+            Self::Last => None,
+            Self::Kid => Some(Metric::Kid),
+            Self::ViewAccuracy => Some(Metric::ViewAccuracy),
+            Self::LabelDice => Some(Metric::Dice),
+        }
     }
 }
 

@@ -18,8 +18,8 @@ pub use data::{Label, MaskDecoding, Pairing, Quality, Sex, Source, Split};
 pub use features::{Convention, Extractor, GeneratorMeasure};
 pub use figures::FigureFormat;
 pub use generation::{
-    Betas, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, PromptField, Sampler, TimeSampling,
-    TimeScaleShift,
+    Betas, GeneratorCheckpoint, KeptPart, Mode, NoiseLevels, Objective, Precision, Prediction, PromptField,
+    Sampler, TimeSampling, TimeScaleShift,
 };
 pub use metric::{Direction, Level, Metric, Statistic, Undefined};
 pub use networks::{Backbone, CHECKPOINT_ENDINGS, SegmentationNetwork};

@@ -15,6 +15,7 @@ mod generated;
 mod generator_faults;
 mod generators;
 mod journey;
+mod quality;
 mod requests;
 mod sample;
 mod support;

@@ -2,6 +2,7 @@
 
 mod distances;
 pub(crate) mod mixing;
+mod quality;
 mod selection;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 
 use tch::Device;
 
+use self::quality::QualityStage;
 use super::is_manifest_folder;
 use crate::{
     cell::Fraction,
@@ -23,13 +25,13 @@ use crate::{
     measure::{held_out, texture},
     observer::Observer,
     pipeline::training_patients,
-    plan::{Plan, Stage, Work},
+    plan::{Plan, QualityJudges, Stage, Work},
     progress::{Progress, TrainingDisplay},
     report,
     results::{self, MEASUREMENTS},
     samples::{MaskReading, Samples},
     store::Store,
-    train,
+    train::{self, diffusion::GeneratorHooks},
     vocabulary::{Backbone, Mode, Source, Split},
 };
 
@@ -84,7 +86,9 @@ pub(super) fn perform(context: &StageContext) -> Result<()> {
             Ok(())
         }
         Work::Prepare { image_size, split } => prepare(context, *image_size, split),
-        Work::TrainGenerator { settings, patients } => train_generator(context, settings, *patients),
+        Work::TrainGenerator { settings, patients, judges } => {
+            train_generator(context, settings, *patients, judges.as_deref())
+        }
         Work::Generate { settings, patients } => generate_images(context, settings, *patients),
         Work::ImportSynthetic {} => import_synthetic(context),
         Work::PrepareSynthetic { image_size } => {
@@ -213,6 +217,7 @@ fn train_generator(
     context: &StageContext,
     settings: &experiment::Generator,
     patients: Option<Fraction>,
+    judges: Option<&QualityJudges>,
 ) -> Result<()> {
     let manifest = context.manifest()?;
     let chosen = mixing::arm_patients(&manifest, patients);
@@ -238,11 +243,17 @@ fn train_generator(
         let inputs = dataset_inputs(context, settings, pipeline, &manifest, chosen.as_deref());
         generate::dataset::grid(&inputs, class, file)
     };
+    let judged =
+        judges.map(|judges| QualityStage::new(context, settings, judges, &manifest, chosen.as_deref()));
+    let quality = |pipeline: &Path, work: &Path| match &judged {
+        Some(judged) => judged.measure(pipeline, work),
+        None => Ok(Vec::new()),
+    };
     train::diffusion::diffusion(
         settings,
         base.as_deref(),
         &data,
-        &grid,
+        &GeneratorHooks { grid: &grid, quality: &quality },
         &training(context, &observer(context)),
     )?;
     let patients = data.train.rows.iter().map(|row| row.patient.as_str());

@@ -9,7 +9,7 @@ use crate::{
         Generator, GeneratorNetworks, GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace,
         origin::nearest,
     },
-    vocabulary::{Mode, NoiseLevels, Objective, Precision, PromptField, Sampler},
+    vocabulary::{GeneratorCheckpoint, Mode, NoiseLevels, Objective, Precision, PromptField, Sampler},
 };
 
 pub(super) fn resolve(
@@ -207,6 +207,7 @@ impl GeneratorTable<'_> {
             return Ok(());
         }
         // From here on: what only training needs.
+        self.quality(g)?;
         self.guidance(g)?;
         self.unet(&g.networks)?;
         self.image_space(g)?;
@@ -231,6 +232,29 @@ impl GeneratorTable<'_> {
         }
         if g.sampling.pseudo_masks {
             return self.fault("pseudo_masks", "these images keep their masks", "remove it");
+        }
+        Ok(())
+    }
+
+    fn quality(&self, g: &Generator) -> Result<()> {
+        let quality = &g.quality;
+        self.range("quality_every", quality.quality_every as f64, 0.0, 1e7)?;
+        // KID needs pairs of images.
+        self.range("quality_images", quality.quality_images as f64, 2.0, 1e4)?;
+        if quality.quality_every > 0 && g.has_model_per_class() {
+            let problem = "a model of one class makes no set of images to measure";
+            return self.fault("quality_every", problem, "set per_class = false, or remove it");
+        }
+        if quality.checkpoint == GeneratorCheckpoint::Last {
+            return Ok(());
+        }
+        if quality.quality_every == 0 {
+            let help = "set quality_every to the steps between two measurements";
+            return self.fault("checkpoint", "nothing is measured while the generator is trained", help);
+        }
+        if quality.checkpoint == GeneratorCheckpoint::LabelDice && g.mode != Mode::TextSegmentation {
+            let help = "choose \"kid\" or \"view-accuracy\"";
+            return self.fault("checkpoint", "these images have no control masks", help);
         }
         Ok(())
     }

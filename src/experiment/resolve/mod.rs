@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    vocabulary::Precision,
+    vocabulary::{GeneratorCheckpoint, Precision},
 };
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
@@ -89,6 +89,10 @@ pub(super) fn resolve_in(
     if tasks.segmentation.is_none() {
         let needs =
             generators.iter().find_map(|(name, g)| match (g.sampling.pseudo_masks, g.sampling.candidates) {
+                _ if g.quality.checkpoint == GeneratorCheckpoint::LabelDice => Some((
+                    format!("generators.{name}.checkpoint"),
+                    "no segmentation network judges the images",
+                )),
                 (true, _) => {
                     Some((format!("generators.{name}.pseudo_masks"), "no segmentation network makes them"))
                 }

@@ -28,7 +28,11 @@ fn defaults_are_filled_in_and_the_preset_gives_the_faults() {
     let sets = ["tasks.segmentation.preset=paper-code".to_owned(), "tasks.segmentation.shuffle=true".into()];
     let spec = resolve(parse(SMALL, Path::new("s"), &sets).unwrap()).unwrap();
     let task = spec.tasks.segmentation.unwrap().recipe;
-    assert!(task.shuffle && task.augment.interpolation == crate::experiment::Interpolation::Nearest && task.epochs == 3);
+    assert!(
+        task.shuffle
+            && task.augment.interpolation == crate::experiment::Interpolation::Nearest
+            && task.epochs == 3
+    );
 }
 
 #[test]
@@ -73,7 +77,7 @@ fn a_resolved_generator_resolves_to_itself_key_by_key_in_one_order() {
                  latent_channels autoencoder_steps autoencoder_learning_rate prompt random_tokens objective time_sampling \
                  optimal_transport mask_start prediction betas \
                  steps batch_size accumulate learning_rate schedule warmup_steps weight_decay clip ema \
-                 prompt_dropout drop_masks min_snr_gamma precision flip validate_every grid_every seed scheduler \
+                 prompt_dropout drop_masks min_snr_gamma precision flip validate_every grid_every quality_every quality_images checkpoint seed scheduler \
                  sampling_steps noise_levels shift guidance negative_prompt per_class_images per_mask candidates keep resample vary_masks \
                  pseudo_masks sampling_batch  [generators.a.augment] enabled rotate translate translate_unit scale \
                  shear brightness contrast gamma noise interpolation";

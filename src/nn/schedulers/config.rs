@@ -419,9 +419,8 @@ mod tests {
     #[test]
     fn only_flow_matching_has_a_shift() {
         let config = Config::parse("{}", Path::new("c.json")).unwrap();
-        let moved = |class: Sampler, shift: f64| {
-            SchedulerConfig::read_as(&config, class).unwrap().with_shift(shift)
-        };
+        let moved =
+            |class: Sampler, shift: f64| SchedulerConfig::read_as(&config, class).unwrap().with_shift(shift);
         for class in Sampler::ALL {
             assert_eq!(moved(class, 0.5).is_ok(), class.is_flow_matching(), "{}", class.as_str());
         }

@@ -6,12 +6,13 @@ mod tests;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Fraction, Input, Mixture, Outside, Work};
+use super::{Fraction, Input, Mixture, Outside, QualityJudges, Work};
 use crate::{
     experiment::{
         Augment, Budget, Classification, ExtractorSettings, Freeze, Generator, GeneratorNetworks,
-        GeneratorPrompts, GeneratorSampling, GeneratorTraining, Interpolation, Measure, Phantom, ReportOn, ResolvedSpec,
-        Schedule, Segmentation, SegmentationLoss, SplitSettings, TrainingRecipe, TranslateUnit,
+        GeneratorPrompts, GeneratorQuality, GeneratorSampling, GeneratorTraining, Interpolation, Measure,
+        Phantom, ReportOn, ResolvedSpec, Schedule, Segmentation, SegmentationLoss, SplitSettings,
+        TrainingRecipe, TranslateUnit,
     },
     vocabulary::{
         Backbone, Convention, Extractor, GeneratorMeasure, KeptPart, Label, MaskDecoding, Mode, NoiseLevels,
@@ -46,24 +47,68 @@ pub fn params(work: &Work) -> Value {
 #[serde(tag = "work", rename_all = "kebab-case")]
 enum KeyParameters<'a> {
     Phantom(&'a Phantom),
-    Import { format: Source },
-    Prepare { image_size: usize, split: &'a SplitSettings },
-    TrainGenerator { settings: GeneratorTrainingKey<'a>, patients: Option<Fraction> },
-    Generate { settings: GeneratorSamplingKey<'a>, patients: Option<Fraction> },
+    Import {
+        format: Source,
+    },
+    Prepare {
+        image_size: usize,
+        split: &'a SplitSettings,
+    },
+    TrainGenerator {
+        settings: GeneratorTrainingKey<'a>,
+        patients: Option<Fraction>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quality: Option<QualityKey<'a>>,
+    },
+    Generate {
+        settings: GeneratorSamplingKey<'a>,
+        patients: Option<Fraction>,
+    },
     ImportSynthetic {},
-    PrepareSynthetic { image_size: usize },
-    TrainSegmentation { settings: SegmentationTrainingKey<'a>, mixture: Mixture },
-    TrainClassification { settings: ClassificationTrainingKey, model: Backbone, mixture: Mixture },
-    JudgeSegmentation { network: SegmentationNetworkKey<'a> },
-    JudgeClassification { network: ClassificationNetworkKey },
-    PseudoMasks { network: SegmentationNetworkKey<'a> },
-    SelectCandidates { network: SegmentationNetworkKey<'a>, candidates: usize },
+    PrepareSynthetic {
+        image_size: usize,
+    },
+    TrainSegmentation {
+        settings: SegmentationTrainingKey<'a>,
+        mixture: Mixture,
+    },
+    TrainClassification {
+        settings: ClassificationTrainingKey,
+        model: Backbone,
+        mixture: Mixture,
+    },
+    JudgeSegmentation {
+        network: SegmentationNetworkKey<'a>,
+    },
+    JudgeClassification {
+        network: ClassificationNetworkKey,
+    },
+    PseudoMasks {
+        network: SegmentationNetworkKey<'a>,
+    },
+    SelectCandidates {
+        network: SegmentationNetworkKey<'a>,
+        candidates: usize,
+    },
     MeasureTexture {},
-    MeasureGenerator { measure: MeasureKey<'a> },
-    MeasureReference { measure: MeasureKey<'a>, per_class: usize },
-    MeasureSegmentation { network: SegmentationNetworkKey<'a>, on: ReportOn },
-    MeasureClassification { network: ClassificationNetworkKey, on: ReportOn },
-    Report { spec: &'a ResolvedSpec },
+    MeasureGenerator {
+        measure: MeasureKey<'a>,
+    },
+    MeasureReference {
+        measure: MeasureKey<'a>,
+        per_class: usize,
+    },
+    MeasureSegmentation {
+        network: SegmentationNetworkKey<'a>,
+        on: ReportOn,
+    },
+    MeasureClassification {
+        network: ClassificationNetworkKey,
+        on: ReportOn,
+    },
+    Report {
+        spec: &'a ResolvedSpec,
+    },
 }
 
 impl<'a> KeyParameters<'a> {
@@ -72,9 +117,11 @@ impl<'a> KeyParameters<'a> {
             Work::Phantom(phantom) => Self::Phantom(phantom),
             Work::Import { format } => Self::Import { format: *format },
             Work::Prepare { image_size, split } => Self::Prepare { image_size: *image_size, split },
-            Work::TrainGenerator { settings, patients } => {
-                Self::TrainGenerator { settings: GeneratorTrainingKey::new(settings), patients: *patients }
-            }
+            Work::TrainGenerator { settings, patients, judges } => Self::TrainGenerator {
+                settings: GeneratorTrainingKey::new(settings),
+                patients: *patients,
+                quality: judges.as_ref().map(|judges| QualityKey::new(settings, judges)),
+            },
             Work::Generate { settings, patients } => {
                 Self::Generate { settings: GeneratorSamplingKey::new(settings), patients: *patients }
             }
@@ -200,6 +247,8 @@ impl<'a> GeneratorTrainingKey<'a> {
             augment,
             preset: _,
             source: _,
+            // In the key only with what measures it.
+            quality: _,
             sampling: _,
         } = settings;
         Self {
@@ -210,6 +259,39 @@ impl<'a> GeneratorTrainingKey<'a> {
             training,
             seed: *seed,
             augment: AugmentKey::new(augment),
+        }
+    }
+}
+
+/// What a generator is measured by while it is trained.
+#[derive(Serialize)]
+struct QualityKey<'a> {
+    settings: &'a GeneratorQuality,
+    scheduler: Sampler,
+    sampling_steps: usize,
+    noise_levels: NoiseLevels,
+    shift: f64,
+    guidance: f64,
+    negative_prompt: &'a str,
+    sampling_batch: usize,
+    segmentation: Option<SegmentationNetworkKey<'a>>,
+    domain: ClassificationNetworkKey,
+}
+
+impl<'a> QualityKey<'a> {
+    fn new(generator: &'a Generator, judges: &'a QualityJudges) -> Self {
+        let sampling = &generator.sampling;
+        Self {
+            settings: &generator.quality,
+            scheduler: sampling.scheduler,
+            sampling_steps: sampling.sampling_steps,
+            noise_levels: sampling.noise_levels,
+            shift: sampling.shift,
+            guidance: sampling.guidance,
+            negative_prompt: &sampling.negative_prompt,
+            sampling_batch: sampling.sampling_batch,
+            segmentation: judges.segmentation.as_ref().map(SegmentationNetworkKey::new),
+            domain: ClassificationNetworkKey::new(&judges.domain, Backbone::Resnet18),
         }
     }
 }
@@ -283,6 +365,7 @@ impl<'a> GeneratorSamplingKey<'a> {
             source: _,
             networks: _,
             training: _,
+            quality: _,
         } = settings;
         let &GeneratorSampling {
             scheduler,
@@ -302,8 +385,12 @@ impl<'a> GeneratorSamplingKey<'a> {
             sampling_batch,
         } = sampling;
         let text = TextSamplingKey { prompts, negative_prompt };
-        let masks =
-            MaskSamplingKey { per_mask, candidates, vary_masks, augment: vary_masks.then(|| AugmentKey::new(augment)) };
+        let masks = MaskSamplingKey {
+            per_mask,
+            candidates,
+            vary_masks,
+            augment: vary_masks.then(|| AugmentKey::new(augment)),
+        };
         Self {
             mode: *mode,
             image_size: *image_size,

@@ -62,6 +62,7 @@ pinned! {
     Work::TrainGenerator { .. } = Work::TrainGenerator {
         settings: generator(),
         patients: Some(Fraction { fraction: 0.5, seed: 1 }),
+        judges: None,
     } => "287768afc903687e01c6d74f8d320aef",
     Work::Generate { .. } = Work::Generate { settings: generator(), patients: None }
         => "6f3b3ea7a507c5d9b9258ace5866f585",
@@ -164,7 +165,7 @@ fn a_generator_is_trained_and_sampled_by_its_own_sections() {
         let mut settings = generator();
         change(&mut settings);
         [
-            key(&Work::TrainGenerator { settings: settings.clone(), patients: None }, &[], &[]),
+            key(&Work::TrainGenerator { settings: settings.clone(), patients: None, judges: None }, &[], &[]),
             key(&Work::Generate { settings, patients: None }, &[], &[]),
         ]
     };

@@ -3,6 +3,7 @@
 pub(super) mod closeness;
 pub mod distances;
 mod loss;
+mod quality;
 mod samples;
 mod tables;
 mod texture;
@@ -103,6 +104,7 @@ pub(super) fn figures(input: &ReportInput, rows: &[Measurement]) -> Vec<Figure> 
     let closeness = closeness::Closeness::of(input, rows).map(|closeness| closeness.figure());
     let mut figures: Vec<Figure> = closeness.into_iter().collect();
     figures.extend(texture::figure(input, rows));
+    figures.extend(quality::figure(input));
     figures.extend(loss::figure(input));
     if input.meta.is_phantom || input.meta.samples {
         figures.extend(input.generators.iter().filter_map(samples::figure));

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor, nn::VarStore};
 
 use super::{
     batches::{Batches, DiffusionBatch, laid_out},
-    fit::{LoopContext, Objective, Recipe, fit},
+    fit::{Fitted, LoopContext, Objective, Recipe, fit},
     folder::remove_folder,
     objective::NoiseTimes,
 };
@@ -101,6 +101,8 @@ pub(super) fn train(
         precision: settings.training.precision,
         validate_every: 0,
         grid_every: 0,
+        quality_every: 0,
+        choose_by: None,
     };
     let checkpoints = work.join("autoencoder");
     let of_loop = LoopContext {
@@ -114,8 +116,8 @@ pub(super) fn train(
     };
     let mut parameters = Parameters::new(vs.variables(), settings.training.precision)?;
     let objective = Reconstruction { vae: &vae };
-    let (weights, curves) =
-        fit(&objective, &mut parameters, &recipe, &train, None, &mut |_, _| Ok(()), &of_loop)?;
+    let Fitted { weights, curves, .. } =
+        fit(&objective, &mut parameters, &recipe, &train, None, &mut (), &of_loop)?;
     // Diffusion wants latents of unit spread.
     let config = AutoencoderKLConfig {
         scaling_factor: 1.0 / spread(&objective, &train, parameters.kind())?,

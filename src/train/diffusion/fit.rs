@@ -6,14 +6,18 @@ use std::{path::Path, time::Instant};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::batches::{Batches, DiffusionBatch};
+use super::{
+    QualityScore,
+    batches::{Batches, DiffusionBatch},
+};
 use crate::{
-    error::{Error, Result},
+    error::{AtPath, Error, Result},
     experiment::{GeneratorSchedule, UpdateRule},
+    nn::tensor_file::{self, TensorFile},
     observer::Observer,
     results::CurvePoint,
     train::{
-        checkpoint::Checkpoint,
+        checkpoint::{BestCheckpoint, Checkpoint},
         optimizer::Optimizer,
         parameters::{Parameters, Snapshot},
     },
@@ -43,6 +47,9 @@ pub(super) struct Recipe {
     /// 0: never.
     pub validate_every: u64,
     pub grid_every: u64,
+    pub quality_every: u64,
+    /// What the weights are chosen by; none: the last ones.
+    pub choose_by: Option<Metric>,
 }
 
 impl Recipe {
@@ -80,6 +87,9 @@ struct DiffusionState {
     /// What the loss is multiplied by in f16, and the good steps since it last changed.
     scale: f64,
     good: u64,
+    /// The best weights so far, which lie in a file beside the checkpoint.
+    #[serde(default)]
+    best: Option<BestCheckpoint>,
 }
 
 /// Steps between two points of the training curve.
@@ -106,8 +116,39 @@ pub(super) struct LoopContext<'a> {
 /// Weights to make images with, by name, f32.
 pub(super) type Named = Vec<(String, Tensor)>;
 
+/// The file of the best weights so far.
+const BEST: &str = "best.safetensors";
+
+/// What is made of the weights on the way.
+pub(super) trait Milestones {
+    /// Draws images of the weights of this step.
+    fn draw(&mut self, weights: &Named, step: u64) -> Result<()>;
+    /// Measures their images.
+    fn measure(&mut self, weights: &Named) -> Result<Vec<QualityScore>>;
+}
+
+/// Nothing is.
+impl Milestones for () {
+    fn draw(&mut self, _: &Named, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn measure(&mut self, _: &Named) -> Result<Vec<QualityScore>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A trained network.
+pub(super) struct Fitted {
+    /// The averaged ones, of the last step or of the best.
+    pub weights: Named,
+    pub curves: Vec<CurvePoint>,
+    /// Where the weights were chosen.
+    pub best: Option<BestCheckpoint>,
+}
+
 /// Trains, or continues from the checkpoint where there is one; returns the averaged weights and the curves.
-/// `grid` is called with weights and step when it is time for pictures.
+/// `milestones` gets the weights when it is time for pictures and measurements.
 ///
 /// # Errors
 /// A loss that is not finite (the checkpoint before it is kept), or what libtorch refuses.
@@ -117,13 +158,14 @@ pub(super) fn fit(
     recipe: &Recipe,
     train: &Batches,
     val: Option<&Batches>,
-    grid: &mut dyn FnMut(Named, u64) -> Result<()>,
+    milestones: &mut dyn Milestones,
     context: &LoopContext,
-) -> Result<(Named, Vec<CurvePoint>)> {
+) -> Result<Fitted> {
     let rule = UpdateRule::AdamW { weight_decay: recipe.weight_decay };
     let mut optimizer = Optimizer::new(rule, &parameters.master);
     let scale = if recipe.precision == Precision::F16 { 65536.0 } else { 1.0 };
-    let mut state = DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0 };
+    let mut state =
+        DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale, good: 0, best: None };
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut ema = (recipe.ema > 0.0).then(|| parameters.snapshot());
     let saved = Checkpoint::<DiffusionState>::read(context.checkpoints, &parameters.master).unwrap_or_else(
@@ -175,12 +217,12 @@ pub(super) fn fit(
         state.loss_sum += loss;
         state.loss_count += 1;
         let (step, last) = (state.step, state.step == recipe.steps);
-        let mut note = |split: Split, metric: Metric, value: f64| {
+        let mut note = |split: Split, metric: Metric, structure: &str, value: f64| {
             let point = CurvePoint {
                 split: split.into(),
                 step,
                 epoch: (step * step_images) as f64 / epoch_images as f64,
-                structure: context.name.into(),
+                structure: structure.into(),
                 metric: metric.into(),
                 value,
                 ..CurvePoint::default()
@@ -190,18 +232,33 @@ pub(super) fn fit(
         };
         if step.is_multiple_of(NOTE_EVERY) || last {
             let mean = state.loss_sum / state.loss_count as f64;
-            note(Split::Train, Metric::Loss, mean);
+            note(Split::Train, Metric::Loss, context.name, mean);
             (state.loss_sum, state.loss_count) = (0.0, 0);
         }
         let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
         if !validation.is_empty() && due(recipe.validate_every) {
             let loss = with(parameters, ema.as_ref(), |p| validate(objective, &validation, p.kind()))?;
-            note(Split::Val, Metric::Loss, loss);
+            note(Split::Val, Metric::Loss, context.name, loss);
             let line = format!("  step {step} of {}: validation loss {loss:.4}", recipe.steps);
             context.observer.note(&line);
         }
         if due(recipe.grid_every) {
-            grid(averaged(parameters, ema.as_ref()), step)?;
+            milestones.draw(&averaged(parameters, ema.as_ref()), step)?;
+        }
+        if due(recipe.quality_every) {
+            let weights = averaged(parameters, ema.as_ref());
+            let scores = milestones.measure(&weights)?;
+            note_quality(&scores, context, step, recipe.steps);
+            for score in &scores {
+                note(Split::Val, score.metric, score.structure, score.value);
+            }
+            if let Some(value) = scores.iter().find(|s| Some(s.metric) == recipe.choose_by).map(|s| s.value)
+                && is_better(recipe.choose_by, value, state.best)
+            {
+                // Before the checkpoint that knows of it: a run that is killed in between writes the same again.
+                write_best(&context.checkpoints.join(BEST), &weights)?;
+                state.best = Some(BestCheckpoint { step, value });
+            }
         }
         context.observer.advance(context.before + step);
         // A large network's checkpoint takes long: at most a twentieth of the time goes into it.
@@ -227,7 +284,44 @@ pub(super) fn fit(
         }
         Ok(())
     })?;
-    Ok((averaged(parameters, ema.as_ref()), curves))
+    let weights = match state.best {
+        Some(_) => read_best(&context.checkpoints.join(BEST))?,
+        None => averaged(parameters, ema.as_ref()),
+    };
+    Ok(Fitted { weights, curves, best: state.best })
+}
+
+fn note_quality(scores: &[QualityScore], context: &LoopContext, step: u64, steps: u64) {
+    let words: Vec<String> = scores
+        .iter()
+        .map(|score| {
+            let (metric, value) = (score.metric, score.value * score.metric.scale());
+            format!("{} {value:.*}", metric.label(), metric.decimals())
+        })
+        .collect();
+    if !words.is_empty() {
+        context.observer.note(&format!("  step {step} of {steps}: {}", words.join(", ")));
+    }
+}
+
+/// A value that is not defined is never better.
+fn is_better(metric: Option<Metric>, value: f64, best: Option<BestCheckpoint>) -> bool {
+    match best {
+        None => !value.is_nan(),
+        Some(best) if metric.is_some_and(Metric::higher_is_better) => value > best.value,
+        Some(best) => value < best.value,
+    }
+}
+
+fn write_best(file: &Path, weights: &Named) -> Result<()> {
+    let next = file.with_extension("partial");
+    tensor_file::write(&next, weights)?;
+    std::fs::rename(&next, file).at_path(file, "cannot put the weights in their place")
+}
+
+fn read_best(file: &Path) -> Result<Named> {
+    let opened = TensorFile::open(file)?;
+    opened.entries().iter().map(|entry| Ok((entry.name.clone(), opened.read(entry)?))).collect()
 }
 
 fn not_finite(what: &str, step: u64) -> Error {
@@ -340,6 +434,8 @@ mod tests {
             precision: Precision::F32,
             validate_every: 0,
             grid_every: 0,
+            quality_every: 0,
+            choose_by: None,
         }
     }
 
@@ -354,8 +450,15 @@ mod tests {
 
     #[test]
     fn a_long_gradient_is_shortened_and_a_short_one_is_not() {
-        let mut state =
-            DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 1.0, good: 0 };
+        let mut state = DiffusionState {
+            step: 0,
+            applied: 0,
+            loss_sum: 0.0,
+            loss_count: 0,
+            scale: 1.0,
+            good: 0,
+            best: None,
+        };
         let mut long = Tensor::from_slice(&[3.0f32, 4.0]);
         assert!(apply_gradient(&mut long, &recipe(), &mut state).unwrap());
         assert!((f64::try_from(long.norm()).unwrap() - 1.0).abs() < 1e-6);
@@ -367,8 +470,15 @@ mod tests {
     #[test]
     fn f16_leaves_out_a_step_that_ran_over_and_halves_its_scale() {
         let f16 = Recipe { precision: Precision::F16, ..recipe() };
-        let mut state =
-            DiffusionState { step: 0, applied: 0, loss_sum: 0.0, loss_count: 0, scale: 8.0, good: 1999 };
+        let mut state = DiffusionState {
+            step: 0,
+            applied: 0,
+            loss_sum: 0.0,
+            loss_count: 0,
+            scale: 8.0,
+            good: 1999,
+            best: None,
+        };
         let mut over = Tensor::from_slice(&[f32::INFINITY, 1.0]);
         assert!(!apply_gradient(&mut over, &f16, &mut state).unwrap());
         assert_eq!((state.scale, state.good), (4.0, 0));

@@ -20,7 +20,7 @@ use self::{
     batches::Batches,
     denoiser::Denoiser,
     denoising::Denoising,
-    fit::{LoopContext, Named, Recipe, fit},
+    fit::{Fitted, LoopContext, Milestones, Named, Recipe, fit},
     folder::remove_folder,
     inputs::NetworkInputs,
 };
@@ -34,16 +34,32 @@ use crate::{
     prompt, random,
     results::{self, CurvePoint, GeneratorSummary},
     samples::{Samples, class_folder, class_of},
-    vocabulary::{Label, Mode, Precision},
+    vocabulary::{Label, Metric, Mode, Precision},
 };
 
 /// The folder that diffusers loads, in a trained generator's artifact; of one model per class each in a
 /// folder of its class ([`class_folder`]).
 pub const PIPELINE: &str = "pipeline";
 
-/// Pictures on the way: called with a pipeline's folder, the class that it knows (or all), and the file
-/// to draw into.
+/// Called with a pipeline's folder, the class that it knows (or all), and the file to draw into.
 pub type SampleGrid<'a> = dyn Fn(&Path, Option<usize>, &Path) -> Result<()> + 'a;
+
+/// Called with a pipeline's folder, and an empty folder to work in.
+pub type QualityMeasure<'a> = dyn Fn(&Path, &Path) -> Result<Vec<QualityScore>> + 'a;
+
+/// What is made of a generator while it is trained.
+pub struct GeneratorHooks<'a> {
+    pub grid: &'a SampleGrid<'a>,
+    pub quality: &'a QualityMeasure<'a>,
+}
+
+/// A measure of a generator's images while it is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityScore {
+    pub metric: Metric,
+    pub structure: &'static str,
+    pub value: f64,
+}
 
 /// Trains a generator of `settings` on the training images, or goes on from its checkpoints. `base` is
 /// the folder that it starts from: a pipeline's, or one of pipelines per class.
@@ -55,7 +71,7 @@ pub fn diffusion(
     settings: &Generator,
     base: Option<&Path>,
     data: &TaskData,
-    grid: &SampleGrid,
+    hooks: &GeneratorHooks,
     context: &TrainingContext,
 ) -> Result<()> {
     if settings.training.precision == Precision::F16 && context.device == Device::Cpu {
@@ -83,7 +99,7 @@ pub fn diffusion(
     // Networks begun by a killed try lie in the stage's own checkpoint folder.
     let mut run = GeneratorTrainingRun {
         settings,
-        grid,
+        hooks,
         context,
         curves: Vec::new(),
         summary: GeneratorSummary::default(),
@@ -136,7 +152,7 @@ pub fn diffusion(
 
 struct GeneratorTrainingRun<'a> {
     settings: &'a Generator,
-    grid: &'a SampleGrid<'a>,
+    hooks: &'a GeneratorHooks<'a>,
     context: &'a TrainingContext<'a>,
     curves: Vec<CurvePoint>,
     summary: GeneratorSummary,
@@ -232,18 +248,17 @@ impl GeneratorTrainingRun<'_> {
             name: part.name,
         };
         let pictures = context.checkpoints.join("progress");
-        let mut grid = |weights: Named, step: u64| -> Result<()> {
-            let folder = checkpoints.join("grid");
-            remove_folder(&folder)?;
-            denoiser.write(&inputs, &weights, &folder)?;
-            std::fs::create_dir_all(&pictures).at_path(&pictures, "cannot make the folder")?;
-            let dash = if part.folder.is_empty() { "" } else { "-" };
-            let file = pictures.join(format!("{}{dash}step-{step:07}.png", part.folder));
-            (self.grid)(&folder, part.class, &file)?;
-            remove_folder(&folder)
+        let mut milestones = ModelMilestones {
+            hooks: self.hooks,
+            part,
+            denoiser: &denoiser,
+            inputs: &inputs,
+            work: &checkpoints,
+            pictures: &pictures,
         };
         let val = (!data.val.is_empty()).then_some(&val);
-        let (weights, curves) = fit(&objective, &mut parameters, &recipe, &train, val, &mut grid, &of_loop)?;
+        let Fitted { weights, curves, best } =
+            fit(&objective, &mut parameters, &recipe, &train, val, &mut milestones, &of_loop)?;
         let to = context.out.join(PIPELINE);
         let to = if part.folder.is_empty() { to } else { to.join(part.folder) };
         denoiser.write(&inputs, &weights, &to)?;
@@ -264,8 +279,52 @@ impl GeneratorTrainingRun<'_> {
             batch: (settings.training.batch_size * settings.training.accumulate) as u64,
             image_size: settings.image_size as u64,
             precision: settings.training.precision.as_str().into(),
+            quality_images: match recipe.quality_every {
+                0 => None,
+                _ => Some((Label::ViewPhase.classes().len() * settings.quality.quality_images) as u64),
+            },
+            best_step: best.map(|best| best.step),
         };
         Ok(())
+    }
+}
+
+/// Writes a folder that images are made from, and lets them be drawn and measured.
+struct ModelMilestones<'a> {
+    hooks: &'a GeneratorHooks<'a>,
+    part: &'a ModelPart<'a>,
+    denoiser: &'a Denoiser,
+    inputs: &'a NetworkInputs<'a>,
+    work: &'a Path,
+    pictures: &'a Path,
+}
+
+impl ModelMilestones<'_> {
+    /// A pipeline's folder with these weights, and a folder beside it; both are gone afterwards.
+    fn with_folder<T>(&self, weights: &Named, make: impl FnOnce(&Path, &Path) -> Result<T>) -> Result<T> {
+        let (folder, beside) = (self.work.join("grid"), self.work.join("measured"));
+        remove_folder(&folder)?;
+        remove_folder(&beside)?;
+        self.denoiser.write(self.inputs, weights, &folder)?;
+        std::fs::create_dir_all(&beside).at_path(&beside, "cannot make the folder")?;
+        let made = make(&folder, &beside)?;
+        remove_folder(&folder)?;
+        remove_folder(&beside)?;
+        Ok(made)
+    }
+}
+
+impl Milestones for ModelMilestones<'_> {
+    fn draw(&mut self, weights: &Named, step: u64) -> Result<()> {
+        let ModelPart { folder, class, .. } = self.part;
+        std::fs::create_dir_all(self.pictures).at_path(self.pictures, "cannot make the folder")?;
+        let dash = if folder.is_empty() { "" } else { "-" };
+        let file = self.pictures.join(format!("{folder}{dash}step-{step:07}.png"));
+        self.with_folder(weights, |pipeline, _| (self.hooks.grid)(pipeline, *class, &file))
+    }
+
+    fn measure(&mut self, weights: &Named) -> Result<Vec<QualityScore>> {
+        self.with_folder(weights, |pipeline, beside| (self.hooks.quality)(pipeline, beside))
     }
 }
 
@@ -282,5 +341,7 @@ fn recipe(settings: &Generator) -> Recipe {
         precision: settings.training.precision,
         validate_every: settings.training.validate_every as u64,
         grid_every: settings.training.grid_every as u64,
+        quality_every: settings.quality.quality_every as u64,
+        choose_by: settings.quality.checkpoint.metric(),
     }
 }
