@@ -316,24 +316,26 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
         .map(|stage| {
             let there = matches!(store.lookup(stage.kind(), &stage.key, &asked.digests), Ok(Some(_)));
             let (class, units) = stage.work.cost();
-            let seconds = (!there).then(|| rates.get(&class).map(|rate| rate * units)).flatten();
-            (stage, there, seconds)
+            let rate = rates.get(&class).filter(|_| !there);
+            (stage, there, rate.map(|rate| (rate.seconds * units, rate.peak_memory)))
         })
         .collect();
     asked.digests.save();
     let misses: Vec<_> = rows.iter().filter(|(_, there, _)| !there).collect();
-    let known: f64 = misses.iter().filter_map(|(_, _, s)| *s).sum();
-    let unknown = misses.iter().filter(|(_, _, s)| s.is_none()).count();
+    let known: f64 = misses.iter().filter_map(|(_, _, cost)| *cost).map(|(seconds, _)| seconds).sum();
+    let unknown = misses.iter().filter(|(_, _, cost)| cost.is_none()).count();
+    let memory = misses.iter().filter_map(|(_, _, cost)| (*cost)?.1).max();
     if as_json {
         let stages: Vec<_> = rows
             .iter()
-            .map(|(stage, there, seconds)| {
+            .map(|(stage, there, cost)| {
                 json!({
                     "key": stage.key,
                     "kind": stage.kind(),
                     "label": stage.label,
                     "hit": there,
-                    "estimated_seconds": seconds,
+                    "estimated_seconds": cost.map(|(seconds, _)| seconds),
+                    "estimated_memory_bytes": cost.and_then(|(_, memory)| memory),
                     "inputs": stage.inputs,
                     "params": plan::params(&stage.work),
                 })
@@ -344,13 +346,19 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
             "stages": stages,
             "to_do": misses.len(),
             "estimated_seconds": known,
+            "estimated_memory_bytes": memory,
             "without_estimate": unknown,
         }));
     }
     let mut text = format!("{}: {} stages\n", asked.spec.experiment.title, rows.len());
-    for (stage, there, seconds) in &rows {
+    let gibibytes = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    for (stage, there, cost) in &rows {
         let state = if *there { "there" } else { "to do" };
-        let cost = seconds.map(|s| format!("about {}", duration(s))).unwrap_or_default();
+        let cost = cost.map(|(seconds, memory)| {
+            let memory = memory.map(|bytes| format!(", {}", gibibytes(bytes))).unwrap_or_default();
+            format!("about {}{memory}", duration(seconds))
+        });
+        let cost = cost.unwrap_or_default();
         text += &format!(
             "  {state}  {}  {:<10} {}  {cost}\n",
             &stage.key[..12],
@@ -372,6 +380,9 @@ fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
             format!("{n} to do; nothing like them was run in this store yet, so their length is not known\n")
         }
     };
+    if let Some(bytes) = memory {
+        text += &format!("each process needs up to {} of memory (from earlier runs)\n", gibibytes(bytes));
+    }
     print(&text)
 }
 

@@ -5,6 +5,7 @@
 //! arm in [`run`].
 
 mod outside;
+mod peak_memory;
 mod preflight;
 mod stages;
 mod workers;
@@ -228,6 +229,7 @@ fn attempt(index: usize, request: &RunRequest) -> Result<Option<StageOutcome>> {
     let count = format!("{}/{}", index + 1, plan.stages.len());
     progress.line(format!("{count} {} [{}]", stage.label, &key[..12.min(key.len())]));
     let start = Instant::now();
+    peak_memory::reset();
     let watch = progress.watch(&format!("{count} {}", stage.label), publisher(stage, store));
     let artifacts: HashMap<&str, PathBuf> = stage
         .inputs
@@ -266,6 +268,7 @@ fn attempt(index: usize, request: &RunRequest) -> Result<Option<StageOutcome>> {
             finished: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             cost_class,
             cost_units,
+            peak_memory: peak_memory::read(),
             device: format!("{:?}", options.device).to_lowercase(),
             threads: options.threads,
             versions: options.versions.clone(),

@@ -55,6 +55,18 @@ layered! {
 impl Augment {
     pub fn preset(preset: Preset) -> Self {
         let faulty = preset == Preset::PaperCode;
+        if preset == Preset::Strong {
+            return Self {
+                rotate: 20.0,
+                scale: 0.2,
+                shear: 8.5,
+                brightness: 0.2,
+                contrast: 0.2,
+                gamma: 0.4,
+                noise: 0.05,
+                ..Self::preset(Preset::Corrected)
+            };
+        }
         Self {
             enabled: true,
             rotate: 10.0,

@@ -97,6 +97,7 @@ pub struct ArmSection {
     pub control: Option<Control>,
     pub mix: Option<Mix>,
     pub pretrain_share: Option<f64>,
+    pub budget_share: Option<f64>,
 }
 
 /// An arm without synthetic images, whose result they have to beat.
@@ -289,12 +290,15 @@ pub struct Arm {
     /// With `mix = "pretrain"`: which part of the training (steps or epochs) goes to the synthetic images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrain_share: Option<f64>,
+    /// Which part of the task's steps or epochs it is trained for, where not for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_share: Option<f64>,
 }
 
 impl Arm {
-    /// Whether it is trained on real images only, each of them once.
+    /// Whether it is trained on real images only, each of them once, for as long as the task says.
     pub fn is_real(&self) -> bool {
-        self.synthetic.is_none() && self.control.is_none()
+        self.synthetic.is_none() && self.control.is_none() && self.budget_share.is_none()
     }
 }
 

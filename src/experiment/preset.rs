@@ -12,4 +12,6 @@ pub enum Preset {
     /// The paper's recipe as its code runs. It starts classifiers from ImageNet's weights, which `weights`
     /// has to name, and its own split is `split = "diffecho"` with `test_from = "none"`.
     PaperCode,
+    /// Of segmentation: what others reach on CAMUS, with nnU-Net's plain network.
+    Strong,
 }

@@ -66,6 +66,8 @@ pub enum Schedule {
     Cosine,
     /// Half a cosine over all epochs, set at each optimizer step.
     CosinePerStep,
+    /// The part of the training that is left, to the power of 0.9, as nnU-Net has it; set at each optimizer step.
+    Polynomial,
     /// Fault: the period is counted in epochs but the schedule is stepped per batch, so that the rate
     /// swings up and down many times.
     CosinePeriodInEpochsSteppedPerBatch,
@@ -130,8 +132,21 @@ impl TrainingRecipe {
     }
 
     /// How long it trains, in steps or in epochs.
-    pub(super) fn length(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.budget.map_or(self.epochs, |budget| budget.steps)
+    }
+
+    /// The same for so many steps or epochs.
+    pub fn of_length(&self, length: usize) -> Self {
+        match self.budget {
+            Some(budget) => Self { budget: Some(Budget { steps: length, ..budget }), ..self.clone() },
+            None => Self { epochs: length, ..self.clone() },
+        }
+    }
+
+    /// The same for a share of the steps or epochs, at least one.
+    pub fn shortened(&self, share: f64) -> Self {
+        self.of_length(((self.length() as f64 * share).round() as usize).max(1))
     }
 }
 

@@ -75,6 +75,18 @@ fn is_zero(value: &usize) -> bool {
     *value == 0
 }
 
+fn is_nothing(value: &f64) -> bool {
+    *value == 0.0
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// The loss of a segmentation network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,7 +112,7 @@ pub enum Freeze {
 }
 
 task_section! {
-    /// Segmentation: MONAI's U-Net on (image, mask) pairs, trained by Adam.
+    /// Segmentation: a U-Net on (image, mask) pairs, trained by Adam or AdamW.
     SegmentationSpec => Segmentation {
         recipe { preset: Preset }
         own { model: SegmentationNetwork }
@@ -118,11 +130,24 @@ task_section! {
             loss: SegmentationLoss,
             /// Cross-entropy weights: background, endocardium, myocardium, atrium.
             class_weights: Vec<f64>,
+            /// Resolutions that the loss looks at, the image's own first: each next one has half the weight.
+            deep_supervision: usize [absent if "is_one"],
+            /// AdamW's; 0: Adam.
+            weight_decay: f64 [absent if "is_nothing"],
+            /// Greatest norm of the gradient; 0: not limited.
+            clip: f64 [absent if "is_nothing"],
+            /// Share of the old weights in the average that is validated and kept; 0: the weights themselves.
+            ema: f64 [absent if "is_nothing"],
         }
         recipe { validate_every: usize, precision: Precision }
         own {
-            /// U-Net channels from top to bottom; strides are 2.
+            /// U-Net channels from top to bottom; strides are 2. Empty: as many as the network has for images of this
+            /// size.
             channels: Vec<i64>,
+            /// Averages the predictions of an image and of its mirror image.
+            flip_test: bool [absent if "is_false"],
+            /// Of each structure only the largest piece is kept.
+            largest_component: bool [absent if "is_false"],
         }
         recipe { shuffle: bool }
         own { pairing: Pairing, mask_decoding: MaskDecoding }
@@ -182,7 +207,10 @@ task_section! {
 
 impl Segmentation {
     pub fn update_rule(&self) -> UpdateRule {
-        UpdateRule::ADAM
+        match self.weight_decay {
+            0.0 => UpdateRule::ADAM,
+            weight_decay => UpdateRule::AdamW { weight_decay },
+        }
     }
 
     pub fn preset(preset: Preset) -> Self {
@@ -207,7 +235,13 @@ impl Segmentation {
             model: SegmentationNetwork::MonaiUnet,
             loss: SegmentationLoss::CrossEntropy,
             class_weights: vec![0.05, 0.25, 0.35, 0.35],
-            channels: vec![2, 4, 8, 16, 32, 64, 128, 256],
+            deep_supervision: 1,
+            weight_decay: 0.0,
+            clip: 0.0,
+            ema: 0.0,
+            channels: SegmentationNetwork::MonaiUnet.planned_channels(256),
+            flip_test: false,
+            largest_component: false,
             pairing: Pairing::Manifest,
             mask_decoding: MaskDecoding::ClassIndices,
             nan_poisons_dice: false,
@@ -222,6 +256,28 @@ impl Segmentation {
                 pairing: Pairing::SortedNames,
                 mask_decoding: MaskDecoding::GreyPerImage,
                 nan_poisons_dice: true,
+                ..corrected
+            },
+            Preset::Strong => Self {
+                recipe: TrainingRecipe {
+                    epochs: 100,
+                    batch_size: 16,
+                    learning_rate: 2e-3,
+                    final_learning_rate: 0.0,
+                    schedule: Schedule::Polynomial,
+                    warmup_steps: 100,
+                    precision: Precision::Auto,
+                    ..corrected.recipe
+                },
+                model: SegmentationNetwork::PlainUnet,
+                loss: SegmentationLoss::DiceCrossEntropy,
+                class_weights: vec![1.0; 4],
+                deep_supervision: 3,
+                weight_decay: 0.01,
+                clip: 12.0,
+                ema: 0.999,
+                channels: vec![16, 32, 64, 128, 160],
+                largest_component: true,
                 ..corrected
             },
         }
@@ -277,7 +333,8 @@ impl Classification {
             imagenet_normalise: true,
         };
         match preset {
-            Preset::Corrected => corrected,
+            // Refused before it is asked for.
+            Preset::Corrected | Preset::Strong => corrected,
             Preset::PaperCode => Self {
                 recipe: corrected.recipe.with_paper_faults(),
                 trainable_parameters: 2_000_000,

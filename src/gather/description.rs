@@ -87,8 +87,16 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
     })
 }
 
-/// What an arm is trained on.
+/// What an arm is trained on, and for how long where that is not as long as the others.
 fn arm_words(arm: &experiment::Arm) -> String {
+    let shorter = arm.budget_share.map(|share| {
+        let percent = (share * 1e4).round() / 100.0;
+        format!("; trained for {percent} % of the steps of the other arms")
+    });
+    image_words(arm) + &shorter.unwrap_or_default()
+}
+
+fn image_words(arm: &experiment::Arm) -> String {
     let (of, alone) = match arm.real_fraction {
         1.0 => (String::new(), " only"),
         fraction => {
@@ -230,8 +238,27 @@ fn segmentation_words(t: &experiment::Segmentation) -> String {
         experiment::SegmentationLoss::CrossEntropy => "weighted cross-entropy",
         experiment::SegmentationLoss::DiceCrossEntropy => "weighted cross-entropy plus soft Dice",
     };
+    let mut more = String::new();
+    if t.deep_supervision > 1 {
+        more += &format!(
+            "; supervised at {} resolutions, each next one with half the weight",
+            t.deep_supervision
+        );
+    }
+    if t.clip > 0.0 {
+        more += &format!("; gradients limited to a norm of {}", t.clip);
+    }
+    if t.ema > 0.0 {
+        more += &format!("; weights averaged with a decay of {}", t.ema);
+    }
+    if t.flip_test {
+        more += "; predictions averaged with those of the mirror image";
+    }
+    if t.largest_component {
+        more += "; only the largest piece of each structure kept";
+    }
     format!(
-        "{network} from random weights, channels {}; images resized to {size} × {size} px regardless of their shape, grey values scaled to −1 to 1; {loss}; {}, {}; {}",
+        "{network} from random weights, channels {}; images resized to {size} × {size} px regardless of their shape, grey values scaled to −1 to 1; {loss}; {}, {}; {}{more}",
         t.channels.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
         t.update_rule(),
         rate_words(&t.recipe),
@@ -265,6 +292,9 @@ fn rate_words(recipe: &experiment::TrainingRecipe) -> String {
             format!("learning rate from {from} to {to} by half a cosine, epoch by epoch")
         }
         experiment::Schedule::CosinePerStep => format!("learning rate from {from} to {to} by half a cosine"),
+        experiment::Schedule::Polynomial => {
+            format!("learning rate from {from} to {to} by the power 0.9 of what is left")
+        }
         experiment::Schedule::CosinePeriodInEpochsSteppedPerBatch => {
             format!("learning rate oscillating between {from} and {to} (a fault of the paper's code)")
         }
@@ -281,9 +311,21 @@ fn augment_words(a: &experiment::Augment) -> String {
         experiment::TranslateUnit::Fraction => "of the side",
         experiment::TranslateUnit::Pixels => "px",
     };
+    let mut greys = vec![format!("brightness (± {})", a.brightness), format!("contrast (± {})", a.contrast)];
+    if a.gamma > 0.0 {
+        greys.push(format!("gamma (exp(± {}))", a.gamma));
+    }
+    if a.noise > 0.0 {
+        greys.push(format!("noise (deviation up to {})", a.noise));
+    }
+    let last = greys.pop().unwrap_or_default();
     format!(
-        "random rotation (± {}°), shift (± {} {unit}), scale (± {}), shear (± {}°), brightness (± {}) and contrast (± {})",
-        a.rotate, a.translate, a.scale, a.shear, a.brightness, a.contrast
+        "random rotation (± {}°), shift (± {} {unit}), scale (± {}), shear (± {}°), {} and {last}",
+        a.rotate,
+        a.translate,
+        a.scale,
+        a.shear,
+        greys.join(", ")
     )
 }
 

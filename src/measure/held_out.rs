@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::{
-    classification,
+    classification, largest_component,
     mask_scores::{MaskPair, MaskScore, mask_scores},
 };
 use crate::{
@@ -104,12 +104,23 @@ fn predict<T: Send>(
     let (size, mut all) = (samples.size, Vec::new());
     for from in (0..samples.len()).step_by(BATCH) {
         let to = (from + BATCH).min(samples.len());
-        let logits = net.forward(&batch(samples, from, to, &[0.5], &[0.5], device)?);
+        let images = batch(samples, from, to, &[0.5], &[0.5], device)?;
+        let mut logits = net.forward(&images, 1)?.swap_remove(0);
+        if settings.flip_test {
+            let mirrored = net.forward(&images.flip([3]), 1)?.swap_remove(0).flip([3]);
+            logits = logits.softmax(1, Kind::Float) + mirrored.softmax(1, Kind::Float);
+        }
         let classes: Vec<u8> = logits.argmax(1, false).to_kind(Kind::Uint8).flatten(0, -1).try_into()?;
         let made = (from..to)
             .into_par_iter()
             .zip(classes.par_chunks_exact(size * size))
-            .map(|(i, mask)| each(i, Picture { width: size, height: size, pixels: mask.to_vec() }))
+            .map(|(i, mask)| {
+                let mut pixels = mask.to_vec();
+                if settings.largest_component {
+                    largest_component::keep(&mut pixels, size);
+                }
+                each(i, Picture { width: size, height: size, pixels })
+            })
             .collect::<Result<Vec<_>>>()?;
         all.extend(made);
         bar.inc((to - from) as u64);

@@ -13,6 +13,7 @@ pub mod generators;
 pub mod held_out;
 pub mod iou;
 pub mod kid;
+pub mod largest_component;
 pub mod mann_whitney;
 pub mod mask_scores;
 pub mod memorisation;

@@ -86,6 +86,14 @@ pub fn kaiming_normal_fan_out(shape: &[i64], rng: &mut dyn rand::RngCore, values
     values.iter_mut().for_each(|v| *v = sd * normal(rng));
 }
 
+/// He initialisation by fan in, normal, for a leaky ReLU of slope 0.01 (nnU-Net's networks). Transposed convolutions,
+/// whose first dimension is the input's, are drawn by the second one as PyTorch does it.
+pub fn kaiming_normal_fan_in_leaky(shape: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
+    let fan_in = shape[1] * shape.iter().skip(2).product::<i64>();
+    let sd = (2.0 / (1.0 + 0.01f32 * 0.01) / fan_in as f32).sqrt();
+    values.iter_mut().for_each(|v| *v = sd * normal(rng));
+}
+
 /// Normal with a standard deviation of 0.01 (torchvision's VGG).
 pub fn normal_hundredth(_: &[i64], rng: &mut dyn rand::RngCore, values: &mut [f32]) {
     values.iter_mut().for_each(|v| *v = 0.01 * normal(rng));

@@ -15,6 +15,7 @@ pub mod inception;
 pub mod init;
 mod libtorch_error;
 pub mod mobilenet_v3;
+pub mod plain_unet;
 pub mod resnet;
 pub mod schedulers;
 pub mod segmenter;

@@ -9,8 +9,7 @@ use super::{
 use crate::{
     cell::{Cell, Fraction, GeneratorCell, NetworkCell},
     experiment::{
-        Arm, Budget, Classification, Control, Generator, Measure, Mix, ResolvedSpec, Segmentation,
-        TrainingRecipe,
+        Arm, Classification, Control, Generator, Measure, Mix, ResolvedSpec, Segmentation, TrainingRecipe,
     },
     vocabulary::{Backbone, Extractor, Mode, Source, Task, VIEW_PHASES},
 };
@@ -245,18 +244,13 @@ fn phases(arm: &Arm, seed: u64, recipe: &TrainingRecipe) -> Vec<Phase> {
         (None, Mix::SyntheticOnly | Mix::Pretrain) => Further::SyntheticOnly,
     };
     let mixture = Mixture { ratio: arm.ratio, further, ..real };
+    let recipe = &recipe.shortened(arm.budget_share.unwrap_or(1.0));
     let Some(share) = arm.pretrain_share else {
         return vec![Phase { verb: "train", mixture, recipe: recipe.clone() }];
     };
     let first = |whole: usize| ((whole as f64 * share).round() as usize).clamp(1, whole.max(2) - 1);
     let parts = |whole: usize| [first(whole), whole.saturating_sub(first(whole)).max(1)];
-    let part = |i: usize| match recipe.budget {
-        Some(budget) => {
-            let budget = Some(Budget { steps: parts(budget.steps)[i], ..budget });
-            TrainingRecipe { budget, ..recipe.clone() }
-        }
-        None => TrainingRecipe { epochs: parts(recipe.epochs)[i], ..recipe.clone() },
-    };
+    let part = |i: usize| recipe.of_length(parts(recipe.length())[i]);
     [("pretrain", mixture), ("fine-tune", real)]
         .into_iter()
         .enumerate()

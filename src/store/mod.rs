@@ -51,6 +51,9 @@ pub struct StageRecord {
     /// Stages of one class take time in proportion to their units.
     pub cost_class: String,
     pub cost_units: f64,
+    /// The most memory that the process had during the stage, in bytes, without a GPU's; where the system tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     pub device: String,
     pub threads: usize,
     pub versions: Vec<(String, String)>,
@@ -63,6 +66,15 @@ pub struct Output {
     pub path: String,
     pub bytes: u64,
     pub blake3: String,
+}
+
+/// What stages of a cost class took so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostRate {
+    /// For each unit.
+    pub seconds: f64,
+    /// The most, in bytes.
+    pub peak_memory: Option<u64>,
 }
 
 /// Why a stage did not succeed the last time.
@@ -339,20 +351,22 @@ impl Store {
         entries.flatten().filter(|entry| !is_aside(entry)).filter_map(read).collect()
     }
 
-    /// Seconds per unit of each cost class: the median of the records, which neither a stage that was continued (its last
+    /// What each cost class took: seconds by the median of the records, which neither a stage that was continued (its last
     /// try is short) nor one that was held up (its time is long) moves much.
-    pub fn rates(&self) -> BTreeMap<String, f64> {
-        let mut all = BTreeMap::<String, Vec<f64>>::new();
+    pub fn rates(&self) -> BTreeMap<String, CostRate> {
+        let mut all = BTreeMap::<String, Vec<StageRecord>>::new();
         for kind in StageKind::ALL {
             for record in self.records(kind).into_iter().filter(|record| record.cost_units > 0.0) {
-                all.entry(record.cost_class).or_default().push(record.seconds / record.cost_units);
+                all.entry(record.cost_class.clone()).or_default().push(record);
             }
         }
-        let median = |mut rates: Vec<f64>| {
-            rates.sort_by(f64::total_cmp);
-            rates[rates.len() / 2]
+        let rate = |records: Vec<StageRecord>| {
+            let mut seconds: Vec<f64> = records.iter().map(|r| r.seconds / r.cost_units).collect();
+            seconds.sort_by(f64::total_cmp);
+            let peak_memory = records.iter().filter_map(|record| record.peak_memory).max();
+            CostRate { seconds: seconds[seconds.len() / 2], peak_memory }
         };
-        all.into_iter().map(|(class, rates)| (class, median(rates))).collect()
+        all.into_iter().map(|(class, records)| (class, rate(records))).collect()
     }
 }
 
@@ -398,6 +412,7 @@ mod tests {
             finished: String::new(),
             cost_class: "c".into(),
             cost_units: 2.0,
+            peak_memory: Some(3),
             device: "cpu".into(),
             threads: 1,
             versions: vec![],
@@ -415,7 +430,7 @@ mod tests {
             let record = StageRecord { key: key.into(), seconds, ..record() };
             store.finish(&Stage { key: key.into(), ..stage() }, record, &digests).unwrap();
         }
-        assert_eq!(store.rates()["c"], 1.1);
+        assert_eq!(store.rates()["c"], CostRate { seconds: 1.1, peak_memory: Some(3) });
     }
 
     #[test]
@@ -441,7 +456,7 @@ mod tests {
         assert_eq!(store.status(kind, "k"), StageStatus::Done);
         let found = store.lookup(kind, "k", &digests).unwrap().unwrap();
         assert_eq!(found.outputs.len(), 1);
-        assert_eq!(store.rates()["c"], 0.5);
+        assert_eq!(store.rates()["c"].seconds, 0.5);
         let out = store.artifact(kind, "k").join("out");
         fs::write(&out, b"resulT").unwrap();
         let message = store.lookup(kind, "k", &digests).unwrap_err().to_string();

@@ -42,6 +42,8 @@ pub struct Checkpoint<S> {
     pub moments: Vec<Tensor>,
     /// The weights of the best validation, or the averaged ones.
     pub kept: Option<Snapshot>,
+    /// Of a task's training with averaged weights: their average so far, laid out as the master.
+    pub average: Option<Tensor>,
 }
 
 fn put(tensors: &mut Vec<(String, Tensor)>, prefix: &str, snapshot: &Snapshot) {
@@ -71,6 +73,7 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
         if let Some(kept) = &self.kept {
             put(&mut tensors, "kept", kept);
         }
+        tensors.extend(self.average.iter().map(|average| ("average".to_owned(), average.shallow_clone())));
         tensors
             .extend(self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.shallow_clone())));
         let state = serde_json::to_string(&self.state)
@@ -108,7 +111,8 @@ impl<S: Serialize + DeserializeOwned> Checkpoint<S> {
         }
         let kept = take(&mut tensors, "kept");
         let moments = (0..).map_while(|i| tensors.remove(&format!("moment.{i}"))).collect();
-        Ok(Some(Self { state, curves, now, moments, kept }))
+        let average = tensors.remove("average");
+        Ok(Some(Self { state, curves, now, moments, kept, average }))
     }
 }
 
@@ -124,7 +128,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().is_none());
         let now = Snapshot { master: zeros(64), buffers: HashMap::new() };
-        let checkpoint = Checkpoint { state: 7u64, curves: vec![], now, moments: vec![], kept: None };
+        let checkpoint =
+            Checkpoint { state: 7u64, curves: vec![], now, moments: vec![], kept: None, average: None };
         checkpoint.write(dir.path()).unwrap();
         assert_eq!(Checkpoint::<u64>::read(dir.path(), &zeros(64)).unwrap().unwrap().state, 7);
         let error = Checkpoint::<u64>::read(dir.path(), &zeros(65)).err().unwrap().to_string();

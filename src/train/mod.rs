@@ -31,7 +31,7 @@ use optimizer::Optimizer;
 pub use parameters::kind_of;
 use parameters::{Parameters, Snapshot};
 use schedule::LearningRate;
-pub use segmentation::{dice_loss, segmentation};
+pub use segmentation::{deep_supervision_loss, dice_loss, segmentation};
 
 /// Files of a trained network.
 pub const WEIGHTS: &str = "weights.safetensors";
@@ -89,6 +89,15 @@ impl TrainingLength {
     }
 }
 
+/// What is done to gradients and to weights beside the optimizer's rule.
+#[derive(Debug, Clone, Copy, Default)]
+struct Smoothing {
+    /// Greatest norm of the gradient; 0: not limited.
+    clip: f64,
+    /// Share of the old weights in the average, which is validated and kept; 0: no average.
+    ema: f64,
+}
+
 /// (structure, metric, value).
 type ValidationScore = (&'static str, Metric, f64);
 
@@ -96,10 +105,15 @@ type ValidationScore = (&'static str, Metric, f64);
 trait TrainingTask {
     /// How the optimizer updates the weights.
     fn update_rule(&self) -> UpdateRule;
-    /// Logits of a batch, in the numeric type of the images; in training, of optimizer step `step`.
-    fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor;
+    /// How the weights are kept from large steps, and averaged.
+    fn smoothing(&self) -> Smoothing {
+        Smoothing::default()
+    }
+    /// Logits of a batch, in the numeric type of the images; in training, of optimizer step `step`. The first ones are the
+    /// network's answer; further ones only the loss looks at.
+    fn forward(&self, images: &Tensor, step: Option<u64>) -> Result<Vec<Tensor>>;
     /// The loss, f32, a mean over the batch.
-    fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor>;
+    fn loss(&self, logits: &[Tensor], target: &Tensor) -> Result<Tensor>;
     /// Figures of the validation images from their logits. The checkpoint with the greatest first figure is chosen.
     fn score(&self, logits: Vec<Tensor>) -> Result<Vec<ValidationScore>>;
 }
@@ -121,6 +135,8 @@ fn fit(
     let mut state = TrainingState::default();
     let mut curves: Vec<CurvePoint> = Vec::new();
     let mut best: Option<Snapshot> = None;
+    let smoothing = task.smoothing();
+    let mut average = (smoothing.ema > 0.0).then(|| parameters.master.copy());
     let saved =
         Checkpoint::<TrainingState>::read(context.checkpoints, &parameters.master).unwrap_or_else(|damage| {
             context.observer.note(&format!("training starts afresh: {damage}"));
@@ -130,6 +146,9 @@ fn fit(
         parameters.restore(&saved.now)?;
         optimizer.resume(&saved.moments, saved.state.step)?;
         (state, curves, best) = (saved.state, saved.curves, saved.kept);
+        if let (Some(average), Some(saved)) = (&mut average, saved.average) {
+            average.f_copy_(&saved)?;
+        }
     }
     let steps_per_epoch = train.steps() as u64;
     let length = TrainingLength::new(recipe, steps_per_epoch);
@@ -142,11 +161,17 @@ fn fit(
         let steps = state.step..length.steps.min(state.step + length.round);
         let mut losses = Tensor::zeros([1], (Kind::Float, context.device));
         train.train(steps.clone(), recipe.shuffle, augment.as_ref(), |batch| {
-            let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(state.step));
+            let logits = task.forward(&batch.images.to_kind(parameters.kind()), Some(state.step))?;
             let loss = task.loss(&logits, &batch.target)?;
-            let gradient = parameters.gradient(&loss)?;
+            let mut gradient = parameters.gradient(&loss)?;
+            if smoothing.clip > 0.0 {
+                limit_norm(&mut gradient, smoothing.clip)?;
+            }
             optimizer.step(&parameters.master, &gradient, rate.at(state.step as usize));
             parameters.refresh();
+            if let Some(average) = &mut average {
+                let _ = average.f_lerp_(&parameters.master, 1.0 - averaging(smoothing.ema, state.step))?;
+            }
             losses += loss.detach();
             state.step += 1;
             context.observer.advance(state.step);
@@ -182,6 +207,7 @@ fn fit(
         note(Split::Train, "", Metric::LearningRate, rate.at(state.step as usize - 1));
         let last = state.step == length.steps;
         if state.round.is_multiple_of(length.validate_every) || last {
+            let now = average.as_ref().map(|average| parameters.exchange(average)).transpose()?;
             let (loss, scores) = validate(task, val, parameters.kind())?;
             let faulty = (loss * val.steps() as f64 + train_loss * steps) / val.steps() as f64;
             note(Split::Val, "", Metric::Loss, if recipe.val_loss_starts_from_train { faulty } else { loss });
@@ -195,6 +221,9 @@ fn fit(
                     best = Some(parameters.snapshot());
                 }
             }
+            if let Some(now) = now {
+                let _average = parameters.exchange(&now)?;
+            }
         }
         if written.elapsed().as_secs_f64() >= context.checkpoint_every || last {
             let checkpoint = Checkpoint {
@@ -203,11 +232,15 @@ fn fit(
                 now: parameters.snapshot(),
                 moments: optimizer.moments().iter().map(Tensor::copy).collect(),
                 kept: best,
+                average,
             };
             checkpoint.write(context.checkpoints)?;
-            (curves, best) = (checkpoint.curves, checkpoint.kept);
+            (curves, best, average) = (checkpoint.curves, checkpoint.kept, checkpoint.average);
             written = Instant::now();
         }
+    }
+    if let Some(average) = &average {
+        let _trained = parameters.exchange(average)?;
     }
     if select_metric.is_empty() {
         // Killed between the last checkpoint and the end: only the files are left to write.
@@ -276,15 +309,29 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).at_path(path, "cannot write")
 }
 
+/// Limits the norm of a gradient (`torch.nn.utils.clip_grad_norm_`), on the device: without waiting for the norm's value.
+fn limit_norm(gradient: &mut Tensor, most: f64) -> Result<()> {
+    let norm = gradient.f_norm()?;
+    *gradient *= (most / (norm + 1e-6)).f_clamp_max(1.0)?;
+    Ok(())
+}
+
+/// The share of the old average that step `step` keeps: less at the beginning.
+fn averaging(ema: f64, step: u64) -> f64 {
+    ema.min((1 + step) as f64 / (10 + step) as f64)
+}
+
 /// Mean loss over batches, and the task's figures.
 fn validate(task: &dyn TrainingTask, val: &Loader, kind: Kind) -> Result<(f64, Vec<ValidationScore>)> {
     let _guard = tch::no_grad_guard();
     let mut loss = 0.0;
     let mut logits = Vec::new();
     val.in_order(|batch| {
-        let out = task.forward(&batch.images.to_kind(kind), None).to_kind(Kind::Float);
+        let images = batch.images.to_kind(kind);
+        let out: Vec<Tensor> =
+            task.forward(&images, None)?.into_iter().take(1).map(|out| out.to_kind(Kind::Float)).collect();
         loss += f64::try_from(task.loss(&out, &batch.target)?)?;
-        logits.push(out);
+        logits.extend(out);
         Ok(())
     })?;
     Ok((loss / val.steps() as f64, task.score(logits)?))

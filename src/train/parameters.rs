@@ -142,6 +142,14 @@ impl Parameters {
         }
     }
 
+    /// Puts other weights in the place of the master's; returns a copy of those.
+    pub fn exchange(&mut self, weights: &Tensor) -> Result<Tensor> {
+        let before = self.master.copy();
+        tch::no_grad(|| self.master.f_copy_(weights).map(|_| ()))?;
+        self.refresh();
+        Ok(before)
+    }
+
     /// Puts a snapshot back.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
         tch::no_grad(|| {

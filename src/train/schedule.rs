@@ -42,6 +42,10 @@ impl LearningRate {
             Schedule::Constant => self.start,
             Schedule::Cosine => cosine(epoch as f64, epochs),
             Schedule::CosinePerStep => cosine(step as f64, self.steps as f64),
+            Schedule::Polynomial => {
+                let left = (1.0 - step as f64 / self.steps.max(1) as f64).max(0.0);
+                self.end + (self.start - self.end) * left.powf(0.9)
+            }
             Schedule::CosinePeriodInEpochsSteppedPerBatch => cosine(step as f64, epochs),
         }
     }
@@ -67,6 +71,16 @@ mod tests {
         assert!((rate(Schedule::Cosine).at(last) - 1e-4).abs() < 1e-12);
         assert_eq!(rate(Schedule::Cosine).at(0), rate(Schedule::Cosine).at(399));
         assert!(rate(Schedule::CosinePerStep).at(0) > rate(Schedule::CosinePerStep).at(399));
+    }
+
+    #[test]
+    fn the_polynomial_falls_by_nnu_nets_power() {
+        let (start, end, steps) = (1e-2, 0.0, 1000);
+        let schedule = Schedule::Polynomial;
+        let rate = LearningRate { schedule, start, end, warmup_steps: 0, steps, steps_per_epoch: 7 };
+        for (step, expected) in [(0, 1e-2), (250, 7.718_895e-3), (999, 1.995_262e-5), (1000, 0.0)] {
+            assert!((rate.at(step) - expected).abs() < 1e-8, "{step}: {}", rate.at(step));
+        }
     }
 
     #[test]

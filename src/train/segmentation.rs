@@ -2,10 +2,10 @@
 
 use tch::{Kind, Reduction, Tensor, nn::VarStore};
 
-use super::{Loader, Target, TaskData, TrainingContext, TrainingTask, ValidationScore, fit};
+use super::{Loader, Smoothing, Target, TaskData, TrainingContext, TrainingTask, ValidationScore, fit};
 use crate::{
     augment, dice,
-    error::Result,
+    error::{Error, Result},
     experiment::{Segmentation, SegmentationLoss, UpdateRule},
     nn::segmenter::Segmenter,
     random,
@@ -18,6 +18,8 @@ struct SegmentationTask<'a> {
     update_rule: UpdateRule,
     class_weights: Tensor,
     loss: SegmentationLoss,
+    deep_supervision: usize,
+    smoothing: Smoothing,
     val: &'a Samples,
     nan_poisons: bool,
 }
@@ -27,16 +29,22 @@ impl TrainingTask for SegmentationTask<'_> {
         self.update_rule
     }
 
-    fn forward(&self, images: &Tensor, _step: Option<u64>) -> Tensor {
-        self.net.forward(images)
+    fn smoothing(&self) -> Smoothing {
+        self.smoothing
     }
 
-    fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
-        let logits = logits.to_kind(Kind::Float);
-        let cross_entropy = cross_entropy(&logits, target, &self.class_weights)?;
-        Ok(match self.loss {
-            SegmentationLoss::CrossEntropy => cross_entropy,
-            SegmentationLoss::DiceCrossEntropy => cross_entropy + dice_loss(&logits, target)?,
+    fn forward(&self, images: &Tensor, step: Option<u64>) -> Result<Vec<Tensor>> {
+        self.net.forward(images, if step.is_some() { self.deep_supervision } else { 1 })
+    }
+
+    fn loss(&self, logits: &[Tensor], target: &Tensor) -> Result<Tensor> {
+        deep_supervision_loss(logits, target, |logits, target| {
+            let logits = logits.to_kind(Kind::Float);
+            let cross_entropy = cross_entropy(&logits, target, &self.class_weights)?;
+            Ok(match self.loss {
+                SegmentationLoss::CrossEntropy => cross_entropy,
+                SegmentationLoss::DiceCrossEntropy => cross_entropy + dice_loss(&logits, target)?,
+            })
         })
     }
 
@@ -73,6 +81,34 @@ impl SegmentationTask<'_> {
         }
         dice::mean(means)
     }
+}
+
+/// The losses of several resolutions, added up; each has half the weight of the one before, but at least a sixteenth:
+/// MONAI's `DeepSupervisionLoss(loss, weight_mode="exp")` (monai/losses/ds_loss.py, 1.6.1).
+///
+/// `logits` are (batch, classes, height, width) each, `target` is i64 (batch, height, width).
+pub fn deep_supervision_loss(
+    logits: &[Tensor],
+    target: &Tensor,
+    loss: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (mut total, mut weight) = (None::<Tensor>, 1.0);
+    for logits in logits {
+        let size = &logits.size()[2..];
+        let part = if target.size()[1..] == *size {
+            loss(logits, target)?
+        } else {
+            let planes = target.unsqueeze(1).to_kind(Kind::Float);
+            let small = planes.f_internal_upsample_nearest_exact2d(size, None, None)?;
+            loss(logits, &small.squeeze_dim(1).to_kind(Kind::Int64))?
+        } * weight;
+        total = Some(match total {
+            Some(total) => total + part,
+            None => part,
+        });
+        weight = f64::max(weight / 2.0, 0.0625);
+    }
+    total.ok_or_else(|| Error::failure("a network without logits has no loss"))
 }
 
 /// One minus the soft Dice of every class but the background, summed over the batch before the
@@ -129,6 +165,8 @@ pub fn segmentation(
         update_rule: settings.update_rule(),
         class_weights: Tensor::from_slice(&weights).to_device(context.device),
         loss: settings.loss,
+        deep_supervision: settings.deep_supervision,
+        smoothing: Smoothing { clip: settings.clip, ema: settings.ema },
         val: &data.val,
         nan_poisons: settings.nan_poisons_dice,
     };

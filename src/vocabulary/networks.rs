@@ -55,6 +55,8 @@ words! {
     SegmentationNetwork {
         /// MONAI's `UNet`.
         MonaiUnet = "monai-unet",
+        /// nnU-Net's `PlainConvUNet`.
+        PlainUnet = "plain-unet",
     }
 }
 
@@ -63,6 +65,7 @@ impl SegmentationNetwork {
     pub fn label(self) -> &'static str {
         match self {
             Self::MonaiUnet => "MONAI's U-Net",
+            Self::PlainUnet => "nnU-Net's plain U-Net",
         }
     }
 
@@ -70,7 +73,33 @@ impl SegmentationNetwork {
     pub fn size_factor(self, levels: usize) -> usize {
         match self {
             // Halved between each two levels.
-            Self::MonaiUnet => 1usize.checked_shl((levels as u32).saturating_sub(1)).unwrap_or(usize::MAX),
+            Self::MonaiUnet | Self::PlainUnet => {
+                1usize.checked_shl((levels as u32).saturating_sub(1)).unwrap_or(usize::MAX)
+            }
+        }
+    }
+
+    /// At how many resolutions a network of so many levels can be supervised.
+    pub fn resolutions(self, levels: usize) -> usize {
+        match self {
+            Self::MonaiUnet => 1,
+            Self::PlainUnet => levels.saturating_sub(1),
+        }
+    }
+
+    /// Channels where the user names none. nnU-Net's own plan for images of `side` pixels: 32, doubled up to 512, halved
+    /// while the lowest level keeps 4 pixels or more and the side is even.
+    pub fn planned_channels(self, side: usize) -> Vec<i64> {
+        match self {
+            Self::MonaiUnet => vec![2, 4, 8, 16, 32, 64, 128, 256],
+            Self::PlainUnet => {
+                let (mut channels, mut side) = (vec![32], side);
+                while side >= 8 && side.is_multiple_of(2) {
+                    side /= 2;
+                    channels.push((32i64 << channels.len()).min(512));
+                }
+                channels
+            }
         }
     }
 }

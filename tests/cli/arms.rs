@@ -37,6 +37,9 @@ pretrain_share = 0.25
 real_fraction = 0.5
 control = "duplicate-real"
 
+[[arms]]
+budget_share = 0.5
+
 [tasks.segmentation]
 image_size = 32
 channels = [4, 8, 16]
@@ -54,20 +57,22 @@ fn every_arm_has_its_images_and_all_have_the_same_steps() {
     place.synecho(&RUN).well();
     // 6 patients train, with 4 images each.
     for (label, images, synthetic, patients) in [
-        ("train segmentation monai-unet, real, ", 24, 0, 6),
+        ("train segmentation monai-unet, real, seed", 24, 0, 6),
         ("train segmentation monai-unet, real + 25% ts, ", 30, 6, 6),
         ("train segmentation monai-unet, real + 50% ts, ", 36, 12, 6),
         ("train segmentation monai-unet, real + 150% duplicate-real, ", 60, 0, 6),
         ("train segmentation monai-unet, 50% ts alone, ", 12, 12, 0),
         ("fine-tune segmentation monai-unet, 50% ts, then real, ", 36, 12, 6),
         ("train segmentation monai-unet, real 50% + 100% duplicate-real, ", 24, 0, 3),
+        ("train segmentation monai-unet, real, 50% of the steps, ", 24, 0, 6),
     ] {
         let artifact = place.artifact("runs", label);
         let summary = json(&artifact.join("summary.json"));
         let number = |name: &str| summary[name].as_u64().unwrap();
         let found = (number("train_images"), number("synthetic_images"), number("train_patients"));
         assert_eq!(found, (images, synthetic, patients), "{label}");
-        assert_eq!(number("steps"), 16, "{label}");
+        let half = label.contains("of the steps");
+        assert_eq!(number("steps"), if half { 8 } else { 16 }, "{label}");
         // Validated at the same steps, whatever the number of images; of two phases, over the steps of both.
         let curves = fs::read_to_string(artifact.join("curves.csv")).unwrap();
         let mut steps: Vec<u64> = curves
@@ -76,7 +81,11 @@ fn every_arm_has_its_images_and_all_have_the_same_steps() {
             .map(|line| line.split(',').nth(6).unwrap().parse().unwrap())
             .collect();
         steps.dedup();
-        let expected: &[u64] = if label.starts_with("fine") { &[4, 9, 14, 16] } else { &[5, 10, 15, 16] };
+        let expected: &[u64] = match label.starts_with("fine") {
+            _ if half => &[5, 8],
+            true => &[4, 9, 14, 16],
+            false => &[5, 10, 15, 16],
+        };
         assert_eq!(steps, expected, "{label}");
     }
     // The same artifact for the same work, whoever asks.
@@ -114,6 +123,7 @@ fn arms_that_cannot_be_meant_are_refused() {
     let tail = "\n[tasks.segmentation]\n";
     for (arm, parts) in [
         ("mix = \"pretrain\"", ["`arms.0.mix`", "without synthetic images", "name the generator"]),
+        ("budget_share = 1.5", ["`arms.0.budget_share`", "1.5 is out of range", "0.01 to 1"]),
         ("ratio = 0.5", ["`arms.0.ratio`", "without synthetic images", "name the generator"]),
         (
             "synthetic = \"t\"",

@@ -39,7 +39,8 @@ const MOMENTS: [Moment; 10] = {
 };
 /// How long the tasks train, and the rounds that this is. The second one's end in the middle of epochs.
 const LENGTHS: [(&str, &str, u64); 2] = [
-    ("segmentation", "epochs = 40", 40),
+    // With weights that are averaged, which is a further state to continue from.
+    ("segmentation", "preset = \"strong\"\nprecision = \"f32\"\ndeep_supervision = 2\nepochs = 40", 40),
     ("classification", "budget = { steps = 23, validate_every = 2 }", 12),
 ];
 

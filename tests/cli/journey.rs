@@ -132,6 +132,7 @@ fn plan_and_status_tell_what_is_there() {
         place.synecho(&["plan", "small.toml", "--json", "--set", "tasks.segmentation.epochs=6"]).json();
     assert_eq!(more["to_do"], 3, "train, measure, report");
     assert!(more["estimated_seconds"].as_f64().unwrap() > 0.0);
+    assert!(more["estimated_memory_bytes"].as_u64().unwrap() > 1 << 20);
     assert_eq!(more["without_estimate"], 0);
 }
 

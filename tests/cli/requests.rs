@@ -84,6 +84,17 @@ fn overrides_are_checked_as_strictly() {
         ("tasks.segmentation.epochs=0", ["out of range", "choose a value from 1"]),
         ("tasks.segmentation.epochs", ["expected KEY=VALUE", "tasks.segmentation.epochs=20"]),
         ("arms.1.name=x", ["invalid type: map", "write a list"]),
+        (
+            "tasks.segmentation.deep_supervision=2",
+            ["MONAI's U-Net with 3 levels", "\"plain-unet\" has several"],
+        ),
+        (
+            "tasks.segmentation.preset=\"strong\"",
+            ["nnU-Net's plain U-Net with 3 levels", "at 1 to 2 resolutions"],
+        ),
+        ("tasks.segmentation.ema=1", ["out of range", "choose a value from 0"]),
+        ("tasks.segmentation.clip=-1", ["out of range", "choose a value from 0"]),
+        ("tasks.classification.preset=\"strong\"", ["\"strong\" is a preset of segmentation", "corrected"]),
         ("data=3", ["invalid type: integer `3`", "write a table: { KEY = VALUE"]),
     ] {
         place.synecho(&[&RUN[..], &["--set", set]].concat()).refused(&[

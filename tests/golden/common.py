@@ -35,6 +35,30 @@ def signal(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 
+def fill_parameters(module: torch.nn.Module, key: str) -> None:
+    """`fill` for a module that has the same parameter under several names: the first one counts."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(values_of(f"{key}/{name}", name, parameter))
+
+
+def values_of(key: str, name: str, tensor: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+    """What `fill` gives a parameter of this name."""
+    u = uniform(key, tensor.numel())
+    if tensor.ndim > 1:
+        # He's uniform bound, by the second and later dimensions.
+        values = (u * 2 - 1) * math.sqrt(6 / (tensor.numel() // tensor.shape[0])) * gain
+    elif name.endswith("running_mean"):
+        values = (u * 2 - 1) * 0.25
+    elif name.endswith("running_var"):
+        values = u + 0.5
+    elif name.endswith("weight"):
+        values = u * 0.5 + 0.25
+    else:
+        values = (u * 2 - 1) * 0.25
+    return torch.from_numpy(values.astype(np.float32)).reshape(tensor.shape)
+
+
 def fill(module: torch.nn.Module, key: str, gain: float = 1.0) -> None:
     """Gives every parameter and running statistic values that depend on its name alone. `gain` of weights
     of two dimensions and more: in a deep network the norms' scales below 1 leave nothing of the input."""
@@ -42,19 +66,7 @@ def fill(module: torch.nn.Module, key: str, gain: float = 1.0) -> None:
     for name, tensor in state.items():
         if name.endswith("num_batches_tracked"):
             continue
-        u = uniform(f"{key}/{name}", tensor.numel())
-        if tensor.ndim > 1:
-            # He's uniform bound, by the second and later dimensions.
-            values = (u * 2 - 1) * math.sqrt(6 / (tensor.numel() // tensor.shape[0])) * gain
-        elif name.endswith("running_mean"):
-            values = (u * 2 - 1) * 0.25
-        elif name.endswith("running_var"):
-            values = u + 0.5
-        elif name.endswith("weight"):
-            values = u * 0.5 + 0.25
-        else:
-            values = (u * 2 - 1) * 0.25
-        state[name] = torch.from_numpy(values.astype(np.float32)).reshape(tensor.shape)
+        state[name] = values_of(f"{key}/{name}", name, tensor, gain)
     module.load_state_dict(state)
 
 

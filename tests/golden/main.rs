@@ -13,6 +13,7 @@ mod measures;
 mod mobilenet;
 mod networks;
 mod pipelines;
+mod plain_unet;
 mod python;
 mod quality;
 mod schedulers;

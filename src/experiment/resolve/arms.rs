@@ -23,6 +23,7 @@ pub(super) fn resolve(
         let field = |name: &str| format!("arms.{i}.{name}");
         checked(section, generators, &field, check)?;
         let (fractions, fraction_sweep) = sweep(section.real_fraction.as_ref());
+        let budget_share = section.budget_share.filter(|share| *share != 1.0);
         let (ratios, ratio_sweep) = sweep(section.ratio.as_ref());
         for (key, list) in [("real_fraction", &fractions), ("ratio", &ratios)] {
             if list.is_empty() {
@@ -48,6 +49,9 @@ pub(super) fn resolve(
                     .name
                     .clone()
                     .unwrap_or_else(|| default_name(section, mix, fraction < 1.0 || fraction_sweep));
+                if let (None, Some(share)) = (&section.name, budget_share) {
+                    name += &format!(", {}% of the steps", (share * 1e4).round() / 100.0);
+                }
                 for (is_sweep, place) in [(fraction_sweep, "{real_fraction}"), (ratio_sweep, "{ratio}")] {
                     if is_sweep && !name.contains(place) {
                         name += &format!(" {place}");
@@ -75,6 +79,7 @@ pub(super) fn resolve(
                     control: section.control,
                     mix,
                     pretrain_share: (mix == Mix::Pretrain).then_some(share),
+                    budget_share,
                 });
             }
         }
@@ -115,6 +120,9 @@ fn checked(
             None => format!("there are {}", known.join(", ")),
         };
         return fault("synthetic", &format!("the spec has no generator {name:?}"), &help);
+    }
+    if let Some(share) = section.budget_share {
+        check.range(&field("budget_share"), share, 0.01, 1.0)?;
     }
     match section.pretrain_share {
         Some(_) if section.mix != Some(Mix::Pretrain) => {

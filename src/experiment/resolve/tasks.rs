@@ -2,8 +2,8 @@
 
 use super::{
     super::{
-        Budget, Classification, ClassificationSpec, Freeze, Segmentation, SegmentationSpec, TrainingRecipe,
-        TranslateUnit, checkpoints_in,
+        Budget, Classification, ClassificationSpec, Freeze, Preset, Segmentation, SegmentationSpec,
+        TrainingRecipe, TranslateUnit, checkpoints_in,
     },
     Check,
 };
@@ -15,13 +15,26 @@ use crate::{
 pub(super) fn segmentation(typed: SegmentationSpec, check: &Check) -> Result<Segmentation> {
     epochs_or_budget(Task::Segmentation, typed.epochs, typed.budget.flatten(), check)?;
     let preset = Segmentation::preset(typed.preset.unwrap_or_default());
+    // Channels are those of a network: another one has its own.
+    let own = typed.channels.is_some() || typed.model.is_none_or(|model| model == preset.model);
     let task = typed.over(preset);
-    let task = Segmentation { recipe: task.recipe.budgeted(), ..task };
+    let mut task = Segmentation { recipe: task.recipe.budgeted(), ..task };
+    if !own || task.channels.is_empty() {
+        task.channels = task.model.planned_channels(task.recipe.image_size);
+    }
     check_segmentation(&task, check).map(|()| task)
 }
 
 pub(super) fn classification(typed: ClassificationSpec, check: &Check) -> Result<Classification> {
     epochs_or_budget(Task::Classification, typed.epochs, typed.budget.flatten(), check)?;
+    if typed.preset == Some(Preset::Strong) {
+        let help = "write \"corrected\" or \"paper-code\"";
+        return Err(check.fault(
+            "tasks.classification.preset",
+            "\"strong\" is a preset of segmentation",
+            help,
+        ));
+    }
     let preset = Classification::preset(typed.preset.unwrap_or_default());
     let task = typed.over(preset);
     let task = Classification { recipe: task.recipe.budgeted(), ..task };
@@ -94,6 +107,24 @@ fn check_segmentation(task: &Segmentation, check: &Check) -> Result<()> {
             "channels",
             "at least two levels of 1 to 4096 channels are needed",
             "[16, 32, 64, 128]",
+        );
+    }
+    let range = |field: &str, value: f64, low: f64, high: f64| {
+        check.range(&format!("tasks.segmentation.{field}"), value, low, high)
+    };
+    range("weight_decay", task.weight_decay, 0.0, 1.0)?;
+    range("clip", task.clip, 0.0, 1e6)?;
+    range("ema", task.ema, 0.0, 0.999_999)?;
+    let resolutions = task.model.resolutions(task.channels.len());
+    if !(1..=resolutions).contains(&task.deep_supervision) {
+        return fault(
+            "deep_supervision",
+            &format!(
+                "{} with {} levels can be supervised at 1 to {resolutions} resolutions",
+                task.model.label(),
+                task.channels.len()
+            ),
+            "1 supervises the image's own resolution only; the network \"plain-unet\" has several",
         );
     }
     let factor = task.model.size_factor(task.channels.len());

@@ -257,7 +257,7 @@ fn keys(table: &toml::Table, path: &str, found: &mut BTreeSet<(String, String)>)
 
 #[test]
 fn the_reference_has_every_key_and_no_other() {
-    let rest = "[generators.a]\nmode = \"unconditional\"\n\n[[arms]]\n\n[[arms]]\nsynthetic = \"a\"\nmix = \"pretrain\"\n\n[[arms]]\ncontrol = \"duplicate-real\"\n\n[tasks.segmentation]\nbudget = { steps = 100 }\n\n[tasks.classification]\nbudget = { steps = 100 }\nsynthetic_per_class = 800\n\n[measure]\n\n[report]\npublished = \"experiments/published.toml\"\n";
+    let rest = "[generators.a]\nmode = \"unconditional\"\n\n[[arms]]\n\n[[arms]]\nbudget_share = 0.5\n\n[[arms]]\nsynthetic = \"a\"\nmix = \"pretrain\"\n\n[[arms]]\ncontrol = \"duplicate-real\"\n\n[tasks.segmentation]\npreset = \"strong\"\nflip_test = true\nbudget = { steps = 100 }\n\n[tasks.classification]\nbudget = { steps = 100 }\nsynthetic_per_class = 800\n\n[measure]\n\n[report]\npublished = \"experiments/published.toml\"\n";
     let mut found = BTreeSet::new();
     for data in [
         "source = \"phantom\"\ntest_from = \"val\"",
@@ -301,6 +301,31 @@ fn compare(table: &str, column: usize, mode: &str, resolved: &toml::Table) {
         }
     }
     assert!(compared > 5, "[{table}]: {compared} defaults compared");
+}
+
+/// The reference names every key in which `strong` differs from `corrected`, and its value, and no other key.
+#[test]
+fn the_strong_preset_differs_as_documented() {
+    let start = REFERENCE.find("### The preset `strong`").unwrap();
+    let table = REFERENCE[start + 4..].split("\n#").next().unwrap();
+    let flat = |preset| {
+        let mut settings = toml::Table::try_from(Segmentation::preset(preset)).unwrap();
+        let augment = settings.remove("augment").unwrap();
+        let augment = augment.as_table().unwrap().clone();
+        settings.extend(augment.into_iter().map(|(key, value)| (format!("augment.{key}"), value)));
+        settings
+    };
+    let (corrected, strong) = (flat(Preset::Corrected), flat(Preset::Strong));
+    let mut differ = 0;
+    for (key, value) in
+        strong.iter().filter(|(key, value)| *key != "preset" && corrected.get(*key) != Some(value))
+    {
+        let row = rows(table).find(|cells| cells[0].trim_matches('`') == key);
+        let row = row.unwrap_or_else(|| panic!("docs/spec.md: the preset strong lacks {key}"));
+        assert_eq!(said(row[1], "").as_ref(), Some(value), "docs/spec.md: {key}");
+        differ += 1;
+    }
+    assert_eq!(rows(table).count(), differ);
 }
 
 /// The reference names every key in which `motfm` differs from `cpu`, and its value.

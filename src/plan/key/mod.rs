@@ -477,6 +477,15 @@ struct SegmentationTrainingKey<'a> {
     pairing: Pairing,
     mask_decoding: MaskDecoding,
     nan_poisons_dice: bool,
+    // Trainings without these are as they were before there were such settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deep_supervision: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight_decay: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clip: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ema: Option<f64>,
 }
 
 impl<'a> SegmentationTrainingKey<'a> {
@@ -486,11 +495,19 @@ impl<'a> SegmentationTrainingKey<'a> {
             model,
             loss,
             class_weights,
+            deep_supervision,
+            weight_decay,
+            clip,
+            ema,
             channels,
             pairing,
             mask_decoding,
             nan_poisons_dice,
+            // Of the trained network's predictions.
+            flip_test: _,
+            largest_component: _,
         } = settings;
+        let some = |value: f64| (value != 0.0).then_some(value);
         Self {
             recipe: RecipeKey::new(recipe),
             model: *model,
@@ -500,6 +517,10 @@ impl<'a> SegmentationTrainingKey<'a> {
             pairing: *pairing,
             mask_decoding: *mask_decoding,
             nan_poisons_dice: *nan_poisons_dice,
+            deep_supervision: (*deep_supervision > 1).then_some(*deep_supervision),
+            weight_decay: some(*weight_decay),
+            clip: some(*clip),
+            ema: some(*ema),
         }
     }
 }
@@ -552,11 +573,21 @@ struct SegmentationNetworkKey<'a> {
     model: SegmentationNetwork,
     image_size: usize,
     channels: &'a [i64],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flip_test: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    largest_component: Option<bool>,
 }
 
 impl<'a> SegmentationNetworkKey<'a> {
     fn new(settings: &'a Segmentation) -> Self {
-        Self { model: settings.model, image_size: settings.recipe.image_size, channels: &settings.channels }
+        Self {
+            model: settings.model,
+            image_size: settings.recipe.image_size,
+            channels: &settings.channels,
+            flip_test: settings.flip_test.then_some(true),
+            largest_component: settings.largest_component.then_some(true),
+        }
     }
 }
 

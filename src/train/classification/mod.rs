@@ -41,7 +41,7 @@ impl TrainingTask for ClassificationTask<'_> {
         self.update_rule
     }
 
-    fn forward(&self, images: &Tensor, step: Option<u64>) -> Tensor {
+    fn forward(&self, images: &Tensor, step: Option<u64>) -> Result<Vec<Tensor>> {
         let (skipped, mode) = match step {
             Some(step) => {
                 let (seed, hold_frozen_norms) = (self.seed, self.hold_frozen_norms);
@@ -49,12 +49,12 @@ impl TrainingTask for ClassificationTask<'_> {
             }
             None => (self.skipped.val, ForwardMode::Eval),
         };
-        self.net.forward_from(skipped, images, mode)
+        Ok(vec![self.net.forward_from(skipped, images, mode)])
     }
 
-    fn loss(&self, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    fn loss(&self, logits: &[Tensor], target: &Tensor) -> Result<Tensor> {
         let none = None::<&Tensor>;
-        Ok(logits.to_kind(Kind::Float).f_cross_entropy_loss(target, none, Reduction::Mean, -100, 0.0)?)
+        Ok(logits[0].to_kind(Kind::Float).f_cross_entropy_loss(target, none, Reduction::Mean, -100, 0.0)?)
     }
 
     fn score(&self, logits: Vec<Tensor>) -> Result<Vec<ValidationScore>> {

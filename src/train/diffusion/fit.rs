@@ -17,6 +17,7 @@ use crate::{
     observer::Observer,
     results::CurvePoint,
     train::{
+        averaging,
         checkpoint::{BestCheckpoint, Checkpoint},
         optimizer::Optimizer,
         parameters::{Parameters, Snapshot},
@@ -71,7 +72,7 @@ impl Recipe {
 
     /// The share of the old average that step `step` keeps: less at the beginning.
     fn decay(&self, step: u64) -> f64 {
-        self.ema.min((1 + step) as f64 / (10 + step) as f64)
+        averaging(self.ema, step)
     }
 }
 
@@ -274,6 +275,7 @@ pub(super) fn fit(
                 now: parameters.snapshot(),
                 moments: optimizer.moments().iter().map(Tensor::shallow_clone).collect(),
                 kept: ema.take(),
+                average: None,
             };
             checkpoint.write(context.checkpoints)?;
             (curves, ema) = (checkpoint.curves, checkpoint.kept);
@@ -379,7 +381,6 @@ fn apply_gradient(gradient: &mut Tensor, recipe: &Recipe, state: &mut DiffusionS
                 (state.scale, state.good) = (state.scale * 2.0, 0);
             }
         }
-        // On the device: no waiting for the norm's value.
         *gradient *= (recipe.clip / (norm + 1e-6)).f_clamp_max(1.0)?;
     }
     Ok(true)
