@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::{
     determinism,
     error::{Error, Result},
+    file_lock::FileLock,
 };
 
 /// Everything that [`inspect`] found.
@@ -109,6 +110,8 @@ pub struct CudaDevice {
 pub struct StoreState {
     pub path: PathBuf,
     pub writable: bool,
+    /// Whether its file system can lock files, which a run needs.
+    pub locks: bool,
     /// Why not.
     pub problem: Option<String>,
 }
@@ -370,6 +373,7 @@ fn inspect_store(store: &Path) -> StoreState {
         store.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     let probe = store.join(format!(".probe-{}", std::process::id()));
     let tried = fs::create_dir_all(store).and_then(|()| fs::write(&probe, b"synecho"));
+    let locked = tried.is_ok().then(|| FileLock::try_take(&probe).map(|_| ()));
     // Best effort: what cannot be removed was not written. Never more than empty folders go.
     let _ = fs::remove_file(&probe);
     for folder in missing {
@@ -378,7 +382,12 @@ fn inspect_store(store: &Path) -> StoreState {
     StoreState {
         path: store.to_owned(),
         writable: tried.is_ok(),
-        problem: tried.err().map(|error| error.to_string()),
+        locks: matches!(locked, Some(Ok(()))),
+        problem: match (tried, locked) {
+            (Err(error), _) => Some(format!("cannot be written: {error}")),
+            (Ok(()), Some(Err(error))) => Some(format!("cannot be used: {error}")),
+            (Ok(()), _) => None,
+        },
     }
 }
 
@@ -439,13 +448,10 @@ impl Doctor {
             lines.push(("", format!("cuda:{}  {}, {gib:.0} GiB", device.index, device.name)));
         }
         let store = self.store.path.display();
-        lines.push((
-            "store",
-            match &self.store.problem {
-                None => format!("{store} can be written"),
-                Some(problem) => format!("{store} cannot be written: {problem}"),
-            },
-        ));
+        let state = self.store.problem.as_deref().unwrap_or("can be written, and its files locked");
+        let mut state = state.lines();
+        lines.push(("store", format!("{store} {}", state.next().unwrap_or_default())));
+        lines.extend(state.map(|line| ("", line.trim().to_owned())));
         lines
     }
 }
@@ -472,7 +478,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join("a/b");
         let found = inspect_store(&new);
-        assert!(found.writable && found.problem.is_none());
+        assert!(found.writable && found.locks && found.problem.is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the new folders are gone again");
 
         fs::write(folder.path().join("kept"), "x").unwrap();
@@ -481,7 +487,7 @@ mod tests {
 
         // A store below a file can never be written, not even by root.
         let found = inspect_store(&folder.path().join("kept/runs"));
-        assert!(!found.writable && found.problem.is_some());
+        assert!(!found.writable && !found.locks && found.problem.is_some());
         assert!(folder.path().join("kept").is_file());
     }
 

@@ -410,7 +410,7 @@ fn parse(text: &str, file: &Path) -> Result<Vec<(u64, Row)>> {
 }
 
 /// The line on which a record begins. What csv calls its position lies before the blank lines above it.
-fn first_line(record: &csv::StringRecord, next_line: u64) -> u64 {
+pub(crate) fn first_line(record: &csv::StringRecord, next_line: u64) -> u64 {
     let inside: u64 = record.iter().map(|cell| cell.matches('\n').count() as u64).sum();
     next_line.saturating_sub(1 + inside)
 }

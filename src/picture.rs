@@ -6,8 +6,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use image::ImageEncoder;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{AtPath, Error, Result};
-use crate::vocabulary::MASK_CLASSES;
+use crate::{
+    error::{AtPath, Error, Result},
+    plain_file,
+    vocabulary::MASK_CLASSES,
+};
 
 /// A grey picture, rows from top to bottom, `pixels.len() == width * height`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +128,7 @@ impl Picture {
 }
 
 fn bytes_of(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file)
+    plain_file::read(file)
         .at_path(file, "cannot read the image")
         .map_err(|e| e.help("the manifest names it; is the data folder whole?"))
 }

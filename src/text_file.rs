@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    plain_file,
+};
 
 /// Reads a text file that a user or another program wrote: UTF-8 with or without a byte-order mark, else Latin-1, in
 /// which old programs write comments.
@@ -10,7 +13,7 @@ use crate::error::{AtPath, Error, Result};
 /// # Errors
 /// The file cannot be read, or is UTF-16.
 pub fn read_text(file: &Path, cannot: &str) -> Result<String> {
-    let bytes = std::fs::read(file).at_path(file, cannot)?;
+    let bytes = plain_file::read(file).at_path(file, cannot)?;
     decode(&bytes).map_err(|e| e.at(file))
 }
 

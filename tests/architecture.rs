@@ -8,10 +8,20 @@ use std::{
 };
 
 /// Modules that every module may import.
-const LEAVES: [&str; 7] = ["atomic_file", "error", "pace", "random", "sector", "text_file", "vocabulary"];
+const LEAVES: [&str; 9] = [
+    "atomic_file",
+    "error",
+    "file_lock",
+    "pace",
+    "plain_file",
+    "random",
+    "sector",
+    "text_file",
+    "vocabulary",
+];
 
 /// What each module may import besides the leaves and itself.
-const ALLOWED: [(&str, &[&str]); 35] = [
+const ALLOWED: [(&str, &[&str]); 37] = [
     // The leaves themselves.
     ("vocabulary", &[]),
     ("error", &[]),
@@ -34,7 +44,9 @@ const ALLOWED: [(&str, &[&str]); 35] = [
     ("observer", &["results"]),
     ("pace", &[]),
     ("sector", &["vocabulary"]),
-    ("text_file", &["error"]),
+    ("file_lock", &["error"]),
+    ("plain_file", &[]),
+    ("text_file", &["error", "plain_file"]),
     ("progress", &["observer", "results"]),
     ("pipeline", &["nn"]),
     // Arithmetic that several stages share.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Means, REFERENCE, Table, TableCell, arms, reported_split};
 use crate::{
-    error::{AtPath, Error, Result},
+    error::{Error, Result},
     results::Measurement,
+    text_file::read_text,
     vocabulary::{Metric, Structure, Task},
 };
 
@@ -48,7 +49,7 @@ struct File {
 /// # Errors
 /// The file is not there or damaged, or a figure has no source.
 pub fn read(file: &Path) -> Result<Vec<Published>> {
-    let text = std::fs::read_to_string(file).at_path(file, "cannot read")?;
+    let text = read_text(file, "cannot read")?;
     let found: File = toml::from_str(&text).map_err(|e| {
         let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() as u64 + 1);
         let message: Vec<&str> = e.message().lines().map(str::trim).collect();

@@ -95,6 +95,9 @@ fn run(args: &RunArgs) -> Result<u8> {
     // The spec before the store: a spec that is wrong leaves nothing behind.
     execute::preflight(&request::load(file, &args.spec.set)?, None).map_err(|e| e.at(file))?;
     let store = Store::open(&args.spec.store.store)?;
+    if !args.helper {
+        store.remove_stale_locks();
+    }
     let asked = ask(file, &args.spec.set, store.root())?;
     check_imported(&args.spec, &asked, &store)?;
     report::is_report(&args.reports.join(&asked.spec.experiment.name))?;

@@ -15,6 +15,7 @@ use crate::{
     nn::tensor_file::TensorFile,
     picture::{self, Picture},
     pipeline::{Pipeline, PipelineSource, Request, noise::ImageNoise},
+    plain_file,
     progress::Progress,
     sector,
     vocabulary::Mode,
@@ -262,7 +263,7 @@ fn read_control(control: &ControlPicture, progress: &Progress) -> Result<Dynamic
                 .ok_or_else(|| Error::failure("the mask has another size than its pixels").at(file))
         }
         ControlPicture::Image(_) => {
-            let bytes = fs::read(file)
+            let bytes = plain_file::read(file)
                 .at_path(file, "cannot read the control image")
                 .map_err(|e| e.help("name an existing PNG or JPEG file"))?;
             let image = image::load_from_memory(&bytes).map_err(|e| {

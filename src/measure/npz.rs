@@ -13,7 +13,10 @@ use rawzip::{CompressionMethod, ZipArchive, ZipArchiveWriter, ZipSliceArchive};
 use tch::{Kind, Tensor};
 
 use super::frechet::Statistics;
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    plain_file,
+};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
@@ -24,7 +27,7 @@ const MAX_D: usize = 1 << 14;
 /// The file cannot be read, is damaged, lacks `mu` or `sigma`, or their shapes, types or values are no
 /// statistics.
 pub fn read(file: &Path) -> Result<Statistics> {
-    let bytes = std::fs::read(file).at_path(file, "cannot read the statistics")?;
+    let bytes = plain_file::read(file).at_path(file, "cannot read the statistics")?;
     from_bytes(&bytes).map_err(|e| e.at(file))
 }
 

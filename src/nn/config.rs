@@ -10,7 +10,10 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    plain_file,
+};
 
 /// A part's configuration, and which of its keys have been looked at.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or is not a JSON object.
     pub fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).at_path(file, "cannot read the configuration")?;
+        let text = plain_file::read_to_string(file).at_path(file, "cannot read the configuration")?;
         Self::parse(&text, file)
     }
 

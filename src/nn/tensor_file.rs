@@ -12,7 +12,10 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
 use super::torch_file::{self, StridedView, TorchFile};
-use crate::error::{AtPath, Error, Result};
+use crate::{
+    error::{AtPath, Error, Result},
+    plain_file,
+};
 
 /// The format's own limit on the length of a header, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -67,7 +70,7 @@ impl TensorFile {
 
     /// [`TensorFile::open`] for a checkpoint that holds several networks' weights: those under `key`.
     pub fn open_part(path: &Path, key: Option<&str>) -> Result<Self> {
-        let mut file = File::open(path).at_path(path, "cannot read the weights")?;
+        let mut file = plain_file::open(path).at_path(path, "cannot read the weights")?;
         let length = file.metadata().at_path(path, "cannot read the weights")?.len();
         let damaged = |why: String| {
             Error::input(format!("not a whole safetensors file: {why}"))

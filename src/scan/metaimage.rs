@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::Read,
     path::{Path, PathBuf},
 };
@@ -12,7 +11,7 @@ use flate2::read::ZlibDecoder;
 use super::{Element, MAX_SIDE, Slice, nifti::sane_spacing};
 use crate::{
     error::{AtPath, Error, Result},
-    text_file,
+    plain_file, text_file,
 };
 
 /// In place of a file's name: the pixels follow the header.
@@ -23,13 +22,13 @@ const LONGEST_HEADER: u64 = 1 << 16;
 
 /// Reads a 2-D MetaImage, or one with further dimensions of length 1.
 pub fn read(file: &Path) -> Result<Slice> {
-    let bytes = std::fs::read(file).at_path(file, "cannot read the MetaImage header")?;
+    let bytes = plain_file::read(file).at_path(file, "cannot read the MetaImage header")?;
     let (header, local) = Header::parse(&bytes).map_err(|e| e.at(file))?;
     let (data, place) = if header.data_file == LOCAL {
         (local.to_vec(), file.to_owned())
     } else {
         let place = file.with_file_name(&header.data_file);
-        let data = std::fs::read(&place)
+        let data = plain_file::read(&place)
             .at_path(&place, "cannot read the pixels")
             .map_err(|e| e.help(format!("{} names this file", file.display())))?;
         (data, place)
@@ -40,7 +39,7 @@ pub fn read(file: &Path) -> Result<Slice> {
 /// The files that [`read`] reads: the header, and the file of the pixels where it is another one.
 pub fn files(file: &Path) -> Vec<PathBuf> {
     let mut head = Vec::new();
-    let read = File::open(file).and_then(|file| file.take(LONGEST_HEADER).read_to_end(&mut head));
+    let read = plain_file::open(file).and_then(|file| file.take(LONGEST_HEADER).read_to_end(&mut head));
     let header = read.ok().and_then(|_| Header::parse(&head).ok()).map(|(header, _)| header);
     let data = header.filter(|h| h.data_file != LOCAL).map(|h| file.with_file_name(h.data_file));
     std::iter::once(file.to_owned()).chain(data).collect()

@@ -14,6 +14,7 @@ use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use super::{Element, MAX_SIDE, Slice};
 use crate::error::{AtPath, Error, Result};
 use crate::picture::Picture;
+use crate::plain_file;
 
 const HEADER_BYTES: usize = 348;
 /// Header plus the four bytes that say "no extensions".
@@ -21,7 +22,7 @@ const DATA_OFFSET: usize = 352;
 
 /// Reads `.nii` or `.nii.gz` (distinguished by content) with two dimensions, or more of length 1.
 pub fn read(file: &Path) -> Result<Slice> {
-    let bytes = std::fs::read(file).at_path(file, "cannot read the NIfTI file")?;
+    let bytes = plain_file::read(file).at_path(file, "cannot read the NIfTI file")?;
     parse(&bytes).map_err(|e| e.at(file))
 }
 

@@ -93,6 +93,6 @@ mod tests {
         drop(lock);
         assert!(store.activities().is_empty(), "its process is gone");
         store.end_activity(StageKind::Train, "k");
-        assert_eq!(fs::read_dir(dir.path().join("train")).unwrap().count(), 1, "only the lock is left");
+        assert_eq!(fs::read_dir(dir.path().join("train")).unwrap().count(), 0, "nothing is left");
     }
 }

@@ -22,12 +22,15 @@ pub use digest::Digests;
 use crate::{
     atomic_file::write_atomically,
     error::{AtPath, Error, Result},
+    file_lock::FileLock,
     plan::{Input, Outside, Stage, StageKind},
 };
 
 /// Written last into every artifact.
 pub const RECORD: &str = "record.json";
 const FAILED: &str = "failed.json";
+/// The end of the name of a stage's lock.
+const LOCK: &str = ".lock";
 /// The store's folder for the logs of runs.
 const LOGS: &str = "logs";
 /// Folder inside a partial artifact that a later try goes on from.
@@ -107,11 +110,6 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Held while a stage is worked on; the system lets go of it when the process ends, however it ends.
-pub struct Lock {
-    _file: File,
-}
-
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
@@ -124,8 +122,26 @@ impl Store {
         fs::create_dir_all(root).at_path(root, "cannot make the store").map_err(|e| refuse(e, help))?;
         let probe = root.join(format!(".probe-{}", std::process::id()));
         fs::write(&probe, b"").at_path(root, "cannot write into the store").map_err(|e| refuse(e, help))?;
+        let locked = FileLock::try_take(&probe);
         let _ = fs::remove_file(&probe);
+        locked?;
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// Removes what processes that were killed left of their stages: locks that nobody holds, and how far the stages
+    /// were.
+    pub fn remove_stale_locks(&self) {
+        for kind in StageKind::ALL {
+            let entries = fs::read_dir(self.root.join(kind.as_str())).into_iter().flatten().flatten();
+            for entry in entries {
+                let name = entry.file_name();
+                let Some(key) = name.to_str().and_then(|name| name.strip_suffix(LOCK)) else { continue };
+                // The file goes when the lock is released.
+                if let Ok(Some(_lock)) = self.try_lock(kind, key) {
+                    self.end_activity(kind, key);
+                }
+            }
+        }
     }
 
     /// The store as it is, which may be not there at all: for looking only.
@@ -165,7 +181,7 @@ impl Store {
     }
 
     fn lock_file(&self, kind: StageKind, key: &str) -> PathBuf {
-        self.root.join(kind.as_str()).join(format!("{key}.lock"))
+        self.root.join(kind.as_str()).join(format!("{key}{LOCK}"))
     }
 
     /// The record of a whole artifact: every output is there with its digest. A damaged artifact is
@@ -195,22 +211,12 @@ impl Store {
     }
 
     /// The lock of a stage, or `None` while another process holds it.
-    pub fn try_lock(&self, kind: StageKind, key: &str) -> Result<Option<Lock>> {
+    pub fn try_lock(&self, kind: StageKind, key: &str) -> Result<Option<FileLock>> {
         let path = self.lock_file(kind, key);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).at_path(parent, "cannot make the folder")?;
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .at_path(&path, "cannot open the lock")?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { _file: file })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(e).at_path(&path, "cannot lock"),
-        }
+        FileLock::try_take(&path)
     }
 
     /// An empty partial folder, but for the checkpoints of an earlier try.
@@ -286,12 +292,8 @@ impl Store {
         if self.artifact(kind, key).join(RECORD).is_file() {
             return StageStatus::Done;
         }
-        let held = OpenOptions::new()
-            .write(true)
-            .open(self.lock_file(kind, key))
-            .is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
         let partial = self.partial(kind, key);
-        if held {
+        if FileLock::is_held(&self.lock_file(kind, key)) {
             StageStatus::Running
         } else if partial.join(FAILED).is_file() {
             StageStatus::Failed
@@ -434,6 +436,23 @@ mod tests {
     }
 
     #[test]
+    fn what_killed_processes_left_goes_and_what_is_held_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let kind = StageKind::Train;
+        let _held = store.try_lock(kind, "held").unwrap().unwrap();
+        for name in ["left.lock", "left.activity.json", "held.activity.json"] {
+            fs::write(dir.path().join("train").join(name), "").unwrap();
+        }
+        fs::create_dir(dir.path().join("train/left.partial")).unwrap();
+        store.remove_stale_locks();
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path().join("train")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["held.activity.json", "held.lock", "left.partial"]);
+    }
+
+    #[test]
     fn record_last_and_damage_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
@@ -451,6 +470,7 @@ mod tests {
         assert_eq!(store.status(kind, "k"), StageStatus::Running);
         drop(lock);
         assert_eq!(store.status(kind, "k"), StageStatus::Interrupted);
+        assert!(!dir.path().join("prepare/k.lock").exists());
         fs::write(partial.join("out"), b"result").unwrap();
         store.finish(&stage(), record(), &digests).unwrap();
         assert_eq!(store.status(kind, "k"), StageStatus::Done);

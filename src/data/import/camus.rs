@@ -13,6 +13,7 @@ use crate::error::{AtPath, Error, Result};
 use crate::vocabulary::{Phase, Quality, Sex, Split, View};
 use crate::{
     data::staging::{ImageAndMask, size_mismatch},
+    plain_file::is_named,
     scan::{Slice, metaimage, nifti},
     text_file::read_text,
     vocabulary::Source,
@@ -137,7 +138,8 @@ fn first_file(folder: &Path, stem: &str) -> Option<PathBuf> {
     ["nii.gz", "nii", "mhd", "mha"]
         .iter()
         .map(|extension| folder.join(format!("{stem}.{extension}")))
-        .find(|file| file.is_file())
+        // A link that leads nowhere is an image that is missing, as after a copy without what links lead to.
+        .find(|file| is_named(file))
 }
 
 /// The files that [`read_slice`] reads.
@@ -186,7 +188,7 @@ impl PatientInfo {
         let mut info = Self::default();
         for view in View::ALL {
             let file = folder.join(format!("Info_{view}.cfg"));
-            if file.is_file() {
+            if is_named(&file) {
                 let text = read_text(&file, "cannot read the patient's data")?;
                 info.add(&text, view, &file)?;
             }
@@ -246,11 +248,11 @@ fn read_splits(src: &Path) -> Result<BTreeMap<String, Split>> {
         places.extend([parent.to_owned(), parent.join("database_split")]);
     }
     let has_lists =
-        |place: &PathBuf| LISTS.iter().any(|(name, _)| place.join(format!("subgroup_{name}.txt")).is_file());
+        |place: &PathBuf| LISTS.iter().any(|(name, _)| is_named(&place.join(format!("subgroup_{name}.txt"))));
     let Some(place) = places.into_iter().find(has_lists) else { return Ok(splits) };
     for (name, split) in LISTS {
         let file = place.join(format!("subgroup_{name}.txt"));
-        if !file.is_file() {
+        if !is_named(&file) {
             continue;
         }
         let text = read_text(&file, "cannot read the split")?;

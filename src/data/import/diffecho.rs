@@ -17,6 +17,7 @@ use crate::picture::Picture;
 use crate::vocabulary::{Phase, Split, View};
 use crate::{
     data::staging::{ImageAndMask, size_mismatch},
+    plain_file::is_named,
     vocabulary::Source,
 };
 
@@ -36,7 +37,7 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
             let entry = entry.at_path(&frames, "cannot look into the folder")?;
             // `._ch2_ed_frame_100.png` is what a Mac leaves beside a file on a foreign disk.
             let hidden = entry.file_name().to_string_lossy().starts_with('.');
-            if !hidden && entry.path().is_file() {
+            if !hidden && is_named(&entry.path()) {
                 files.push(entry.path());
             }
         }
@@ -44,6 +45,10 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
         for image in files.into_iter().filter(|f| f.extension().is_some_and(|e| e == "png")) {
             let stem = image.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
             let Some((view, phase, number)) = parse_name(stem) else {
+                // What no image's name leads to is never opened.
+                if !image.is_file() {
+                    continue;
+                }
                 return Err(Error::input("the name is not of the form ch2_ed_frame_100.png")
                     .at(&image)
                     .help("rename the file, or take it out of the folder"));
@@ -60,7 +65,7 @@ pub fn find(src: &Path) -> Result<Vec<FoundAcquisition<'static>>> {
                 ));
             }
             let mask = masks.join(format!("{}.png", stem.replace("frame", "mask")));
-            if !mask.is_file() {
+            if !is_named(&mask) {
                 return Err(Error::input(format!("its mask {} is missing", mask.display()))
                     .at(&image)
                     .help("images and masks come in pairs of the same name: copy the mask again"));

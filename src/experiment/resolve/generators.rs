@@ -9,6 +9,7 @@ use crate::{
         Generator, GeneratorNetworks, GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace,
         origin::nearest,
     },
+    plain_file,
     vocabulary::{GeneratorCheckpoint, Mode, NoiseLevels, Objective, Precision, PromptField, Sampler},
 };
 
@@ -92,7 +93,7 @@ fn objective(name: &str, typed: &BTreeMap<String, GeneratorSpec>, depth: usize) 
 fn objective_of_folder(folder: &Path) -> Objective {
     let class = [folder.to_owned(), folder.join("2ch_ed")]
         .into_iter()
-        .filter_map(|dir| std::fs::read_to_string(dir.join("scheduler/scheduler_config.json")).ok())
+        .filter_map(|dir| plain_file::read_to_string(&dir.join("scheduler/scheduler_config.json")).ok())
         .find_map(|text| {
             let class = text.split("\"_class_name\"").nth(1)?.split('"').nth(1)?;
             Some(class.to_owned())

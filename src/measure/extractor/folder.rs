@@ -9,6 +9,7 @@ use std::{
 use crate::{
     error::{AtPath, Error, Result},
     manifest,
+    text_file::read_text,
     vocabulary::Split,
 };
 
@@ -51,10 +52,14 @@ pub fn images_of(folder: &Path, split: Option<Split>) -> Result<Vec<PathBuf>> {
 
 /// What the table names. Only its columns `image` and `split` are read: `synecho sample` writes no views.
 fn listed(folder: &Path, table: &Path, split: Option<Split>) -> Result<Vec<PathBuf>> {
-    let text = fs::read_to_string(table).at_path(table, "cannot read the manifest")?;
+    let text = read_text(table, "cannot read the manifest")?;
+    // Line ends as the counting of lines needs them.
+    let text = format!("{}\n", text.replace("\r\n", "\n"));
     let bad = |e: csv::Error| {
         let line = e.position().map_or(1, csv::Position::line);
-        Error::input(format!("not a CSV table: {e}")).at_line(table, line)
+        Error::input(format!("not a CSV table: {e}"))
+            .at_line(table, line)
+            .help("save it as comma-separated UTF-8 text")
     };
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(bad)?.clone();
@@ -69,15 +74,22 @@ fn listed(folder: &Path, table: &Path, split: Option<Split>) -> Result<Vec<PathB
         split.map(|s| column("split").map(|i| (i, s)).ok_or_else(|| missing("split"))).transpose()?;
     let mut images = Vec::new();
     let mut seen = HashSet::new();
-    for (line, record) in (2u64..).zip(reader.records()) {
-        let record = record.map_err(bad)?;
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(bad)? {
+        let line = manifest::first_line(&record, reader.position().line());
         let cell = |i: usize| record.get(i).unwrap_or_default().trim().to_owned();
+        // A spreadsheet leaves lines of commas at the end.
+        if record.iter().all(|cell| cell.trim().is_empty()) {
+            continue;
+        }
         if wanted.is_some_and(|(i, split)| cell(i) != split.as_str()) {
             continue;
         }
         let name = cell(image);
         if name.is_empty() {
-            return Err(Error::input("the column `image` is empty").at_line(table, line));
+            return Err(Error::input("the column `image` is empty")
+                .at_line(table, line)
+                .help("name the image, or remove the row"));
         }
         if !seen.insert(name.clone()) {
             return Err(Error::input(format!("the image {name} is listed twice"))
@@ -156,5 +168,9 @@ mod tests {
         assert!(names(folder, None).unwrap_err().contains("the column `image` is missing"));
         table("image\nb.png\nb.png\n");
         assert!(names(folder, None).unwrap_err().contains("manifest.csv:3: the image b.png is listed twice"));
+        table("\u{feff}image,note\r\nb.png,\"two\r\nlines\"\r\n\r\n,\r\nb.png,\r\n");
+        assert!(names(folder, None).unwrap_err().contains("manifest.csv:6: the image b.png is listed twice"));
+        table("\u{feff}image,note\r\nb.png,\"two\r\nlines\"\r\n\r\n,\r\na.JPG,\r\n");
+        assert_eq!(names(folder, None).unwrap(), ["a.JPG", "b.png"]);
     }
 }

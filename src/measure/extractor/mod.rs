@@ -15,7 +15,7 @@ mod tests;
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, HashMap},
-    fmt, fs,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -29,6 +29,7 @@ pub use table::{DomainImages, ExtractorSource};
 
 use crate::{
     error::{AtPath, Error, Result},
+    plain_file,
     progress::Progress,
     vocabulary::{Extractor, Split},
 };
@@ -99,7 +100,7 @@ impl FeatureExtractor {
         let cannot = |e: Error| if weights.exists() { e } else { e.help(entry.weights_help) };
         let mut hasher = blake3::Hasher::new();
         let mut file =
-            fs::File::open(&weights).at_path(&weights, "cannot read the weights").map_err(cannot)?;
+            plain_file::open(&weights).at_path(&weights, "cannot read the weights").map_err(cannot)?;
         std::io::copy(&mut file, &mut hasher).at_path(&weights, "cannot read the weights")?;
         let digest = hasher.finalize().to_hex().to_string();
         Ok(Self { name, entry, weights, digest, device: source.device, network: OnceCell::new() })
@@ -263,7 +264,7 @@ impl FeatureExtractor {
         let input = &self.entry.input;
         let fault = |(path, digest): &(&Path, Digest)| {
             let mut values = vec![0f32; input.values()];
-            let read = fs::read(path).map_err(|e| e.to_string());
+            let read = plain_file::read(path).map_err(|e| e.to_string());
             read.and_then(|bytes| input.read(&bytes, &mut values)).err().map(|why| (*digest, why))
         };
         files.par_iter().filter_map(fault).collect()
@@ -296,6 +297,6 @@ fn all_unreadable(unreadable: &[(PathBuf, String)], of: usize) -> Error {
 }
 
 fn digest(path: &Path) -> Result<Digest, String> {
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
+    let bytes = plain_file::read(path).map_err(|e| e.to_string())?;
     Ok(*blake3::hash(&bytes).as_bytes())
 }

@@ -8,6 +8,7 @@ use tch::{Device, Tensor};
 use super::{cache::Digest, resize::ExtractorInput, table::FeatureNetwork};
 use crate::{
     error::{Error, Result},
+    plain_file,
     progress::Bar,
 };
 
@@ -106,7 +107,7 @@ fn decode(input: &ExtractorInput, files: &[(&Path, Digest)], indices: &[usize]) 
     let mut values = vec![0f32; indices.len() * each];
     let one = |(&i, out): (&usize, &mut [f32])| -> Result<(), String> {
         let (path, digest) = files[i];
-        let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+        let bytes = plain_file::read(path).map_err(|e| e.to_string())?;
         if *blake3::hash(&bytes).as_bytes() != digest {
             return Err("it changed while it was measured".into());
         }

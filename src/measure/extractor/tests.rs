@@ -1,5 +1,7 @@
 //! From files to features, with small ResNets as networks.
 
+use std::fs;
+
 use super::*;
 use crate::{
     nn::{resnet::resnet18, tensor_file},

@@ -14,6 +14,7 @@ use crate::{
     manifest::{self, Manifest},
     picture::Picture,
     resize,
+    text_file::read_text,
     vocabulary::Split,
 };
 
@@ -196,7 +197,7 @@ impl Files {
 
 /// Whether the table has views and phases: that of `synecho sample` has not, and is then as good as none.
 fn tells_classes(file: &Path) -> Result<bool> {
-    let text = std::fs::read_to_string(file).at_path(file, "cannot read the manifest")?;
+    let text = read_text(file, "cannot read the manifest")?;
     let header = text.lines().next().unwrap_or_default();
     Ok(header.split(',').any(|name| ["view", "phase"].contains(&name.trim())))
 }

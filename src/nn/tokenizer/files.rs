@@ -17,6 +17,7 @@ use super::special;
 use crate::{
     error::{AtPath, Error, Result},
     nn::config::Config,
+    plain_file,
 };
 
 /// What a tokenizer is built from.
@@ -180,7 +181,7 @@ fn two_files(dir: &Path) -> Result<TokenizerParts> {
     }
     let vocab: BTreeMap<String, u32> = json(&file)?;
     let vocab: Vocab = vocab.into_iter().collect();
-    let text = std::fs::read_to_string(&merges_file).at_path(&merges_file, "cannot read the merges")?;
+    let text = plain_file::read_to_string(&merges_file).at_path(&merges_file, "cannot read the merges")?;
     let mut merges = Merges::new();
     for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.starts_with("#version")) {
         let (a, b) = pair_of(line).ok_or_else(|| {
@@ -197,7 +198,7 @@ fn name(file: &Path) -> String {
 }
 
 fn json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(file).at_path(file, "cannot read the tokenizer")?;
+    let text = plain_file::read_to_string(file).at_path(file, "cannot read the tokenizer")?;
     serde_json::from_str(&text).map_err(|e| {
         Error::input(format!("not CLIP's tokenizer: {e}")).at_line(file, e.line() as u64).help(COPY_AGAIN)
     })
