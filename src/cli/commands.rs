@@ -76,6 +76,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             if json { print_json(&found) } else { print(&found.to_string()) }
         }
         Command::Weights(command) => super::weights::carry_out(&command),
+        Command::Cache(command) => super::cache::carry_out(&command),
     }
 }
 

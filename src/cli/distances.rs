@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{print, print_json};
+use super::{
+    cache::{LimitArgs, user_cache},
+    output::{print, print_json},
+};
 use crate::{
     doctor,
     error::{Error, Result},
     measure::{
-        extractor::{BATCH, DomainImages, ExtractorSource, FeatureExtractor, FeatureOptions},
+        extractor::{BATCH, CacheFolder, DomainImages, ExtractorSource, FeatureExtractor, FeatureOptions},
         generators::{
             all::{ComparedFolders, all_of},
             folders::{self, FolderExtraction, FrechetOptions},
@@ -53,6 +56,8 @@ pub(super) struct FeatureArgs {
     /// Neither keep features nor reuse kept ones
     #[arg(long)]
     no_cache: bool,
+    #[command(flatten)]
+    cache_limit: LimitArgs,
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", value_name = "DEVICE", env = "SYNECHO_DEVICE")]
     device: String,
@@ -252,7 +257,12 @@ impl FeatureArgs {
             cache: cache.as_deref(),
             progress: &progress,
         };
-        work(&FolderExtraction { extractor: &extractor, options, split: self.split })
+        let done = work(&FolderExtraction { extractor: &extractor, options, split: self.split });
+        if let Some(folder) = &cache {
+            // What cannot be removed takes room, and nothing else.
+            let _ = CacheFolder::new(folder).trim(self.cache_limit.limit);
+        }
+        done
     }
 
     fn extractor(&self) -> Result<FeatureExtractor> {
@@ -283,11 +293,4 @@ fn usual_weights(extractor: Extractor) -> Option<PathBuf> {
         Extractor::Domain => &[],
     };
     names.iter().map(|name| folder.join(name)).find(|file| file.is_file())
-}
-
-/// The folder for files that programs can recompute.
-fn user_cache() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(folder.join(Path::new("synecho/features")))
 }

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and with which words. No logic.
 
+mod cache;
 mod commands;
 mod distances;
 mod output;
@@ -108,6 +109,9 @@ enum Command {
     /// Look into files of weights (safetensors, PyTorch), and convert them
     #[command(subcommand)]
     Weights(weights::WeightsCommand),
+    /// Show or clear the features of images that `measure` keeps between calls
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
 }
 
 /// Where finished work is kept.

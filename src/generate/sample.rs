@@ -271,6 +271,18 @@ fn read_control(control: &ControlPicture, progress: &Progress) -> Result<Dynamic
                     .at(file)
                     .help("the file is damaged or is not a PNG or JPEG")
             })?;
+            let image = match image {
+                DynamicImage::ImageLuma16(values) => {
+                    if values.iter().any(|&v| v > 255) {
+                        progress.line(format!(
+                            "warning: {}: grey of 16 bits, in which every value above 255 is white, as in diffusers; save it with 8 bits to keep its greys",
+                            file.display()
+                        ));
+                    }
+                    clipped(&values)
+                }
+                other => other,
+            };
             if image.to_luma8().iter().all(|&v| v <= 3) {
                 progress.line(format!(
                     "warning: {}: all grey values are 0 to 3; if this is a mask of class indices, give it as --control-mask",
@@ -280,6 +292,12 @@ fn read_control(control: &ControlPicture, progress: &Progress) -> Result<Dynamic
             Ok(image)
         }
     }
+}
+
+/// Grey of 16 bits as Pillow turns it into 8: values above 255 are 255.
+fn clipped(values: &image::ImageBuffer<image::Luma<u16>, Vec<u16>>) -> DynamicImage {
+    let clip = |x, y| image::Luma([u8::try_from(values.get_pixel(x, y).0[0]).unwrap_or(u8::MAX)]);
+    DynamicImage::ImageLuma8(image::GrayImage::from_fn(values.width(), values.height(), clip))
 }
 
 /// The ultrasound sector of an echocardiogram, in the mask's size.
@@ -359,6 +377,19 @@ mod tests {
         let larger = control_tensor(image.clone(), lanczos, Some([24, 32]), 8).unwrap();
         assert_eq!(larger.size(), [1, 3, 24, 32]);
         assert!(control_tensor(image, lanczos, None, 32).is_err());
+    }
+
+    #[test]
+    fn grey_of_16_bits_is_clipped_as_in_pillow() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.png");
+        let values = [0u16, 100, 255, 256, 21845, u16::MAX];
+        image::ImageBuffer::<image::Luma<u16>, _>::from_raw(6, 1, values.to_vec())
+            .unwrap()
+            .save(&file)
+            .unwrap();
+        let read = read_control(&ControlPicture::Image(file), &Progress::new(true)).unwrap();
+        assert_eq!(read.to_luma8().into_raw(), [0, 100, 255, 255, 255, 255]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ const IGNORED: &[&str] = &[
     "chunk_size_feed_forward",
     "dropout",
     "dtype",
+    "finetuning_task",
+    "gradient_checkpointing",
     "id2label",
     "initializer_factor",
     "initializer_range",
@@ -56,11 +58,21 @@ const IGNORED: &[&str] = &[
     "output_attentions",
     "output_hidden_states",
     "pad_token_id",
+    "prefix",
     "problem_type",
     "projection_dim",
     "return_dict",
+    "sep_token_id",
+    "task_specific_params",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tie_word_embeddings",
+    "tokenizer_class",
     "torch_dtype",
+    "torchscript",
     "transformers_version",
+    "use_bfloat16",
+    "use_cache",
 ];
 
 impl ClipTextConfig {
@@ -70,7 +82,10 @@ impl ClipTextConfig {
     /// A value of the wrong type, one that no text encoder can have, or a key that is not known here.
     pub fn read(config: &Config) -> Result<Self> {
         config.only("model_type", &["clip_text_model"])?;
-        config.only("is_encoder_decoder", &[false])?;
+        for key in ["is_encoder_decoder", "is_decoder", "add_cross_attention"] {
+            config.only(key, &[false])?;
+        }
+        config.only("pruned_heads", &[serde_json::json!({})])?;
         config.only("use_attention_mask", &[Value::from(false), Value::Null])?;
         config.ignore(IGNORED);
         let read = Self {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ struct Seal {
     blake3: String,
 }
 
+/// Hexadecimal digits of a key.
+pub(super) const KEY_DIGITS: usize = 32;
+
 const SEAL: &str = "synecho";
 
 impl FeatureCache {
@@ -55,7 +59,7 @@ impl FeatureCache {
         digests.iter().for_each(|digest| {
             hasher.update(digest);
         });
-        let key = hasher.finalize().to_hex()[..32].to_owned();
+        let key = hasher.finalize().to_hex()[..KEY_DIGITS].to_owned();
         Self { file: folder.join(format!("{key}.safetensors")), key }
     }
 
@@ -65,6 +69,10 @@ impl FeatureCache {
             return Ok(None);
         }
         let file = TensorFile::open(&self.file)?;
+        // The folder's limit spares what was used last. Where the time cannot be set, it is that of writing.
+        if let Ok(file) = fs::File::options().write(true).open(&self.file) {
+            let _ = file.set_modified(SystemTime::now());
+        }
         let mut tensors = HashMap::new();
         for entry in file.entries() {
             tensors.insert(entry.name.clone(), file.read(entry)?);
@@ -153,6 +161,14 @@ mod tests {
             let error = cache.read(3).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains(".safetensors"), "{error}");
         }
+        // A limit must not remove what was just read.
+        fs::write(&cache.file, &whole).unwrap();
+        let time = || fs::metadata(&cache.file).unwrap().modified().unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::File::options().write(true).open(&cache.file).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(time(), long_ago);
+        cache.read(3).unwrap().unwrap();
+        assert!(time() > long_ago);
         // Nothing is left beside it.
         assert_eq!(fs::read_dir(dir.path().join("cache")).unwrap().count(), 1);
     }

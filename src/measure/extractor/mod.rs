@@ -4,6 +4,7 @@
 //! ([`ExtractorInput`]). [`images_of`] lists a folder; [`FeatureExtractor::features`] gives one row per image.
 
 mod cache;
+mod cache_folder;
 mod decode;
 mod folder;
 mod resize;
@@ -13,7 +14,7 @@ mod table;
 mod tests;
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     collections::{BTreeMap, HashMap},
     fmt,
     path::{Path, PathBuf},
@@ -22,6 +23,7 @@ use std::{
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
+pub use cache_folder::{CacheFolder, CacheUsage};
 pub use decode::DecodedImage;
 pub use folder::images_of;
 pub use resize::ExtractorInput;
@@ -46,6 +48,8 @@ pub struct FeatureExtractor {
     digest: String,
     device: Device,
     network: OnceCell<FeatureNetwork>,
+    /// Whether the user knows that features are not kept.
+    warned: Cell<bool>,
 }
 
 impl fmt::Debug for FeatureExtractor {
@@ -103,7 +107,7 @@ impl FeatureExtractor {
             plain_file::open(&weights).at_path(&weights, "cannot read the weights").map_err(cannot)?;
         std::io::copy(&mut file, &mut hasher).at_path(&weights, "cannot read the weights")?;
         let digest = hasher.finalize().to_hex().to_string();
-        Ok(Self { name, entry, weights, digest, device: source.device, network: OnceCell::new() })
+        Ok(Self { name, entry, weights, digest, device: source.device, network: OnceCell::new(), warned: Cell::new(false) })
     }
 
     pub fn name(&self) -> Extractor {
@@ -240,7 +244,9 @@ impl FeatureExtractor {
             found.failed.into_iter().map(|(i, why)| (digests[i], why)).collect();
         if faults.is_empty() || skip {
             // Features that cannot be kept are as good as others.
-            if let Some(Err(e)) = cache.map(|cache| cache.write(&entry)) {
+            if let Some(Err(e)) = cache.map(|cache| cache.write(&entry))
+                && !self.warned.replace(true)
+            {
                 options.progress.line(format!("warning: features are not kept for the next call: {e}"));
             }
         } else {

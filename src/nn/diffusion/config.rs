@@ -13,6 +13,10 @@ use crate::{
 /// The version of diffusers whose networks these are.
 pub(crate) const DIFFUSERS: &str = "0.42.1";
 
+/// What `EMAModel.save_pretrained` of diffusers adds to a network's configuration: how its weights were averaged.
+const EMA_KEYS: [&str; 7] =
+    ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
+
 /// An activation function: `silu` (or `swish`), `gelu`, `relu`, `mish`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {
@@ -295,6 +299,7 @@ pub(crate) fn number(value: f64) -> Value {
 
 /// That the file is of this class, if it names one.
 pub(crate) fn check_class(config: &Config, class: &str) -> Result<()> {
+    config.ignore(&EMA_KEYS);
     match config.class() {
         Some(found) if found != class => {
             Err(Error::input(format!("the configuration of a {found}, not of a {class}")).at(config.file()))

@@ -76,6 +76,23 @@ fn defaults_are_upstreams_and_are_read_from_an_empty_file() {
     assert_eq!(AutoencoderKLConfig::read(&empty()).unwrap(), AutoencoderKLConfig::default());
 }
 
+/// As diffusers' training scripts leave `unet_ema/`.
+#[test]
+fn the_bookkeeping_of_an_averaged_network_is_passed_over_and_nothing_else_is() {
+    let averaged = json!({
+        "decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 7, "power": 0.75,
+        "update_after_step": 0, "use_ema_warmup": false
+    });
+    assert_eq!(UNet2DConfig::read(&parse(&averaged)).unwrap(), UNet2DConfig::default());
+    assert_eq!(UNet2DConditionConfig::read(&parse(&averaged)).unwrap(), UNet2DConditionConfig::default());
+    assert_eq!(ControlNetConfig::read(&parse(&averaged)).unwrap(), ControlNetConfig::default());
+    assert_eq!(AutoencoderKLConfig::read(&parse(&averaged)).unwrap(), AutoencoderKLConfig::default());
+    let mut other = averaged;
+    other["decay_rate"] = json!(0.9);
+    refused(UNet2DConfig::read(&parse(&other)), &["`decay_rate` = 0.9"]);
+    refused(AutoencoderKLConfig::read(&parse(&other)), &["`decay_rate` = 0.9"]);
+}
+
 #[test]
 fn what_is_written_is_read_again() {
     let unet2d = UNet2DConfig {

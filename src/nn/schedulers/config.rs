@@ -124,6 +124,40 @@ impl Sampler {
     }
 }
 
+/// Keys of diffusers' schedulers of images that are not read here, and of its first versions. A file that went through
+/// one of them keeps its keys, which every other class drops.
+const DROPPED: [&str; 29] = [
+    "beta_max",
+    "beta_min",
+    "clip_denoised",
+    "correct_steps",
+    "corrector_order",
+    "eta",
+    "gamma",
+    "noise_sampler_seed",
+    "predictor_order",
+    "rho",
+    "s",
+    "s_churn",
+    "s_max",
+    "s_min",
+    "s_noise",
+    "sampling_eps",
+    "scale_factors",
+    "scaler",
+    "scheduler_type",
+    "sigma_data",
+    "sigma_schedule",
+    "snr",
+    "snr_shift_scale",
+    "stage_range",
+    "stages",
+    "tau_func",
+    "tensor_format",
+    "timestep_values",
+    "upscale_mode",
+];
+
 /// What a scheduler_config.json says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SchedulerConfig {
@@ -187,6 +221,9 @@ impl SchedulerConfig {
         let own: Vec<&str> = class.keys().collect();
         let others = Sampler::ALL.into_iter().flat_map(Sampler::keys);
         config.ignore(&others.filter(|key| !own.contains(key)).collect::<Vec<_>>());
+        config.ignore(&DROPPED);
+        // `prediction_type` of the first versions, which upstream no longer reads.
+        config.only("predict_epsilon", &[true])?;
         config.finish()?;
         Scheduler::new(&read).map_err(|e| e.at(config.file()))?;
         Ok(read)
@@ -413,6 +450,35 @@ mod tests {
             let error = read(class, "{}").with_levels(levels).unwrap_err().to_string();
             let with = if levels == NoiseLevels::Even { "flow-midpoint" } else { "dpmsolver++" };
             assert!(error.contains(class.as_str()) && error.contains(with), "{error}");
+        }
+    }
+
+    /// `from_config` keeps the keys of the class before, and every class drops what it does not know.
+    #[test]
+    fn a_file_of_any_scheduler_is_read_as_any_other_and_unknown_keys_are_refused() {
+        for written in Sampler::ALL {
+            let text = format!("{{\"_class_name\": {:?}}}", written.class_name());
+            let config = Config::parse(&text, Path::new("c.json")).unwrap();
+            let mut json = SchedulerConfig::read(&config).unwrap().to_json();
+            for key in DROPPED {
+                json[key] = 1.into();
+            }
+            for class in
+                Sampler::ALL.into_iter().filter(|c| c.is_flow_matching() == written.is_flow_matching())
+            {
+                let read = |json: &Value| {
+                    SchedulerConfig::read_as(&Config::parse(&json.to_string(), Path::new("c.json"))?, class)
+                };
+                read(&json).unwrap_or_else(|e| panic!("{written} as {class}: {e}"));
+                for (key, value) in
+                    [("decay", 0.9.into()), ("beta_stop", 0.1.into()), ("predict_epsilon", false.into())]
+                {
+                    let mut other = json.clone();
+                    other[key] = value;
+                    let error = read(&other).unwrap_err().to_string();
+                    assert!(error.contains(&format!("`{key}`")), "{written} as {class}: {error}");
+                }
+            }
         }
     }
 
