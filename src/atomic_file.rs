@@ -14,7 +14,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().at_path(path, "cannot write").inspect_err(|_| {
+    // Another machine may have taken the temporary file for one that was left behind.
+    let again = |e: std::io::Error| if e.kind() == std::io::ErrorKind::NotFound { write() } else { Err(e) };
+    write().or_else(again).at_path(path, "cannot write").inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
     })
 }

@@ -240,8 +240,9 @@ fn draw(
         say(&format!("{} held the report of another run, which is replaced{kept}", to.display()));
     }
     let input = report::read(&data)?;
-    if !report::is_current(&data, formats, to) {
-        report::draw(&input, formats, to)?;
+    match report::is_current(&data, formats, to) {
+        true => report::remove_half_written(to)?,
+        false => report::draw(&input, formats, to)?,
     }
     Ok(input)
 }

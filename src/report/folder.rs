@@ -167,7 +167,10 @@ pub fn draw(input: &ReportInput, formats: &[FigureFormat], to: &Path) -> Result<
     let content =
         PageContent { input, rows: &rows, figures: &figures, formats, tables: &tables, compared: &compared };
     save(PAGE.into(), page::page(&content)?.as_bytes())?;
-    if earlier { remove_stale(to, &kept) } else { Ok(()) }
+    if earlier {
+        remove_stale(to, &kept)?;
+    }
+    remove_half_written(to)
 }
 
 /// Whether the folder `to` holds the report of the data files in `data`, as this program draws it.
@@ -187,17 +190,26 @@ fn remove_stale(to: &Path, kept: &BTreeSet<PathBuf>) -> Result<()> {
     for folder in [FIGURES, TABLES].map(|name| to.join(name)) {
         stale.extend(files(&folder)?.into_iter().filter(|file| is_drawn(file) && !kept.contains(file)));
     }
-    for folder in ["", FIGURES, TABLES].map(|name| to.join(name)) {
-        stale.extend(files(&folder)?.into_iter().filter(|file| is_left_behind(file)));
-    }
-    for stale in stale {
-        // Another process that draws the same report may have been faster.
-        match fs::remove_file(&stale) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.at_path(&stale, "cannot remove")?,
-        }
+    stale.iter().try_for_each(|file| remove(file))
+}
+
+/// Removes what a run left that was killed while it drew a report. Nothing where no report lies in the folder.
+///
+/// # Errors
+/// A folder cannot be read, or a file not removed.
+pub fn remove_half_written(to: &Path) -> Result<()> {
+    for folder in ["", FIGURES, TABLES].map(|name| to.join(name)).iter().filter(|folder| folder.is_dir()) {
+        files(folder)?.iter().filter(|file| is_left_behind(file)).try_for_each(|file| remove(file))?;
     }
     Ok(())
+}
+
+fn remove(file: &Path) -> Result<()> {
+    // Another process that draws the same report may have been faster.
+    match fs::remove_file(file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.at_path(file, "cannot remove"),
+    }
 }
 
 /// Whether a report lies in the folder. Known before hours of work as well as after them.
@@ -230,7 +242,7 @@ fn sections() -> impl Iterator<Item = &'static str> {
     Task::OF_ARMS.map(Task::as_str).into_iter().chain([GENERATORS])
 }
 
-/// Whether the file is one that a killed process left half written, some time ago: `.segmentation_dice.svg.12180`.
+/// Whether the file is one that a killed process left half written: `.segmentation_dice.svg.12180`.
 fn is_left_behind(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Some((name, process)) = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')) else {
@@ -240,8 +252,14 @@ fn is_left_behind(path: &Path) -> bool {
     let ours =
         process.bytes().all(|b| b.is_ascii_digit()) && (is_drawn(Path::new(name)) || data.contains(&name));
     let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
-    // A younger one may be another process's, which is about to rename it.
-    ours && age.is_some_and(|age| age > LEFT_BEHIND)
+    // A younger one may be another process's, which is about to rename it. A process of another machine, which is not
+    // seen here, writes it again.
+    ours && (age.is_some_and(|age| age > LEFT_BEHIND) || has_ended(process))
+}
+
+/// Whether this machine has no process of this number, where that can be seen.
+fn has_ended(process: &str) -> bool {
+    Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists()
 }
 
 /// Whether reports give a figure or table this name.
@@ -341,18 +359,30 @@ mod tests {
         for old in EARLIER {
             fs::write(to.join(old), "old").unwrap();
         }
-        // Two half-written files: of a process that was killed long ago, and of one that may be at it.
-        let (old, young) =
-            ("figures/.segmentation_dice_boxes.svg.12180", "figures/.segmentation_dice_boxes.svg.12181");
-        for half in [old, young, "figures/.mine.12180"] {
+        // Half-written files: of a process that was killed long ago, of one that may be at it, and of one whose number
+        // is larger than any.
+        let half_written = |process: u32| format!("figures/.segmentation_dice_boxes.svg.{process}");
+        let (old, young, ended) = (half_written(1), half_written(std::process::id()), half_written(1 << 30));
+        for half in [&old, &young, &ended, "figures/.mine.12180"] {
             fs::write(to.join(half), "half").unwrap();
         }
         let long_ago = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
-        for half in [old, "figures/.mine.12180"] {
+        for half in [&old, "figures/.mine.12180"] {
             fs::File::options().write(true).open(to.join(half)).unwrap().set_modified(long_ago).unwrap();
         }
         draw(&ReportInput::default(), ALL, to).unwrap();
         assert!(!to.join(old).exists() && to.join(young).exists() && to.join("figures/.mine.12180").exists());
+        assert!(!to.join(&ended).exists());
+        // The first report in a folder, and one that is not drawn again, clear up as well.
+        let new = dir.path().join("new");
+        fs::create_dir_all(new.join(FIGURES)).unwrap();
+        fs::write(new.join(&ended), "half").unwrap();
+        draw(&ReportInput::default(), ALL, &new).unwrap();
+        assert!(!new.join(&ended).exists());
+        fs::write(new.join(&ended), "half").unwrap();
+        remove_half_written(&new).unwrap();
+        assert!(!new.join(&ended).exists());
+        remove_half_written(&dir.path().join("nowhere")).unwrap();
         assert!(fs::read_to_string(to.join("index.html")).unwrap().starts_with("<!DOCTYPE html>"));
         for mine in ["figures/my_heart.svg", "figures/segmentation.svg", "notes.md"] {
             assert_eq!(fs::read_to_string(to.join(mine)).unwrap(), "mine");

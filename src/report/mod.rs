@@ -38,7 +38,7 @@ use crate::{
     results::{CurvePoint, Measurement},
     vocabulary::{FigureFormat, Metric, Source, Task},
 };
-pub use folder::{draw, earlier_key, is_current, is_report, read, save};
+pub use folder::{draw, earlier_key, is_current, is_report, read, remove_half_written, save};
 pub use terminal::results;
 
 /// The page that holds everything.
