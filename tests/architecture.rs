@@ -89,6 +89,7 @@ const ALLOWED: [(&str, &[&str]); 37] = [
     (
         "measure",
         &[
+            "aggregate",
             "dice",
             "experiment",
             "manifest",

@@ -1,8 +1,8 @@
 //! The question of an experiment, and its answer in a sentence: for a reader who reads nothing else.
 
 use super::{
-    ArmInfo, Comparison, Estimate, Score, Verdict, comparison::p_words, estimate, is_image, table::number,
-    tables::plural,
+    ArmInfo, Comparison, Estimate, Score, Verdict, comparison::p_words, estimate, is_observation,
+    table::number, tables::plural,
 };
 use crate::{
     results::Measurement,
@@ -200,7 +200,9 @@ impl Score {
         let rows: Vec<&Measurement> = rows
             .iter()
             .filter(|r| r.task == self.task && r.model == model && r.arm == arm && r.split == split)
-            .filter(|r| r.metric == self.metric && is_image(r) && structure.is_none_or(|s| r.structure == s))
+            .filter(|r| {
+                r.metric == self.metric && is_observation(r) && structure.is_none_or(|s| r.structure == s)
+            })
             .collect();
         (!rows.is_empty()).then(|| estimate(&rows)).filter(|e| e.mean.is_finite())
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     paired::{SignedRank, cohens_dz, holm, wilcoxon},
-    rows::is_image,
+    rows::is_observation,
     stats::{self, PatientValue},
 };
 use crate::{
@@ -81,7 +81,7 @@ pub fn pairs(arms: &[ArmInfo]) -> Vec<(String, String)> {
     sorted
 }
 
-/// A score that arms are compared by, of one value per image (and structure).
+/// A score that arms are compared by, of one value per image (and structure) or per patient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
     pub task: Task,
@@ -95,6 +95,9 @@ impl Score {
         Self { task: Task::Segmentation, metric, structures: &Structure::CLASSES }
     }
 
+    /// One value per patient.
+    pub const EF_ERROR: Self = Self { task: Task::Segmentation, metric: Metric::EfError, structures: &[] };
+
     pub const ACCURACY: Self = Self { task: Task::Classification, metric: Metric::Correct, structures: &[] };
 
     /// The score that says most of a task.
@@ -104,13 +107,13 @@ impl Score {
 
     /// The scores that arms are compared by, the most telling of each task first.
     pub fn all() -> impl Iterator<Item = Self> {
-        Metric::of_images(Task::Segmentation).map(Self::segmentation).chain([Self::ACCURACY])
+        Metric::of_images(Task::Segmentation).map(Self::segmentation).chain([Self::EF_ERROR, Self::ACCURACY])
     }
 
     fn has(&self, row: &Measurement) -> bool {
         row.task == self.task
             && row.metric == self.metric
-            && is_image(row)
+            && is_observation(row)
             && (self.structures.is_empty()
                 || self.structures.iter().any(|structure| row.structure == *structure))
     }

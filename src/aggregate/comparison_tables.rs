@@ -20,10 +20,11 @@ impl Score {
         self.metric.higher_is_better()
     }
 
-    /// `mean Dice`, `accuracy`.
-    fn short(&self) -> String {
-        match self.structures {
-            [] => self.label().to_lowercase(),
+    /// `mean Dice`, `EF error`, `accuracy`.
+    pub fn short(&self) -> String {
+        match (self.metric, self.structures) {
+            (Metric::Correct, _) => self.label().to_lowercase(),
+            (_, []) => self.label().to_owned(),
             _ => format!("mean {}", self.label()),
         }
     }
@@ -45,8 +46,8 @@ impl Score {
     fn words(&self, unit: &str) -> String {
         let unit = if unit.is_empty() { String::new() } else { format!(" in {unit}") };
         match self.structures {
-            [] => self.label().to_lowercase(),
-            _ => format!("mean {}{unit} of endocardium, myocardium and atrium", self.label()),
+            [] => format!("{}{unit}", self.short()),
+            _ => format!("{}{unit} of endocardium, myocardium and atrium", self.short()),
         }
     }
 }
@@ -156,8 +157,12 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
         .collect();
     let mut notes = in_words(comparisons, several);
     let seeds = comparisons.iter().any(|c| c.seed_sd.is_some());
+    let (averaged, parts) = match score.metric.is_of_patients() {
+        true => ("each patient having one value", "patient, seed"),
+        false => ("each patient's values averaged over its images", "image, structure, seed"),
+    };
     notes.push(format!(
-        "Difference: the arm minus the arm in the column Against, before rounding. It is the mean over patients, each patient's values averaged over its images{} In brackets: 95 % paired bootstrap interval over patients (2000 resamples).",
+        "Difference: the arm minus the arm in the column Against, before rounding. It is the mean over patients, {averaged}{} In brackets: 95 % paired bootstrap interval over patients (2000 resamples).",
         if seeds { ", then over seeds, ± sample standard deviation over seeds. Per seed lists the differences one by one." } else { "." },
     ));
     let tested = comparisons.iter().filter(|c| c.test.is_some()).count() as u64;
@@ -167,12 +172,14 @@ pub fn comparison_table(comparisons: &[Comparison], score: &Score, split: &str, 
             counted(tested)
         ));
     }
+    if !score.metric.definition().is_empty() && score.metric.is_of_patients() {
+        notes.push(score.metric.definition().to_owned());
+    }
     notes.push("dz (Cohen): mean difference divided by its standard deviation over patients.".to_owned());
     if comparisons.iter().any(|c| c.undefined > 0) {
-        notes.push(
-            "Undefined: values (image, structure, seed) that one of the two arms lacks. They are left out of both arms, so this comparison does not penalise an arm that misses a structure more often."
-                .to_owned(),
-        );
+        notes.push(format!(
+            "Undefined: values ({parts}) that one of the two arms lacks. They are left out of both arms, so this comparison does not penalise an arm that misses a structure more often."
+        ));
     }
     let better = if score.higher_is_better() { "higher" } else { "lower" };
     Some(Table {

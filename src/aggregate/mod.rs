@@ -7,6 +7,7 @@
 //!
 //! Two arms are compared patient by patient ([`comparison`]); nothing is called better without a test.
 
+pub mod agreement;
 mod answer;
 pub mod comparison;
 mod comparison_tables;
@@ -19,20 +20,22 @@ mod rows;
 pub mod stats;
 mod table;
 mod tables;
+pub mod ventricle;
 
 pub use answer::{Answer, Claim, MeasuredDistance, Question, ScoredArm, TaskResults, distance_answer};
 pub use comparison::{ArmInfo, Comparison, Score, Verdict};
 pub use comparison_tables::{also, comparison_table, convergence_table};
 pub use groups::{arms, group};
 pub use judged::judged;
-pub(crate) use rows::is_image;
 pub use rows::{Estimate, Means, estimate, measurements_table, overall_mean, reported_split, sorted_curves};
+pub(crate) use rows::{is_image, is_observation};
 pub use stats::{BoxStats, RESAMPLES, box_stats};
 pub use table::{Table, TableCell, number};
 pub(crate) use tables::plural;
 pub use tables::{
     classification_tables, failures_table, segmentation_tables, training_images, training_table,
 };
+pub use ventricle::ventricle_tables;
 
 use serde::{Deserialize, Serialize};
 

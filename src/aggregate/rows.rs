@@ -18,13 +18,19 @@ pub(crate) fn is_image(row: &Measurement) -> bool {
     !(row.patient.is_empty() || row.view.is_empty() && row.phase.is_empty())
 }
 
-/// The metric of a row, where it has one value for each image.
-fn image_metric(row: &Measurement) -> Option<Metric> {
+/// The metric of a row, where it has one value for each image or patient.
+fn averaged_metric(row: &Measurement) -> Option<Metric> {
     Metric::ALL.into_iter().find(|metric| metric.is_averaged() && row.metric == *metric)
 }
 
+/// A row that was measured on one image, or on one patient by a metric of patients. By another metric a row of a patient is
+/// the mean over its images.
+pub(crate) fn is_observation(row: &Measurement) -> bool {
+    is_image(row) || !row.patient.is_empty() && averaged_metric(row).is_some_and(Metric::is_of_patients)
+}
+
 fn averaged(row: &Measurement) -> bool {
-    is_image(row) && image_metric(row).is_some()
+    averaged_metric(row).is_some() && is_observation(row)
 }
 
 /// An arm's value of one metric over its seeds.
@@ -38,7 +44,7 @@ pub struct Estimate {
     pub interval: Option<(f64, f64)>,
     pub seeds: u64,
     pub patients: u64,
-    /// Different images with a value under at least one seed.
+    /// Different images with a value under at least one seed; of a metric of patients, the patients.
     pub images: u64,
     /// Values (image x seed) that are defined, and that are not.
     pub defined: u64,
@@ -126,7 +132,7 @@ pub fn reported_split(rows: &[Measurement], task: Task) -> Option<String> {
     preferred.or(splits.first().copied()).map(str::to_owned)
 }
 
-/// The tidy table behind a report. To the measured rows it adds, for every metric of images:
+/// The tidy table behind a report. To the measured rows it adds, for every metric of images or patients:
 ///
 /// * of overlaps such as Dice, the mean over each image's defined structures (endo, myo, la), as structure `mean`;
 /// * each patient's mean over its images (`view` and `phase` empty, `n` images);
@@ -184,7 +190,7 @@ pub fn measurements_table(measured: &[Measurement]) -> Result<Vec<Measurement>> 
             } else {
                 let values: Vec<f64> = rows.iter().map(|r| r.value).collect();
                 add(&mut table, of(Statistic::Sd, stats::summary(&values).sd, estimate.defined));
-                if image_metric(rows[0]).is_some_and(Metric::counts_failures) {
+                if averaged_metric(rows[0]).is_some_and(Metric::counts_failures) {
                     let failures = of(Statistic::Failures, estimate.undefined as f64, rows.len() as u64);
                     add(&mut table, Measurement { unit: "images".into(), ..failures });
                 }

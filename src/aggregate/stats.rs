@@ -83,7 +83,7 @@ pub fn bootstrap(patients: &[PatientValue]) -> Option<(f64, f64)> {
 }
 
 /// [`RESAMPLES`] draws of `n` from `n` with replacement, as indices: the same for the same `n`.
-fn resamples(n: usize) -> impl Iterator<Item = Vec<usize>> {
+pub(super) fn resamples(n: usize) -> impl Iterator<Item = Vec<usize>> {
     let mut rng = random::rng(0, "bootstrap over patients", &[n as u64]);
     (0..RESAMPLES).map(move |_| (0..n).map(|_| rng.random_range(0..n)).collect())
 }

@@ -14,7 +14,7 @@ use crate::{
 const CLASSIFICATION_METRICS: [Metric; 4] = [Metric::Precision, Metric::Recall, Metric::F1, Metric::Auc];
 
 /// Names an arm's row, with the model only where there are several.
-fn arm_labels(arms: &[(String, String)]) -> Vec<String> {
+pub(super) fn arm_labels(arms: &[(String, String)]) -> Vec<String> {
     let several = arms.iter().any(|(_, model)| *model != arms[0].1);
     arms.iter().map(|(arm, model)| if several { format!("{arm}, {model}") } else { arm.clone() }).collect()
 }
@@ -80,7 +80,7 @@ fn test_size(rows: &[Measurement], task: Task, split: &str) -> String {
     size(patients.len() as u64, images.len() as u64)
 }
 
-fn trained_on(models: &[TrainedNetwork], task: Task, arm: &str, model: &str) -> TableCell {
+pub(super) fn trained_on(models: &[TrainedNetwork], task: Task, arm: &str, model: &str) -> TableCell {
     let is = |cell: &NetworkCell| cell.task == task && cell.arm == arm && cell.model == model;
     models.iter().find(|m| is(&m.cell)).map_or(TableCell::Empty, |m| {
         format!("{} / {}", m.summary.train_patients, m.summary.train_images).into()

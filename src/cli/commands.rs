@@ -24,7 +24,7 @@ use crate::{
     execute::{self, Executor, LocalWorkers, RunOptions, RunRequest},
     experiment,
     generate::sample::{self, ControlPicture, SampleOptions},
-    measure::{self, folder::PairingOptions},
+    measure::{self, ejection_fraction::folder::FractionOptions, folder::PairingOptions},
     pace::duration,
     pipeline::PipelineSource,
     plan::{self, Plan, RecordedSampling, Stage, StageKind},
@@ -62,6 +62,12 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
             let (truth, prediction) = distances::pair([a.first.as_deref(), a.second.as_deref()], by_name)?;
             let options = PairingOptions { only_common: a.common, list_cases: a.cases };
             let found = measure::folder::compare(truth, prediction, options)?;
+            if a.json { print_json(&found) } else { print(&found.to_string()) }
+        }
+        Command::Measure(MeasureCommand::Ef(a)) => {
+            let options = FractionOptions { split: a.split, list_cases: a.cases };
+            let found =
+                measure::ejection_fraction::folder::measure(&a.reference, a.prediction.as_deref(), options)?;
             if a.json { print_json(&found) } else { print(&found.to_string()) }
         }
         Command::Measure(MeasureCommand::All(arguments)) => distances::all(&arguments),

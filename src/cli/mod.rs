@@ -367,6 +367,11 @@ enum MeasureCommand {
         after_help = "Examples:\n  synecho measure dice labelsTs predictions\n  synecho measure dice labelsTs predictions --common --cases --json\n\nMasks hold class indices 0 to 3 (PNG or NIfTI). They are paired by manifest.csv where both folders have one, else by file name without its ending. Distances are in mm where the pixel size of every pair is known (manifest.csv, NIfTI header), else in pixels."
     )]
     Dice(DiceArgs),
+    /// Ejection fraction of patients from their masks, by Simpson's biplane method
+    #[command(
+        after_help = "Examples:\n  synecho measure ef data/camus\n  synecho measure ef data/camus predictions --split test --cases --json\n\nThe first folder has a manifest.csv, with masks of class indices 0 to 3 and, if known, the columns ef (recorded EF in %), spacing_x and spacing_y (mm). The second holds predicted masks: with a manifest.csv, or named as the masks or images of the first. The output gives the correlation, bias, limits of agreement and mean absolute error of predicted against reference masks and of both against the recorded EF.\n\nA patient needs one mask each of 2CH ED, 2CH ES, 4CH ED and 4CH ES, with ventricle and atrium. Other patients have no EF: they are counted and named. All four masks share one disc height."
+    )]
+    Ef(EfArgs),
     /// Compare the speckle of synthetic and real images: power spectra by octave
     #[command(
         after_help = "Examples:\n  synecho measure texture data/camus synthetic --split test\n  synecho measure texture real-png synthetic-png --json\n\nThe figure is the mean power of the synthetic images divided by that of the real ones, inside the ultrasound sector, for wavelengths of 2-4, 4-8, 8-16 and 16-32 pixels. A value of 1 means the same power, below 0.5 blurred, above 2 grainy. A factor that all octaves share is contrast, not texture. Images are compared class by class (view and phase, from both manifest.csv files). The total weights the classes as the synthetic images have them. If a folder has no manifest.csv with view and phase, all its images are compared together.\n\nImages must be square. Larger ones are resized to the smallest, which blurs them a little: compare sets of one size if you can. Real images against other real images show how far from 1 equal textures can be."
@@ -404,6 +409,25 @@ enum MeasureCommand {
         after_help = "Examples:\n  synecho measure statistics --images data/camus --split train --weights inception.safetensors --out camus.npz\n  synecho measure fid camus.npz synthetic --weights inception.safetensors"
     )]
     Statistics(distances::StatisticsArgs),
+}
+
+#[derive(Debug, Args)]
+struct EfArgs {
+    /// Folder of reference masks, with manifest.csv
+    #[arg(value_name = "REFERENCE")]
+    reference: PathBuf,
+    /// Folder of predicted masks [default: only the reference masks are measured]
+    #[arg(value_name = "PREDICTION")]
+    prediction: Option<PathBuf>,
+    /// Only patients of this split: train, val or test [default: all]
+    #[arg(long, value_name = "SPLIT")]
+    split: Option<Split>,
+    /// List every patient as well
+    #[arg(long, requires = "json")]
+    cases: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]

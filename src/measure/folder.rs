@@ -177,11 +177,11 @@ pub fn compare(truth: &Path, prediction: &Path, options: PairingOptions) -> Resu
 }
 
 /// The masks of a folder by the name that pairs them.
-type Masks = BTreeMap<String, MaskFile>;
+pub(super) type Masks = BTreeMap<String, MaskFile>;
 
 /// A mask, and what is known of its pixel size (x, y) in mm.
-struct MaskFile {
-    file: PathBuf,
+pub(super) struct MaskFile {
+    pub file: PathBuf,
     spacing: Option<(f64, f64)>,
 }
 
@@ -192,7 +192,7 @@ impl MaskFile {
         Ok(Self { file, spacing })
     }
 
-    fn read(&self) -> Result<Picture> {
+    pub fn read(&self) -> Result<Picture> {
         match is_nifti(&self.file) {
             true => nifti::read(&self.file)?.to_mask().map_err(|e| e.at(&self.file)),
             false => Picture::read_mask(&self.file),
@@ -208,7 +208,7 @@ fn is_nifti(file: &Path) -> bool {
 }
 
 /// A mask file's name without its ending, and the ending.
-fn stem(file: &Path) -> Option<(String, &'static str)> {
+pub(super) fn stem(file: &Path) -> Option<(String, &'static str)> {
     let name = file.file_name()?.to_str()?;
     // `._NAME` is what macOS writes beside a file on other systems' disks.
     let lower = name.to_ascii_lowercase();
@@ -216,7 +216,7 @@ fn stem(file: &Path) -> Option<(String, &'static str)> {
     Some((name[..name.len() - ending.len()].to_owned(), ending))
 }
 
-fn from_manifest(folder: &Path) -> Result<Masks> {
+pub(super) fn from_manifest(folder: &Path) -> Result<Masks> {
     let table = Manifest::read(folder)?;
     let file = folder.join(manifest::FILE);
     let mut masks = Masks::new();
@@ -237,7 +237,7 @@ fn from_manifest(folder: &Path) -> Result<Masks> {
     Ok(masks)
 }
 
-fn from_names(folder: &Path) -> Result<Masks> {
+pub(super) fn from_names(folder: &Path) -> Result<Masks> {
     let mut masks = Masks::new();
     for entry in std::fs::read_dir(folder).at_path(folder, "cannot read the folder")? {
         let path = entry.at_path(folder, "cannot read the folder")?.path();

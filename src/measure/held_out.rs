@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::{
-    classification, largest_component,
+    classification,
+    ejection_fraction::{self, ImageDiscs},
+    largest_component,
     mask_scores::{MaskPair, MaskScore, mask_scores},
 };
 use crate::{
@@ -55,26 +57,43 @@ fn batch(
     Ok(((grey - mean) / std).permute([0, 3, 1, 2]))
 }
 
-/// Segments every sample; writes Dice, HD, HD95 and ASSD per image and structure, and the masks.
+/// What the images are that a network segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segmented {
+    /// Of patients, who have an ejection fraction.
+    Patients,
+    /// Synthetic: each image stands alone.
+    Synthetic,
+}
+
+/// Segments every sample; writes Dice, HD, HD95 and ASSD per image and structure, the ejection fraction per patient, and
+/// the masks.
 ///
 /// Distances are in mm where the pixel size is known, in pixels where not. Where only one of truth and
 /// prediction has the structure the distance is NaN: a failure, which aggregating counts.
 pub fn segmentation(
     settings: &Segmentation,
     network: &Path,
-    samples: &Samples,
+    (samples, segmented): (&Samples, Segmented),
     device: Device,
     out: &Path,
     bar: &Bar,
 ) -> Result<()> {
     let folder = out.join(PREDICTIONS);
     std::fs::create_dir_all(&folder).at_path(&folder, "cannot make the folder")?;
-    let rows = predict(settings, network, samples, device, bar, &|i, mask| {
+    let spacings = ejection_fraction::known_spacings(&samples.rows);
+    let measured = predict(settings, network, samples, device, bar, &|i, mask| {
         let row = &samples.rows[i];
         mask.write(&folder.join(prediction_name(row)))?;
-        image_rows(row, samples.mask(i), &mask.pixels, samples.size)
+        let rows = image_rows(row, samples.mask(i), &mask.pixels, samples.size)?;
+        Ok((rows, ImageDiscs::new(samples.mask(i), &mask.pixels, samples.size, spacings[i])?))
     })?;
-    write(&rows.into_iter().flatten().collect::<Vec<_>>(), out)
+    let (rows, discs): (Vec<Vec<Measurement>>, Vec<ImageDiscs>) = measured.into_iter().unzip();
+    let mut rows: Vec<Measurement> = rows.into_iter().flatten().collect();
+    if segmented == Segmented::Patients {
+        rows.extend(ejection_fraction::measurements(&samples.rows, &discs));
+    }
+    write(&rows, out)
 }
 
 /// Segments every sample: the masks, in their order.

@@ -1,4 +1,5 @@
 //! What is measured: functions of arrays, and around them [`folder`] (masks in two folders),
+//! [`ejection_fraction::folder`] (masks of patients),
 //! [`texture::folder`] and [`generators::folders`] (images in folders), [`held_out`] (trained networks on held-out
 //! patients) and [`generators`] (sets of images by their features, which an [`extractor`] takes).
 
@@ -6,6 +7,7 @@ mod arrays;
 pub mod authenticity;
 pub mod classification;
 mod distances;
+pub mod ejection_fraction;
 pub mod extractor;
 pub mod folder;
 pub mod frechet;

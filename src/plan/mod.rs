@@ -202,9 +202,9 @@ impl Work {
             Self::MeasureReference { .. } => 1,
             Self::TrainSegmentation { .. } => 1,
             Self::TrainClassification { .. } => 1,
-            Self::MeasureSegmentation { .. } => 2,
+            Self::MeasureSegmentation { .. } => 3,
             Self::MeasureClassification { .. } => 1,
-            Self::Report { .. } => 13,
+            Self::Report { .. } => 14,
         }
     }
 

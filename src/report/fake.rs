@@ -14,7 +14,7 @@ use crate::{
     picture::Picture,
     random,
     results::{CurvePoint, GeneratorSummary, Measurement, OCTAVES, TrainSummary},
-    vocabulary::{Extractor, Source, Task},
+    vocabulary::{Extractor, Metric, Source, Task},
 };
 
 pub(crate) struct FakeShape {
@@ -209,7 +209,52 @@ fn segmentation(
             }
         }
     }
+    ventricle(input, shape, arm, seed);
     input.models.push(model);
+}
+
+/// Ejection fraction and volumes. Patient 7 lacks an image; of patient 3 the first network finds no atrium.
+fn ventricle(input: &mut ReportInput, shape: &FakeShape, arm: (&str, f64, u64), seed: u64) {
+    for p in 0..shape.patients {
+        let mut own = random::rng(5, "ventricle", &[p]);
+        let (reference, edv) = (52.0 + 9.0 * normal(&mut own), 110.0 + 20.0 * normal(&mut own));
+        let recorded = (reference + 1.2 * normal(&mut own)).round();
+        let mut drawn = random::rng(5, arm.0, &[p, seed]);
+        let off = (5.0 - 60.0 * arm.1) * normal(&mut drawn);
+        let (mut ef, mut reference) = (reference + off, reference);
+        if p == 3 && seed == 0 && arm.0 == "real" {
+            ef = f64::NAN;
+        }
+        if p == 7 {
+            (ef, reference) = (f64::NAN, f64::NAN);
+        }
+        let esv = |ef: f64| edv * (1.0 - ef / 100.0);
+        for (metric, value) in [
+            (Metric::Ef, ef),
+            (Metric::EfReference, reference),
+            (Metric::EfRecorded, recorded),
+            (Metric::EfError, (ef - reference).abs()),
+            (Metric::Edv, if ef.is_nan() { ef } else { edv + off }),
+            (Metric::Esv, esv(ef)),
+            (Metric::EdvReference, if reference.is_nan() { reference } else { edv }),
+            (Metric::EsvReference, esv(reference)),
+        ] {
+            input.measurements.push(Measurement {
+                experiment: "fake".into(),
+                task: "segmentation".into(),
+                arm: arm.0.into(),
+                model: "monai-unet".into(),
+                seed: Some(seed),
+                split: "test".into(),
+                patient: format!("patient{p:04}"),
+                metric: metric.into(),
+                value,
+                unit: metric.unit().into(),
+                n: Some(if p == 7 { 3 } else { 4 }),
+                ..Measurement::default()
+            });
+        }
+    }
 }
 
 fn classification(

@@ -16,9 +16,8 @@ pub(super) fn figure(compared: &Compared, of: &TaskModel<'_>) -> Option<Figure> 
     let rows: Vec<&Comparison> = compared.found.iter().filter(|c| c.model == of.model).collect();
     let first = rows.first()?;
     let score = &compared.score;
-    let mean = if score.structures.is_empty() { "" } else { "mean " };
     let unit = if compared.unit.is_empty() { String::new() } else { format!(" in {}", compared.unit) };
-    let name = if score.structures.is_empty() { "accuracy" } else { score.label() };
+    let name = score.short();
     let n = super::n_of(rows.iter().map(|c| c.patients), rows.iter().map(|c| c.per_seed.len() as u64));
     let tested = compared.found.iter().filter(|c| c.test.is_some()).count() as u64;
     let tested = plural(tested, "comparison", "comparisons");
@@ -35,7 +34,7 @@ pub(super) fn figure(compared: &Compared, of: &TaskModel<'_>) -> Option<Figure> 
     let forest = Forest {
         rows: &rows,
         score,
-        label: format!("Difference in {mean}{name}{unit}"),
+        label: format!("Difference in {name}{unit}"),
         n: &n,
         // Small distances need as many decimals as overlaps.
         decimals: if rows.iter().all(|c| c.difference.abs() < 0.5) { 3 } else { 2 },
@@ -43,7 +42,7 @@ pub(super) fn figure(compared: &Compared, of: &TaskModel<'_>) -> Option<Figure> 
     let is_main = *score == Score::main(of.task);
     Some(Figure {
         name: of.file(&what),
-        title: of.title(&format!("differences in {mean}{name} between arms")),
+        title: of.title(&format!("differences in {name} between arms")),
         caption,
         scene: forest.draw(Layout::Wide),
         narrow: Some(forest.draw(Layout::Column)),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MEASUREMENTS, generators::GENERATORS};
 use crate::{
-    aggregate::{Means, is_image, metric_label, number},
+    aggregate::{Means, is_image, is_observation, metric_label, number},
     cell::Cell,
     error::{AtPath, Error, Result},
     results::{self, Measurement},
@@ -176,7 +176,7 @@ fn values(rows: &[Measurement], cell: &Cell, seed: Option<u64>) -> String {
     let mut told = String::new();
     let means = Means::new(&of_cell);
     let mut seen = BTreeSet::new();
-    for row in of_cell.iter().filter(|row| is_image(row)) {
+    for row in of_cell.iter().filter(|row| is_observation(row)) {
         if !seen.insert((&row.metric, &row.structure)) {
             continue;
         }
@@ -184,15 +184,16 @@ fn values(rows: &[Measurement], cell: &Cell, seed: Option<u64>) -> String {
         let Some(e) = means.estimate(key.map(String::as_str)) else { continue };
         let sd = e.sd.map(|sd| format!(" ± {}", number(sd, 4))).unwrap_or_default();
         let (low, high) = e.interval.unwrap_or((f64::NAN, f64::NAN));
+        let structure = Structure::label_of(&row.structure);
+        let metric = metric_label(&row.task, &row.metric);
+        let name = if structure.is_empty() { metric.to_owned() } else { format!("{structure} {metric}") };
+        let images = if is_image(row) { format!("{} images of ", e.images) } else { String::new() };
         let _ = writeln!(
             told,
-            "  {} {}: {}{sd} [{}, {}], n = {} images of {} {} patients{}",
-            Structure::label_of(&row.structure),
-            metric_label(&row.task, &row.metric),
+            "  {name}: {}{sd} [{}, {}], n = {images}{} {} patients{}",
             number(e.mean, 4),
             number(low, 4),
             number(high, 4),
-            e.images,
             e.patients,
             row.split,
             if seed.is_none() { format!(", {} seed(s)", e.seeds) } else { String::new() },

@@ -16,6 +16,7 @@ mod forest;
 pub mod generators;
 pub mod lineage;
 mod multiples;
+mod nan_as_null;
 mod page;
 mod pdf;
 mod picture_data;
@@ -26,6 +27,7 @@ mod scene;
 mod scores;
 mod svg;
 mod terminal;
+mod ventricle;
 
 use std::collections::BTreeSet;
 
@@ -136,24 +138,6 @@ pub struct ReportInput {
     /// What every number comes from.
     #[serde(skip)]
     pub lineage: lineage::Lineage,
-}
-
-/// JSON has no NaN.
-mod nan_as_null {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<S: Serializer>(values: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
-        let values: Vec<(&str, Option<f64>)> = values
-            .iter()
-            .map(|(name, value)| (name.as_str(), Some(*value).filter(|v| !v.is_nan())))
-            .collect();
-        values.serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
-        let values: Vec<(String, Option<f64>)> = Deserialize::deserialize(deserializer)?;
-        Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
-    }
 }
 
 /// A figure with its words; `name` is the file's stem.
@@ -294,6 +278,7 @@ fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::C
             }
             figures.extend(forests);
             if task == Task::Segmentation {
+                figures.extend(ventricle::figures(rows, &of));
                 for metric in Metric::of_images(task).filter(|metric| metric.is_main()) {
                     figures.extend(boxes::figure(input, rows, &of, metric));
                 }
@@ -315,6 +300,7 @@ fn figures(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::C
 
 fn tables(input: &ReportInput, rows: &[Measurement], compared: &[comparisons::Compared]) -> Vec<Table> {
     let mut tables = aggregate::segmentation_tables(rows, &input.models);
+    tables.extend(aggregate::ventricle_tables(rows, &input.models));
     tables.extend(comparisons::tables(input, compared, Task::Segmentation));
     tables.extend(aggregate::failures_table(rows));
     tables.extend(aggregate::classification_tables(rows, &input.models));
@@ -388,15 +374,21 @@ mod tests {
             "figures/segmentation_dice_differences.svg",
             "figures/segmentation_dice_differences_column.pdf",
             "figures/segmentation_dice_ratio_column.png",
+            "figures/segmentation_ef_bland_altman.svg",
+            "figures/segmentation_ef_error_differences.svg",
+            "figures/segmentation_ef_scatter.pdf",
             "figures/segmentation_hd95_boxes.svg",
             "figures/segmentation_samples.png",
             MEASUREMENTS,
             "resolved.toml",
             "tables/classification.tex",
             "tables/classification_comparisons.csv",
+            "tables/segmentation_comparisons_ef_error.csv",
             "tables/segmentation_comparisons_hd95.md",
             "tables/segmentation_convergence.tex",
             "tables/segmentation_dice.csv",
+            "tables/segmentation_ef.tex",
+            "tables/segmentation_esv.md",
             "tables/training.md",
         ] {
             assert!(names.iter().any(|n| n == name), "{name} is missing from {names:?}");

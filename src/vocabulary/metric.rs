@@ -11,6 +11,8 @@ pub enum Level {
     Image,
     /// One image and class. Nothing is averaged over these.
     ImageClass,
+    /// One patient, from several images. A report averages them over patients.
+    Patient,
     /// A set of images.
     Set,
     /// A point of a training curve.
@@ -49,6 +51,8 @@ pub enum Undefined {
     /// Where only one of truth and prediction has the structure, which is a failure. Where neither has it there is no
     /// value.
     EitherLacksIt,
+    /// Where a patient lacks an image, or one of the masks the ventricle or the atrium.
+    NoVolume,
 }
 
 /// A derived figure of a metric. It is a row of its own, named by the metric with this suffix.
@@ -182,6 +186,41 @@ metrics! {
     Iou = "iou" {
         label: "IoU", task: Segmentation, level: Image, direction: Higher, decimals: 3, undefined: TruthLacksIt,
         definition: "IoU (intersection over union): the area that prediction and truth share, divided by the area that either covers; per image and structure. It ranks two predictions of a structure as Dice does.",
+    }
+    /// By the predicted masks.
+    Ef = "ef" {
+        label: "EF", task: Segmentation, level: Patient, direction: Neither, decimals: 1, undefined: NoVolume,
+        definition: "EF (ejection fraction of the left ventricle): 100 (EDV − ESV) / EDV, from the volumes at end diastole and end systole by Simpson's biplane method: 20 discs across the long axis of both apical views, one disc height for all four masks of a patient.",
+    }
+    EfReference = "ef_reference" {
+        label: "EF of reference masks", task: Segmentation, level: Patient, direction: Neither, decimals: 1,
+        undefined: NoVolume, definition: "",
+    }
+    /// The column `ef` of the manifest.
+    EfRecorded = "ef_recorded" {
+        label: "Recorded EF", task: Segmentation, level: Patient, direction: Neither, decimals: 1,
+        undefined: NoVolume, definition: "",
+    }
+    /// Between the EF of the predicted and of the reference masks; its mean is the mean absolute error.
+    EfError = "ef_error" {
+        label: "EF error", task: Segmentation, level: Patient, direction: Lower, decimals: 2, undefined: NoVolume,
+        definition: "EF error: the absolute difference between the EF of the predicted and of the reference masks, in percentage points; per patient.",
+    }
+    Edv = "edv" {
+        label: "EDV", task: Segmentation, level: Patient, direction: Neither, decimals: 1, undefined: NoVolume,
+        definition: "",
+    }
+    Esv = "esv" {
+        label: "ESV", task: Segmentation, level: Patient, direction: Neither, decimals: 1, undefined: NoVolume,
+        definition: "",
+    }
+    EdvReference = "edv_reference" {
+        label: "EDV of reference masks", task: Segmentation, level: Patient, direction: Neither, decimals: 1,
+        undefined: NoVolume, definition: "",
+    }
+    EsvReference = "esv_reference" {
+        label: "ESV of reference masks", task: Segmentation, level: Patient, direction: Neither, decimals: 1,
+        undefined: NoVolume, definition: "",
     }
     /// 1 where the predicted class is the true one, else 0. Its mean is the accuracy.
     Correct = "correct" {
@@ -330,14 +369,29 @@ impl Metric {
         })
     }
 
-    /// Whether a value is one of an image, to be averaged over images.
+    /// Whether a value is one of an image or of a patient, to be averaged over these.
     pub fn is_averaged(self) -> bool {
-        self.level() == Level::Image
+        matches!(self.level(), Level::Image | Level::Patient)
+    }
+
+    /// Whether a value is one of a patient, from several images.
+    pub fn is_of_patients(self) -> bool {
+        self.level() == Level::Patient
     }
 
     /// The metrics of a task that are averaged over images, in the order in which a reader sees them.
     pub fn of_images(task: Task) -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(move |metric| metric.task() == task && metric.is_averaged())
+        Self::ALL.into_iter().filter(move |metric| metric.task() == task && metric.level() == Level::Image)
+    }
+
+    /// The unit of a metric that always has the same one. Distances are in mm or in pixels.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Ef | Self::EfReference | Self::EfRecorded => "%",
+            Self::EfError => "points",
+            Self::Edv | Self::Esv | Self::EdvReference | Self::EsvReference => "ml",
+            _ => "",
+        }
     }
 
     /// What a value is multiplied by before it is shown.
@@ -361,7 +415,7 @@ impl Metric {
 
     /// Whether it stands in the foreground of a report: with a figure, and not folded away.
     pub fn is_main(self) -> bool {
-        matches!(self, Self::Dice | Self::Hd95 | Self::Correct)
+        matches!(self, Self::Dice | Self::Hd95 | Self::Correct | Self::EfError)
     }
 }
 

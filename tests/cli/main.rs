@@ -7,6 +7,7 @@ mod damage;
 mod data_faults;
 mod diffusers;
 mod distances;
+mod ejection_fraction;
 mod failing;
 #[path = "../golden/python.rs"]
 mod find_python;

@@ -6,6 +6,7 @@ mod augment;
 mod clip;
 mod diffusion_networks;
 mod distances;
+mod ejection_fraction;
 mod euler_schedulers;
 mod features;
 mod iou;

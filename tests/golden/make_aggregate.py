@@ -1,5 +1,5 @@
 """Writes aggregate.json: NumPy's own means, deviations, percentiles and a bootstrap over patients; SciPy's
-signed-rank test and percentile bootstrap; statsmodels' Holm.
+signed-rank test and percentile bootstrap; statsmodels' Holm, two one-sided tests and power.
 
 python tests/golden/make_aggregate.py   (numpy 2.4.6, scipy 1.17.1, statsmodels 0.15.0)
 """
@@ -9,8 +9,10 @@ import pathlib
 import warnings
 
 import numpy as np
-from scipy import stats
+from scipy import integrate, stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 rng = np.random.default_rng(20240521)
 quantiles = [0.0, 0.025, 0.1, 0.25, 0.5, 0.75, 0.975, 1.0]
@@ -102,6 +104,59 @@ for size in (2, 12):
         "high": float(interval.high),
     })
 
+rng = np.random.default_rng(11)
+agreement = []
+for size in (3, 8, 40):
+    reference = rng.normal(50, 12, size).round(6)
+    value = (reference + rng.normal(1, 4, size)).round(6)
+
+    def figures(v, r):
+        d = v - r
+        half = 1.96 * d.std(ddof=1)
+        return [np.corrcoef(v, r)[0, 1], d.mean(), d.mean() - half, d.mean() + half, np.abs(d).mean()]
+
+    # No draw of one patient only: NumPy warns where nothing varies.
+    draws = [draw for draw in rng.integers(0, size, (50, size)) if len(set(draw.tolist())) > 1]
+    resampled = np.array([figures(value[draw], reference[draw]) for draw in draws])
+    d = value - reference
+    agreement.append({
+        "value": value.tolist(),
+        "reference": reference.tolist(),
+        "figures": [float(v) for v in figures(value, reference)],
+        "lower_of_population": float(d.mean() - 1.96 * d.std()),
+        "resamples": [draw.tolist() for draw in draws],
+        "intervals": np.percentile(resampled, [2.5, 97.5], axis=0).T.tolist(),
+    })
+
+rng = np.random.default_rng(13)
+equivalence = []
+for size, shift, spread, margin in ((2, 0.001, 0.01, 0.02), (5, 0.0, 0.01, 0.01), (12, 0.004, 0.02, 0.01),
+                                    (40, 0.002, 0.015, 0.01), (50, -0.3, 4, 1), (120, 0.05, 0.2, 0.02)):
+    d = rng.normal(shift, spread, size).round(9)
+    p, lower, upper = ttost_paired(d, np.zeros(size), -margin, margin)
+    sd = d.std(ddof=1)
+    interval = stats.t.interval(0.9, size - 1, d.mean(), sd / np.sqrt(size))
+    # The chance that both one-sided tests reject where the true difference is 0, over the distribution of the observed
+    # standard deviation.
+    shift, critical = margin / sd * size**0.5, stats.t.isf(0.05, size - 1)
+    spread = stats.chi(size - 1, scale=(size - 1) ** -0.5)
+    both = integrate.quad(lambda s: spread.pdf(s) * (2 * stats.norm.cdf(shift - critical * s) - 1),
+                          max(0, 1 - 12 / (size - 1) ** 0.5), min(shift / critical, 1 + 12 / (size - 1) ** 0.5),
+                          epsabs=1e-12, epsrel=1e-12, limit=500)[0]
+    equivalence.append({
+        "differences": d.tolist(),
+        "margin": margin,
+        "p": float(p),
+        "p_lower": float(lower[1]),
+        "p_upper": float(upper[1]),
+        "interval": [float(v) for v in interval],
+        # Of the two-sided paired t-test, at 0.05, to find a difference as large as the margin.
+        "power": float(TTestPower().power(margin / sd, size, 0.05)),
+        "power_of_equivalence": both,
+        "normal_p": float(max(stats.norm.sf((d.mean() + margin) / sd * size**0.5),
+                              stats.norm.cdf((d.mean() - margin) / sd * size**0.5))),
+    })
+
 fixture = json.dumps({
     "quantiles": quantiles,
     "samples": samples,
@@ -114,5 +169,7 @@ fixture = json.dumps({
     "wilcoxon": tests,
     "holm": holm,
     "paired_bootstrap": paired_bootstrap,
+    "agreement": agreement,
+    "equivalence": equivalence,
 }, indent=1)
 pathlib.Path(__file__).with_name("aggregate.json").write_text(fixture + "\n")

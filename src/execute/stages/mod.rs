@@ -22,7 +22,10 @@ use crate::{
     gather::{self, FinishedPlan},
     generate,
     manifest::{DATA, Manifest},
-    measure::{held_out, texture},
+    measure::{
+        held_out::{self, Segmented},
+        texture,
+    },
     observer::Observer,
     pipeline::training_patients,
     plan::{Plan, QualityJudges, Stage, Work},
@@ -156,7 +159,8 @@ fn measure_segmentation(
     let samples = Samples::read(&manifest, split, None, Some(MaskReading::RIGHT))?;
     let bar = context.progress.bar(samples.len() as u64, &context.stage.label, "images");
     let network = context.artifact("network")?.join(train::WEIGHTS);
-    held_out::segmentation(settings, &network, &samples, context.device, &context.out, &bar)
+    let segmented = if split == Split::Train { Segmented::Synthetic } else { Segmented::Patients };
+    held_out::segmentation(settings, &network, (&samples, segmented), context.device, &context.out, &bar)
 }
 
 fn measure_classification(

@@ -17,7 +17,7 @@ use crate::{
     manifest::Manifest,
     measure::{
         extractor::{BATCH, DomainImages, ExtractorSource, FeatureExtractor, FeatureOptions},
-        held_out,
+        held_out::{self, Segmented},
         kid::{Subsets, kid},
     },
     plan::QualityJudges,
@@ -97,6 +97,7 @@ impl<'a> QualityStage<'a> {
             rows.extend(self.judged(&made, task.recipe.image_size, &folder("masks")?, |samples, out| {
                 let network = self.network(QualityJudges::SEGMENTATION)?;
                 let bar = self.silent.bar(0, "", "images");
+                let samples = (samples, Segmented::Synthetic);
                 held_out::segmentation(task, &network, samples, self.context.device, out, &bar)
             })?);
         }

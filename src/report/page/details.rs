@@ -6,7 +6,7 @@ use super::{
     methods,
 };
 use crate::{
-    aggregate::{Score, Table, TableCell, also},
+    aggregate::{Score, Table, TableCell, also, ventricle::VentricleFigure},
     report::{CURVES, DESCRIPTION, MEASUREMENTS, RESOLVED, generators::GENERATORS},
     vocabulary::{Metric, Task},
 };
@@ -26,6 +26,7 @@ fn minor_metrics() -> impl Iterator<Item = Metric> {
 /// Whether a table is folded away once more: undefined values, and what is not in the foreground.
 fn is_minor(table: &str) -> bool {
     table == "failures"
+        || VentricleFigure::is_minor(table)
         || minor_metrics().map(Score::segmentation).any(|score| {
             [score.file("comparisons"), format!("{}_{}", score.task, score.metric)]
                 .contains(&table.to_owned())
