@@ -1,63 +1,10 @@
-//! The question of an experiment, and its answer in a sentence: for a reader who reads nothing else.
+//! The answer of an experiment in a sentence: for a reader who reads nothing else.
 
 use super::{
     ArmInfo, Comparison, Estimate, Score, Verdict, comparison::p_words, estimate, is_observation,
     table::number, tables::plural,
 };
-use crate::{
-    results::Measurement,
-    vocabulary::{Metric, Structure, Task},
-};
-
-/// What an experiment's arms can answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question {
-    /// Do synthetic images help?
-    Synthetic,
-    /// Do more copies of real images help?
-    Copies,
-    /// What do real images only reach?
-    RealOnly,
-    /// What do these networks reach? It is not known what they were trained on.
-    Scores,
-    /// Are generated images close to real ones?
-    Generators,
-    /// There are no results.
-    Nothing,
-}
-
-impl Question {
-    /// `tasks`: those that networks were trained for.
-    pub fn of(arms: &[ArmInfo], tasks: &[Task], generators: usize) -> Self {
-        if tasks.is_empty() && generators == 0 {
-            Self::Nothing
-        } else if !tasks.is_empty() && arms.iter().any(|arm| arm.synthetic.is_some()) {
-            Self::Synthetic
-        } else if generators > 0 {
-            // Networks that were trained on real images only judge the generators.
-            Self::Generators
-        } else if arms.iter().any(|arm| arm.control) {
-            Self::Copies
-        } else if arms.is_empty() {
-            Self::Scores
-        } else {
-            Self::RealOnly
-        }
-    }
-
-    pub fn words(self, tasks: &[Task]) -> String {
-        let tasks: Vec<String> = tasks.iter().map(|task| task.title().to_lowercase()).collect();
-        let tasks = tasks.join(" and ");
-        match self {
-            Self::Synthetic => format!("Do synthetic images help {tasks}?"),
-            Self::Copies => format!("Do copies of real images help {tasks}?"),
-            Self::RealOnly => format!("What do real images only reach in {tasks}?"),
-            Self::Scores => format!("What do these networks reach in {tasks}?"),
-            Self::Generators => "Are the generated images close to real ones?".to_owned(),
-            Self::Nothing => "No results yet".to_owned(),
-        }
-    }
-}
+use crate::{results::Measurement, vocabulary::Structure};
 
 /// What came out, for a reader who sees only this word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +13,8 @@ pub enum Claim {
     Worse,
     /// Better in one respect, not in another.
     Mixed,
+    /// Equal within the margin of the spec.
+    Equivalent,
     /// Tested, and no difference may be claimed.
     Unclear,
     /// Compared without a test.
@@ -80,6 +29,7 @@ impl Claim {
             Self::Better => "better",
             Self::Worse => "worse",
             Self::Mixed => "mixed",
+            Self::Equivalent => "equivalent",
             Self::Unclear => "unclear",
             Self::Untested => "untested",
             Self::Measured => "measured",
@@ -92,6 +42,7 @@ impl Claim {
             Self::Better => "+",
             Self::Worse => "−",
             Self::Mixed => "±",
+            Self::Equivalent => "≡",
             Self::Unclear => "≈",
             Self::Untested => "?",
             Self::Measured => "=",
@@ -115,6 +66,7 @@ impl Comparison {
         match (self.verdict(), score.higher_is_better()) {
             (Verdict::Higher, true) | (Verdict::Lower, false) => Claim::Better,
             (Verdict::Lower, true) | (Verdict::Higher, false) => Claim::Worse,
+            (Verdict::Equivalent, _) => Claim::Equivalent,
             (Verdict::NotSignificant | Verdict::SeedsDisagree, _) => Claim::Unclear,
             (Verdict::OneSeed, _) => Claim::Untested,
         }
@@ -162,14 +114,17 @@ impl<'a> AskedComparisons<'a> {
 pub(super) fn counts(of: &[&Comparison], score: &Score) -> Option<String> {
     let of_outcome = |outcome| of.iter().filter(|c| c.outcome(score) == outcome).count();
     let (better, worse) = (of_outcome(Claim::Better), of_outcome(Claim::Worse));
-    let parts = [(better, "better"), (worse, "worse"), (of.len() - better - worse, "no difference shown")]
-        .into_iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, words)| match of.len() {
-            1 => words.to_owned(),
-            all if n == all => format!("{words} in all {all} comparisons"),
-            all => format!("{words} in {n} of {all}"),
-        });
+    let equivalent = of_outcome(Claim::Equivalent);
+    let rest = of.len() - better - worse - equivalent;
+    let parts =
+        [(better, "better"), (worse, "worse"), (equivalent, "equivalent"), (rest, "no difference shown")]
+            .into_iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, words)| match of.len() {
+                1 => words.to_owned(),
+                all if n == all => format!("{words} in all {all} comparisons"),
+                all => format!("{words} in {n} of {all}"),
+            });
     (!of.is_empty()).then(|| parts.collect::<Vec<_>>().join(", "))
 }
 
@@ -287,6 +242,8 @@ impl TaskResults<'_> {
             of.iter().copied().filter(move |c| c.outcome(&self.score) == outcome).collect::<Vec<_>>()
         };
         let (better, worse) = (of_outcome(Claim::Better), of_outcome(Claim::Worse));
+        let equivalent = of_outcome(Claim::Equivalent);
+        let margin = equivalent.first().map_or(String::new(), |c| c.margin_words());
         let disagreeing = of.iter().filter(|c| c.verdict() == Verdict::SeedsDisagree).count();
         let things = if self.several_models() { "comparisons" } else { "arms" };
         let some = |n: usize| match n == all {
@@ -297,6 +254,12 @@ impl TaskResults<'_> {
         let (outcome, word) = match (better.len(), worse.len()) {
             (0, 0) if of.iter().all(|c| c.verdict() == Verdict::OneSeed) => {
                 (Claim::Untested, "Not known: one seed, so no test.".to_owned())
+            }
+            (0, 0) if equivalent.len() == all && all == 1 => {
+                (Claim::Equivalent, format!("No: equivalent{margin}."))
+            }
+            (0, 0) if equivalent.len() == all => {
+                (Claim::Equivalent, format!("No: equivalent{margin} in {}.", some(all)))
             }
             (0, 0) if disagreeing > 0 && all == 1 => {
                 (Claim::Unclear, "Not clear: the seeds disagree.".to_owned())
@@ -325,7 +288,10 @@ impl TaskResults<'_> {
             Claim::Worse => "Largest loss: ",
             _ => "Largest difference: ",
         };
-        let sentence = largest.map_or(String::new(), |c| format!("{lead}{}.", self.change(c)));
+        let mut sentence = largest.map_or(String::new(), |c| format!("{lead}{}.", self.change(c)));
+        if !equivalent.is_empty() && outcome != Claim::Equivalent {
+            sentence += &format!(" Equivalent{margin}: {} of {all} {things}.", equivalent.len());
+        }
         Answer { outcome, word, sentence }
     }
 
@@ -416,68 +382,13 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// How far a set of images is from the real ones.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MeasuredDistance {
-    pub name: String,
-    pub value: f64,
-    /// 95 %.
-    pub interval: Option<(f64, f64)>,
-    /// Images.
-    pub n: u64,
-}
-
-impl MeasuredDistance {
-    fn low(&self) -> f64 {
-        self.interval.map_or(self.value, |i| i.0)
-    }
-
-    fn high(&self) -> f64 {
-        self.interval.map_or(self.value, |i| i.1)
-    }
-}
-
-/// The answer of generators by their distance from real images. `floor` is what real images have from each other; a set
-/// of images whose interval reaches the floor's is as near as real ones. None without generators.
-pub fn distance_answer(
-    metric: Metric,
-    floor: &MeasuredDistance,
-    sets: &[MeasuredDistance],
-) -> Option<Answer> {
-    let nearest = sets.iter().min_by(|a, b| a.value.total_cmp(&b.value))?;
-    let near = sets.iter().filter(|set| set.low() <= floor.high()).count();
-    let (outcome, word) = match (near, sets.len()) {
-        (0, 1) => (Claim::Worse, "No: farther than real images are from each other.".to_owned()),
-        (0, all) => {
-            (Claim::Worse, format!("No: all {all} are farther than real images are from each other."))
-        }
-        (1, 1) => (Claim::Better, "Yes: as close as real images are to each other.".to_owned()),
-        (n, all) if n == all => {
-            (Claim::Better, format!("Yes: all {all} are as close as real images are to each other."))
-        }
-        (n, all) => (Claim::Mixed, format!("{n} of {all} are as close as real images are to each other.")),
-    };
-    let shown = |set: &MeasuredDistance| number(set.value, metric.decimals());
-    let sentence = format!(
-        "{} {} for “{}” (n = {}), {} for “{}” (n = {}); lower is closer.",
-        metric.label(),
-        shown(nearest),
-        nearest.name,
-        nearest.n,
-        shown(floor),
-        floor.name,
-        floor.n
-    );
-    let sentence = if sets.len() > 1 { format!("Closest: {sentence}") } else { sentence };
-    Some(Answer { outcome, word, sentence })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         aggregate::{comparison, measurements_table},
         report::fake,
+        vocabulary::Metric,
     };
 
     struct Experiment {
@@ -524,21 +435,6 @@ mod tests {
 
     fn dice() -> Score {
         Score::segmentation(Metric::Dice)
-    }
-
-    #[test]
-    fn the_question_follows_from_what_was_trained() {
-        let arms = fake::input(&fake::FakeShape { arms: 4, seeds: 1, epochs: 1, patients: 1 }).meta.arms;
-        let tasks = Task::OF_ARMS;
-        let words = |arms: &[ArmInfo], tasks: &[Task], n| Question::of(arms, tasks, n).words(tasks);
-        assert_eq!(words(&arms, &tasks, 1), "Do synthetic images help segmentation and classification?");
-        let real = [arms[0].clone(), arms[3].clone()];
-        assert_eq!(words(&real, &tasks[..1], 0), "Do copies of real images help segmentation?");
-        assert_eq!(words(&real[..1], &tasks[..1], 0), "What do real images only reach in segmentation?");
-        assert_eq!(words(&[], &tasks[..1], 0), "What do these networks reach in segmentation?");
-        assert_eq!(words(&[], &[], 2), "Are the generated images close to real ones?");
-        assert_eq!(Question::of(&real[..1], &tasks, 2), Question::Generators);
-        assert_eq!(Question::of(&arms, &[], 0), Question::Nothing);
     }
 
     #[test]
@@ -661,27 +557,5 @@ mod tests {
         for (arm, expected) in words {
             assert_eq!(addition(&arm), expected);
         }
-    }
-
-    #[test]
-    fn generators_are_judged_by_what_real_images_have_from_each_other() {
-        let set = |name: &str, value: f64| MeasuredDistance {
-            name: name.into(),
-            value,
-            interval: Some((0.9 * value, 1.1 * value)),
-            n: 400,
-        };
-        let floor = set("real against real", 1.0);
-        let answer = |sets: &[MeasuredDistance]| distance_answer(Metric::Frechet, &floor, sets);
-        let far = answer(&[set("text", 9.0), set("noise", 20.0)]).unwrap();
-        assert_eq!(far.word, "No: all 2 are farther than real images are from each other.");
-        assert_eq!(
-            far.sentence,
-            "Closest: Fréchet distance 9.000 for “text” (n = 400), 1.000 for “real against real” (n = 400); lower is closer."
-        );
-        // The intervals meet.
-        assert_eq!(answer(&[set("text", 1.15)]).unwrap().outcome, Claim::Better);
-        assert_eq!(answer(&[set("text", 1.15), set("noise", 20.0)]).unwrap().outcome, Claim::Mixed);
-        assert_eq!(answer(&[]), None);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    equivalence::{Equivalence, equivalence},
     paired::{SignedRank, cohens_dz, holm, wilcoxon},
     rows::is_observation,
     stats::{self, PatientValue},
@@ -141,6 +142,10 @@ pub struct Comparison {
     /// p adjusted for all comparisons that were made together.
     pub holm: Option<f64>,
     pub dz: f64,
+    /// Each patient's difference.
+    differences: Vec<f64>,
+    /// Where a margin was given, and there are several seeds.
+    pub equivalence: Option<Equivalence>,
 }
 
 /// What may be claimed from a comparison.
@@ -149,6 +154,8 @@ pub enum Verdict {
     Higher,
     Lower,
     NotSignificant,
+    /// No direction may be claimed, and the difference lies within the margin.
+    Equivalent,
     /// The patients tell the networks apart, but not all seeds' networks in the same direction: another training may
     /// turn the difference round.
     SeedsDisagree,
@@ -165,14 +172,21 @@ impl Comparison {
             (None, _) => return Verdict::OneSeed,
         };
         let higher = test.rank_biserial() > 0.0;
-        match p < LEVEL {
-            false => Verdict::NotSignificant,
-            true if !self.per_seed.iter().all(|d| if higher { *d > 0.0 } else { *d < 0.0 }) => {
-                Verdict::SeedsDisagree
-            }
-            true if higher => Verdict::Higher,
-            true => Verdict::Lower,
+        let agrees = |d: &f64| if higher { *d > 0.0 } else { *d < 0.0 };
+        match (p < LEVEL, self.per_seed.iter().all(agrees)) {
+            (true, true) if higher => Verdict::Higher,
+            (true, true) => Verdict::Lower,
+            _ if self.is_equivalent() => Verdict::Equivalent,
+            (true, false) => Verdict::SeedsDisagree,
+            (false, _) => Verdict::NotSignificant,
         }
+    }
+
+    /// Whether the arms may be called equal within the margin: by both one-sided tests after Holm's correction, and with
+    /// every seed's mean within the margin.
+    pub fn is_equivalent(&self) -> bool {
+        let within = |e: &Equivalence| self.per_seed.iter().all(|d| d.abs() < e.margin);
+        self.equivalence.as_ref().is_some_and(|e| e.holm < LEVEL && within(e))
     }
 
     /// `higher than real, p = 0.003 after Holm`.
@@ -184,10 +198,17 @@ impl Comparison {
                 return format!("seeds disagree, no difference claimed ({p} after Holm)");
             }
             Verdict::OneSeed => return "one seed: no test".to_owned(),
+            Verdict::Equivalent => return format!("equivalent to {}{}", self.against, self.margin_words()),
             Verdict::Higher => "higher",
             Verdict::Lower => "lower",
         };
-        format!("{word} than {}, {p} after Holm", self.against)
+        let within = if self.is_equivalent() { ", but within the margin" } else { "" };
+        format!("{word} than {}, {p} after Holm{within}", self.against)
+    }
+
+    /// ` within ± 0.01`; empty without a margin.
+    pub fn margin_words(&self) -> String {
+        self.equivalence.map_or(String::new(), |e| format!(" within ± {}", e.margin))
     }
 }
 
@@ -223,6 +244,17 @@ pub fn comparisons(
     let tested = found.iter_mut().filter(|c| c.test.is_some());
     tested.zip(holm(&p)).for_each(|(comparison, adjusted)| comparison.holm = Some(adjusted));
     found
+}
+
+/// Tests whether the arms of comparisons are equal within a margin; p-values are adjusted over all of them. A comparison of
+/// one seed is not tested.
+pub fn test_equivalence(found: &mut [Comparison], margin: f64) {
+    for comparison in found.iter_mut().filter(|c| c.test.is_some()) {
+        comparison.equivalence = equivalence(&comparison.differences, margin);
+    }
+    let mut tested: Vec<&mut Equivalence> = found.iter_mut().filter_map(|c| c.equivalence.as_mut()).collect();
+    let p: Vec<f64> = tested.iter().map(|e| e.p).collect();
+    tested.iter_mut().zip(holm(&p)).for_each(|(equivalence, adjusted)| equivalence.holm = adjusted);
 }
 
 /// Compares two arms' rows of one score. A value counts where both arms have it: of the same seed, image and
@@ -274,6 +306,8 @@ fn compare(arm: &[&Measurement], against: &[&Measurement]) -> Option<Comparison>
         test: several.then(|| wilcoxon(&differences)).flatten(),
         holm: None,
         dz: cohens_dz(&differences),
+        differences,
+        equivalence: None,
     })
 }
 
@@ -461,5 +495,31 @@ mod tests {
         let differences = found[0].test.unwrap();
         assert_eq!((differences.positive, differences.p), (6.0, 0.25));
         assert!(found[0].dz.is_nan(), "all differences are the same: {}", found[0].dz);
+    }
+
+    #[test]
+    fn equal_within_a_margin_only_where_both_tests_and_every_seed_say_so() {
+        let arms = ["good", "bad", "same"].map(|arm| pair(arm, "real"));
+        let of = |margin: f64, seeds: u64| {
+            let mut found =
+                comparisons(&experiment(seeds), &Score::segmentation(Metric::Dice), "test", &arms);
+            test_equivalence(&mut found, margin);
+            found
+        };
+        // The arms gain or lose 0.014 on average.
+        let wide = of(0.03, 2);
+        assert_eq!(wide[0].verdict(), Verdict::Higher);
+        assert!(wide[0].words().ends_with(" after Holm, but within the margin"), "{}", wide[0].words());
+        assert_eq!(wide[2].verdict(), Verdict::Equivalent);
+        assert_eq!(wide[2].words(), "equivalent to real within ± 0.03");
+        let narrow = of(0.014, 2);
+        assert!(!narrow[0].is_equivalent() && narrow[2].is_equivalent(), "{narrow:?}");
+        let equal = |c: &Comparison| c.equivalence.unwrap();
+        assert!((equal(&narrow[0]).holm - 2.0 * equal(&narrow[0]).p).abs() < 1e-12, "two are as uncertain");
+        // One seed is outside.
+        let mut one_out = wide[2].clone();
+        one_out.per_seed[1] = 0.031;
+        assert_eq!(one_out.verdict(), Verdict::NotSignificant);
+        assert!(of(0.03, 1).iter().all(|c| c.equivalence.is_none() && c.verdict() == Verdict::OneSeed));
     }
 }

@@ -43,7 +43,7 @@ impl Score {
     }
 
     /// `mean Dice of endocardium, myocardium and atrium`.
-    fn words(&self, unit: &str) -> String {
+    pub(super) fn words(&self, unit: &str) -> String {
         let unit = if unit.is_empty() { String::new() } else { format!(" in {unit}") };
         match self.structures {
             [] => format!("{}{unit}", self.short()),
@@ -53,7 +53,7 @@ impl Score {
 }
 
 /// An arm's name, with the model only where there are several.
-fn named(arm: &str, model: &str, several: bool) -> String {
+pub(super) fn named(arm: &str, model: &str, several: bool) -> String {
     if several { format!("{arm}, {model}") } else { arm.to_owned() }
 }
 
@@ -74,8 +74,8 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
     };
     let significant = of(&[Verdict::Higher, Verdict::Lower]);
     let (not, untested) = (of(&[Verdict::NotSignificant]), of(&[Verdict::OneSeed]));
-    let disagreeing = of(&[Verdict::SeedsDisagree]);
-    let tested = significant.len() + not.len() + disagreeing.len();
+    let (disagreeing, equal) = (of(&[Verdict::SeedsDisagree]), of(&[Verdict::Equivalent]));
+    let tested = significant.len() + not.len() + disagreeing.len() + equal.len();
     let arm = |c: &Comparison| named(&c.arm, &c.model, several_models);
     let mut words = Vec::new();
     if tested > 0 {
@@ -93,6 +93,9 @@ pub fn in_words(comparisons: &[Comparison], several_models: bool) -> Vec<String>
             &disagreeing,
             pair,
         ));
+        words.extend(listed("No difference beyond the margin (table of equivalence)", &equal, |c| {
+            format!("{} is {}", arm(c), c.words())
+        }));
         words.extend(listed(
             "No significant difference (which does not mean that the arms are equal)",
             &not,

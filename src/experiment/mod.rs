@@ -174,6 +174,8 @@ pub struct ReportSection {
     pub pictures: Option<bool>,
     /// Published figures to show beside ours, each with its source.
     pub published: Option<PathBuf>,
+    /// Differences of a score that count as none, by its word.
+    pub margins: Option<BTreeMap<String, f64>>,
 }
 
 /// Who trains, validates and tests.
@@ -316,6 +318,9 @@ pub struct Report {
     /// Empty: none are shown.
     #[serde(skip_serializing_if = "is_empty")]
     pub published: PathBuf,
+    /// By the score's word; above 0. Empty: equivalence is not tested.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub margins: BTreeMap<String, f64>,
 }
 
 fn is_empty(path: &std::path::Path) -> bool {

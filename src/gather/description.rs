@@ -79,6 +79,7 @@ pub(super) fn describe(finished: &FinishedPlan) -> Result<ReportMeta> {
         seeds: spec.experiment.seeds.clone(),
         arms: spec.arms.iter().map(arm_info).collect(),
         methods,
+        margins: spec.report.margins.clone(),
         limits: limits(spec),
         settings,
         notes,

@@ -86,7 +86,7 @@ pub(crate) fn input(shape: &FakeShape) -> ReportInput {
             ],
             notes: vec!["The atrium is outside some pictures.".into()],
             warnings: vec!["arm \"real 25 %\": 100 training images are few.".into()],
-            samples: false,
+            ..Default::default()
         },
         panel: ["Best", "Median", "Worst"].iter().enumerate().map(|(i, name)| panel_item(name, i)).collect(),
         ..Default::default()
@@ -190,13 +190,6 @@ fn segmentation(
                     ("assd", if missing { f64::NAN } else { hd95 * 0.3 }, "mm"),
                 ] {
                     input.measurements.push(Measurement {
-                        experiment: "fake".into(),
-                        task: "segmentation".into(),
-                        arm: arm.0.into(),
-                        model: "monai-unet".into(),
-                        seed: Some(seed),
-                        split: "test".into(),
-                        patient: format!("patient{p:04}"),
                         view: view.into(),
                         phase: phase.into(),
                         structure: structure.into(),
@@ -204,6 +197,7 @@ fn segmentation(
                         value,
                         unit: unit.into(),
                         n: Some(1),
+                        ..measured(arm.0, seed, p)
                     });
                 }
             }
@@ -211,6 +205,20 @@ fn segmentation(
     }
     ventricle(input, shape, arm, seed);
     input.models.push(model);
+}
+
+/// A row of a patient's segmentation.
+fn measured(arm: &str, seed: u64, patient: u64) -> Measurement {
+    Measurement {
+        experiment: "fake".into(),
+        task: "segmentation".into(),
+        arm: arm.into(),
+        model: "monai-unet".into(),
+        seed: Some(seed),
+        split: "test".into(),
+        patient: format!("patient{patient:04}"),
+        ..Measurement::default()
+    }
 }
 
 /// Ejection fraction and volumes. Patient 7 lacks an image; of patient 3 the first network finds no atrium.
@@ -221,13 +229,11 @@ fn ventricle(input: &mut ReportInput, shape: &FakeShape, arm: (&str, f64, u64), 
         let recorded = (reference + 1.2 * normal(&mut own)).round();
         let mut drawn = random::rng(5, arm.0, &[p, seed]);
         let off = (5.0 - 60.0 * arm.1) * normal(&mut drawn);
-        let (mut ef, mut reference) = (reference + off, reference);
-        if p == 3 && seed == 0 && arm.0 == "real" {
-            ef = f64::NAN;
-        }
-        if p == 7 {
-            (ef, reference) = (f64::NAN, f64::NAN);
-        }
+        let (ef, reference) = match p {
+            7 => (f64::NAN, f64::NAN),
+            3 if seed == 0 && arm.0 == "real" => (f64::NAN, reference),
+            _ => (reference + off, reference),
+        };
         let esv = |ef: f64| edv * (1.0 - ef / 100.0);
         for (metric, value) in [
             (Metric::Ef, ef),
@@ -240,18 +246,11 @@ fn ventricle(input: &mut ReportInput, shape: &FakeShape, arm: (&str, f64, u64), 
             (Metric::EsvReference, esv(reference)),
         ] {
             input.measurements.push(Measurement {
-                experiment: "fake".into(),
-                task: "segmentation".into(),
-                arm: arm.0.into(),
-                model: "monai-unet".into(),
-                seed: Some(seed),
-                split: "test".into(),
-                patient: format!("patient{p:04}"),
                 metric: metric.into(),
                 value,
                 unit: metric.unit().into(),
                 n: Some(if p == 7 { 3 } else { 4 }),
-                ..Measurement::default()
+                ..measured(arm.0, seed, p)
             });
         }
     }

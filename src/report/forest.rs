@@ -25,7 +25,7 @@ pub(super) fn figure(compared: &Compared, of: &TaskModel<'_>) -> Option<Figure> 
         "Each arm minus the arm in bold above it, {} patients ({n}). Point: mean over patients. Bar: 95 % paired bootstrap interval over patients, not corrected for the number of comparisons. Ticks: the difference with each seed. Filled points: significant at 0.05 (two-sided Wilcoxon signed-rank test over patients, Holm's correction over {tested}), with the same sign in every seed. Hollow points: no difference is claimed{}. The p-values are those after Holm's correction.",
         compared.split,
         if first.test.is_none() { "; one seed allows no test" } else { "" },
-    );
+    ) + &margin_words(&rows);
     let what = if score.metric == Metric::Correct {
         "differences".into()
     } else {
@@ -156,6 +156,10 @@ impl Forest<'_> {
             }
             _ => scene.add(Text::new((8.0, 20.0), self.n, SMALL, Anchor::Start).color(MUTED)),
         }
+        if let Some(margin) = self.rows.iter().find_map(|c| Some(c.equivalence?.margin)) {
+            let (low, high) = (frame.at_x((-margin).max(frame.x.0)), frame.at_x(margin.min(frame.x.1)));
+            scene.rect((low, top), (high - low, frame.height), FAINT, 0.6);
+        }
         let zero = frame.at_x(0.0);
         scene.line(vec![(zero, top), (zero, frame.bottom())], INK, 0.8, &[2.5, 2.0]);
         self.sides(&mut scene, (zero, top - 4.0));
@@ -259,6 +263,7 @@ impl Forest<'_> {
         for (outcome, words) in [
             (Claim::Better, "better"),
             (Claim::Worse, "worse"),
+            (Claim::Equivalent, "equivalent"),
             (Claim::Unclear, "no claim"),
             (Claim::Untested, "not tested: one seed"),
         ] {
@@ -278,6 +283,14 @@ impl Forest<'_> {
     }
 }
 
+/// What the margin adds to a caption; empty without one.
+fn margin_words(rows: &[&Comparison]) -> String {
+    let margin = rows.iter().find_map(|c| Some(c.equivalence?.margin));
+    margin.map_or(String::new(), |margin| {
+        format!(" Grey: the margin ± {margin}. Filled black points: equivalent within it (two one-sided t-tests, Holm's correction).")
+    })
+}
+
 fn tested_words(c: &Comparison) -> String {
     match c.holm {
         None => "one seed: no test".to_owned(),
@@ -290,6 +303,7 @@ fn look(outcome: Claim) -> (Look, bool) {
     match outcome {
         Claim::Better => (BETTER, true),
         Claim::Worse => (WORSE, true),
+        Claim::Equivalent => (POINT, true),
         _ => (POINT, false),
     }
 }

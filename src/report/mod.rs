@@ -29,7 +29,7 @@ mod svg;
 mod terminal;
 mod ventricle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,9 @@ pub struct ReportMeta {
     pub arms: Vec<ArmInfo>,
     /// (task, how its networks are trained, in words).
     pub methods: Vec<(Task, String)>,
+    /// Differences that count as none, by the score's word in the spec.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub margins: BTreeMap<String, f64>,
     /// How far the results reach, the most telling first. The head of the page shows the first sentence of three.
     pub limits: Vec<String>,
     /// (setting, value): presets and the switches that decide how the tasks are trained.

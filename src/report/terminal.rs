@@ -129,6 +129,7 @@ fn verdict(c: &Comparison, score: &Score) -> &'static str {
     match (c.verdict(), score.higher_is_better()) {
         (Verdict::Higher, true) | (Verdict::Lower, false) => "better",
         (Verdict::Higher, false) | (Verdict::Lower, true) => "worse",
+        (Verdict::Equivalent, _) => "equivalent",
         (Verdict::NotSignificant, _) => "no significant difference",
         (Verdict::SeedsDisagree, _) => "seeds disagree",
         (Verdict::OneSeed, _) => "one seed: no test",

@@ -384,6 +384,18 @@ impl Metric {
         Self::ALL.into_iter().filter(move |metric| metric.task() == task && metric.level() == Level::Image)
     }
 
+    /// The scores that arms are compared by.
+    pub fn compared() -> impl Iterator<Item = Self> {
+        Self::ALL
+            .into_iter()
+            .filter(|metric| metric.is_averaged() && metric.direction() != Direction::Neither)
+    }
+
+    /// The word of a compared score in a spec.
+    pub fn spec_word(self) -> &'static str {
+        if self == Self::Correct { Self::Accuracy.as_str() } else { self.as_str() }
+    }
+
     /// The unit of a metric that always has the same one. Distances are in mm or in pixels.
     pub fn unit(self) -> &'static str {
         match self {

@@ -11,11 +11,12 @@ use std::{collections::HashSet, path::Path};
 
 use super::{
     Data, DataSection, Experiment, ExperimentSpec, HeldOut, Mix, Phantom, Report, ReportOn, ResolvedSpec,
-    Source, SplitScheme, SplitSettings, Tasks, origin::Origin,
+    Source, SplitScheme, SplitSettings, Tasks,
+    origin::{Origin, nearest},
 };
 use crate::{
     error::{Error, Result},
-    vocabulary::{GeneratorCheckpoint, Precision},
+    vocabulary::{GeneratorCheckpoint, Metric, Precision},
 };
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
@@ -145,7 +146,38 @@ fn report(typed: super::ReportSection, check: &Check) -> Result<Report> {
         let problem = format!("{} does not exist", published.display());
         return Err(check.fault("report.published", &problem, "experiments/published.toml has the form"));
     }
-    Ok(Report { pictures: typed.pictures.unwrap_or(false), published })
+    let margins = typed.margins.unwrap_or_default();
+    for (word, margin) in &margins {
+        self::margin(word, *margin, check)?;
+    }
+    Ok(Report { pictures: typed.pictures.unwrap_or(false), published, margins })
+}
+
+/// Refuses a margin of no score, and one within which no difference or every difference lies.
+fn margin(word: &str, margin: f64, check: &Check) -> Result<()> {
+    let key = format!("report.margins.{word}");
+    let known = || Metric::compared().map(Metric::spec_word);
+    let Some(metric) = Metric::compared().find(|metric| metric.spec_word() == word) else {
+        let help = match nearest(word, known()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("the scores are {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(check.fault(&key, "arms are not compared by such a score", &help));
+    };
+    let is_share = metric.higher_is_better();
+    let example = if is_share { "0.01" } else { "1.0" };
+    let help = format!(
+        "write the largest difference in {} that does not matter, such as {word} = {example}",
+        metric.label()
+    );
+    if !(margin > 0.0 && margin.is_finite()) {
+        return Err(check.fault(&key, &format!("a margin of {margin} is not above 0"), &help));
+    }
+    if is_share && margin >= 1.0 {
+        let problem = format!("every difference lies within a margin of {margin}");
+        return Err(check.fault(&key, &problem, &help));
+    }
+    Ok(())
 }
 
 struct Check<'a> {

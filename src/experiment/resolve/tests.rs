@@ -36,6 +36,48 @@ fn defaults_are_filled_in_and_the_preset_gives_the_faults() {
 }
 
 #[test]
+fn a_margin_is_above_0_and_of_a_score() {
+    let with = |margins: &str| format!("{SMALL}\n[report.margins]\n{margins}\n");
+    let spec = resolve(parse(&with("dice = 0.01\nef_error = 1"), Path::new("s"), &[]).unwrap()).unwrap();
+    assert_eq!((spec.report.margins["dice"], spec.report.margins["ef_error"]), (0.01, 1.0));
+    let again = resolve(parse(&spec.to_toml(), Path::new("s"), &[]).unwrap()).unwrap();
+    assert_eq!(again, spec);
+    assert!(!resolve(parse(SMALL, Path::new("s"), &[]).unwrap()).unwrap().to_toml().contains("margins"));
+    for (margins, parts) in [
+        (
+            "dice = 0.0",
+            ["spec.toml:12: `report.margins.dice`: a margin of 0 is not above 0", "such as dice = 0.01"],
+        ),
+        (
+            "\nef_error = -1",
+            ["spec.toml:13: `report.margins.ef_error`: a margin of -1 is not above 0", "ef_error = 1.0"],
+        ),
+        (
+            "hd95 = nan",
+            ["spec.toml:12: `report.margins.hd95`: a margin of NaN", "largest difference in HD95"],
+        ),
+        ("accuracy = 2.0", ["every difference lies within a margin of 2", "such as accuracy = 0.01"]),
+        (
+            "dise = 0.1",
+            ["spec.toml:12: `report.margins.dise`: arms are not compared", "did you mean `dice`?"],
+        ),
+        (
+            "speed = 0.1",
+            ["spec.toml:12: `report.margins.speed`", "dice, hd95, hd, assd, iou, ef_error, accuracy"],
+        ),
+        ("dice = \"small\"", ["spec.toml:12: invalid type", "write a number"]),
+    ] {
+        let message = message(&with(margins), &[]);
+        assert!(parts.iter().all(|part| message.contains(part)), "{margins}: {message}");
+    }
+    let message = message(SMALL, &["report.margins.dice=-0.5"]);
+    assert!(
+        message.contains("--set report.margins.dice=-0.5: `report.margins.dice`: a margin of -0.5"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_resolved_spec_is_a_spec_that_resolves_to_itself() {
     for extra in ["", "split = \"folds\"\n", "test_from = \"val\"\n", "split = \"random\"\n"] {
         let text = SMALL.replace("\n\n[[arms]]", &format!("\n{extra}\n[[arms]]\nreal_fraction = [0.1, 1.0]"));
@@ -257,7 +299,7 @@ fn keys(table: &toml::Table, path: &str, found: &mut BTreeSet<(String, String)>)
 
 #[test]
 fn the_reference_has_every_key_and_no_other() {
-    let rest = "[generators.a]\nmode = \"unconditional\"\n\n[[arms]]\n\n[[arms]]\nbudget_share = 0.5\n\n[[arms]]\nsynthetic = \"a\"\nmix = \"pretrain\"\n\n[[arms]]\ncontrol = \"duplicate-real\"\n\n[tasks.segmentation]\npreset = \"strong\"\nflip_test = true\nbudget = { steps = 100 }\n\n[tasks.classification]\nbudget = { steps = 100 }\nsynthetic_per_class = 800\n\n[measure]\n\n[report]\npublished = \"experiments/published.toml\"\n";
+    let rest = "[generators.a]\nmode = \"unconditional\"\n\n[[arms]]\n\n[[arms]]\nbudget_share = 0.5\n\n[[arms]]\nsynthetic = \"a\"\nmix = \"pretrain\"\n\n[[arms]]\ncontrol = \"duplicate-real\"\n\n[tasks.segmentation]\npreset = \"strong\"\nflip_test = true\nbudget = { steps = 100 }\n\n[tasks.classification]\nbudget = { steps = 100 }\nsynthetic_per_class = 800\n\n[measure]\n\n[report]\npublished = \"experiments/published.toml\"\n\n[report.margins]\ndice = 0.01\niou = 0.01\nhd95 = 1.0\nhd = 1.0\nassd = 1.0\nef_error = 1.0\naccuracy = 0.01\n";
     let mut found = BTreeSet::new();
     for data in [
         "source = \"phantom\"\ntest_from = \"val\"",

@@ -28,7 +28,7 @@ fn is_minor(table: &str) -> bool {
     table == "failures"
         || VentricleFigure::is_minor(table)
         || minor_metrics().map(Score::segmentation).any(|score| {
-            [score.file("comparisons"), format!("{}_{}", score.task, score.metric)]
+            [score.file("comparisons"), score.file("equivalence"), format!("{}_{}", score.task, score.metric)]
                 .contains(&table.to_owned())
         })
 }
@@ -123,6 +123,9 @@ fn reading(content: &PageContent) -> Option<Section> {
             "The test is over patients, not over trainings. {seeds} seeds of two equal arms agree in sign {} times in 100 by chance: read a difference with care if it is no larger than the differences between the seeds of one arm.",
             (200.0 / 2f64.powi(seeds as i32)).round()
         ));
+    }
+    if found().any(|c| c.equivalence.is_some()) {
+        lines.push("“Equivalent” means that two one-sided tests show a difference within the margin of the spec, after Holm's correction, and that the difference is within it with every seed. The table of equivalence gives the power: how likely it was to show this.".to_owned());
     }
     Some(Section { id: "reading", title: "How to read the comparisons", body: list(&lines) })
 }
