@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rayon::prelude::*;
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     aggregate,
-    atomic_file::write_atomically,
+    atomic_file::{abandoned, write_atomically},
     error::{AtPath, Error, Result},
     results::{self, Measurement},
     vocabulary::{FigureFormat, Task},
@@ -30,9 +29,6 @@ const TABLES: &str = "tables";
 
 /// Files of reports of earlier versions, which would now be taken for this one's.
 const EARLIER: [&str; 2] = ["measurements.csv", "curves.csv"];
-
-/// A half-written file of this age is nobody's any more.
-const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// In every page of ours.
 const MARK: &str = "Synecho report";
@@ -244,22 +240,8 @@ fn sections() -> impl Iterator<Item = &'static str> {
 
 /// Whether the file is one that a killed process left half written: `.segmentation_dice.svg.12180`.
 fn is_left_behind(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let Some((name, process)) = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')) else {
-        return false;
-    };
     let data = [PAGE, MEASUREMENTS, CURVES, DESCRIPTION, RESOLVED, lineage::STAGES];
-    let ours =
-        process.bytes().all(|b| b.is_ascii_digit()) && (is_drawn(Path::new(name)) || data.contains(&name));
-    let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
-    // A younger one may be another process's, which is about to rename it. A process of another machine, which is not
-    // seen here, writes it again.
-    ours && (age.is_some_and(|age| age > LEFT_BEHIND) || has_ended(process))
-}
-
-/// Whether this machine has no process of this number, where that can be seen.
-fn has_ended(process: &str) -> bool {
-    Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists()
+    abandoned(path).is_some_and(|name| is_drawn(Path::new(name)) || data.contains(&name))
 }
 
 /// Whether reports give a figure or table this name.
@@ -359,20 +341,15 @@ mod tests {
         for old in EARLIER {
             fs::write(to.join(old), "old").unwrap();
         }
-        // Half-written files: of a process that was killed long ago, of one that may be at it, and of one whose number
-        // is larger than any.
+        // Half-written files: of a process that may be at it, and of one whose number is larger than any.
         let half_written = |process: u32| format!("figures/.segmentation_dice_boxes.svg.{process}");
-        let (old, young, ended) = (half_written(1), half_written(std::process::id()), half_written(1 << 30));
-        for half in [&old, &young, &ended, "figures/.mine.12180"] {
+        let (young, ended) = (half_written(std::process::id()), half_written(1 << 30));
+        let mine = format!("figures/.mine.{}", 1 << 30);
+        for half in [&young, &ended, &mine] {
             fs::write(to.join(half), "half").unwrap();
         }
-        let long_ago = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
-        for half in [&old, "figures/.mine.12180"] {
-            fs::File::options().write(true).open(to.join(half)).unwrap().set_modified(long_ago).unwrap();
-        }
         draw(&ReportInput::default(), ALL, to).unwrap();
-        assert!(!to.join(old).exists() && to.join(young).exists() && to.join("figures/.mine.12180").exists());
-        assert!(!to.join(&ended).exists());
+        assert!(!to.join(&ended).exists() && to.join(young).exists() && to.join(mine).exists());
         // The first report in a folder, and one that is not drawn again, clear up as well.
         let new = dir.path().join("new");
         fs::create_dir_all(new.join(FIGURES)).unwrap();

@@ -20,7 +20,7 @@ pub use activity::Activity;
 pub use digest::Digests;
 
 use crate::{
-    atomic_file::write_atomically,
+    atomic_file::{abandoned, write_atomically},
     error::{AtPath, Error, Result},
     file_lock::FileLock,
     plan::{Input, Outside, Stage, StageKind},
@@ -128,9 +128,13 @@ impl Store {
         Ok(Self { root: root.to_owned() })
     }
 
-    /// Removes what processes that were killed left of their stages: locks that nobody holds, and how far the stages
-    /// were.
+    /// Removes what processes that were killed left: half-written digests, locks that nobody holds, and how far their
+    /// stages were.
     pub fn remove_stale_locks(&self) {
+        let half_written = |entry: fs::DirEntry| abandoned(&entry.path()).is_some().then(|| entry.path());
+        for file in fs::read_dir(&self.root).into_iter().flatten().flatten().filter_map(half_written) {
+            let _ = fs::remove_file(file);
+        }
         for kind in StageKind::ALL {
             let entries = fs::read_dir(self.root.join(kind.as_str())).into_iter().flatten().flatten();
             for entry in entries {
@@ -445,11 +449,16 @@ mod tests {
             fs::write(dir.path().join("train").join(name), "").unwrap();
         }
         fs::create_dir(dir.path().join("train/left.partial")).unwrap();
+        fs::write(dir.path().join(format!(".digests.json.{}", 1 << 30)), "{").unwrap();
+        fs::write(dir.path().join(".mine"), "").unwrap();
         store.remove_stale_locks();
         let mut names: Vec<_> =
             fs::read_dir(dir.path().join("train")).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["held.activity.json", "held.lock", "left.partial"]);
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".mine", "train"]);
     }
 
     #[test]
