@@ -21,6 +21,8 @@ pub struct Error {
     place: Option<String>,
     help: Option<String>,
     detail: Option<String>,
+    /// The next of faults that were found together.
+    next: Option<Box<Error>>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -28,7 +30,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// The request was wrong.
     pub fn input(problem: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Input, problem: problem.into(), place: None, help: None, detail: None }
+        Self {
+            kind: ErrorKind::Input,
+            problem: problem.into(),
+            place: None,
+            help: None,
+            detail: None,
+            next: None,
+        }
     }
 
     /// The request was right, but the work failed.
@@ -36,10 +45,31 @@ impl Error {
         Self { kind: ErrorKind::Failure, ..Self::input(problem) }
     }
 
+    /// Faults that were found together, as one error that shows them all.
+    ///
+    /// # Errors
+    /// There is at least one.
+    pub fn all(faults: Vec<Self>) -> Result<()> {
+        let joined = faults.into_iter().rev().reduce(|rest, mut fault| {
+            fault.append(rest);
+            fault
+        });
+        joined.map_or(Ok(()), Err)
+    }
+
+    fn append(&mut self, rest: Self) {
+        match &mut self.next {
+            Some(next) => next.append(rest),
+            None => self.next = Some(Box::new(rest)),
+        }
+    }
+
     /// The file (or folder) that the problem is in. A place that is already known is kept.
     #[must_use]
     pub fn at(mut self, path: impl AsRef<Path>) -> Self {
-        self.place.get_or_insert_with(|| path.as_ref().display().to_string());
+        let path = path.as_ref();
+        self.place.get_or_insert_with(|| path.display().to_string());
+        self.next = self.next.map(|next| Box::new(next.at(path)));
         self
     }
 
@@ -97,7 +127,11 @@ impl fmt::Display for Error {
         if let Some(help) = &self.help {
             write!(f, "\n  help: {help}")?;
         }
-        Ok(())
+        // The word before the first is up to who prints it.
+        match &self.next {
+            Some(next) => write!(f, "\nerror: {next}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -146,5 +180,17 @@ mod tests {
         assert_eq!(e.to_string(), "manifest.csv:12: unknown view \"3CH\"\n  help: use 2CH or 4CH");
         assert_eq!(e.exit_code(), 2);
         assert_eq!(Error::failure("x").exit_code(), 1);
+    }
+
+    #[test]
+    fn faults_that_were_found_together_are_all_shown() {
+        assert!(Error::all(Vec::new()).is_ok());
+        let one = || Error::input("is empty").at("a.pth").help("copy it again");
+        assert_eq!(Error::all(vec![one()]).unwrap_err().to_string(), one().to_string());
+        let all = Error::all(vec![one(), Error::input("no such key"), one()]).unwrap_err().at("s.toml");
+        assert_eq!(
+            all.to_string(),
+            "a.pth: is empty\n  help: copy it again\nerror: s.toml: no such key\nerror: a.pth: is empty\n  help: copy it again"
+        );
     }
 }

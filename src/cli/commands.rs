@@ -89,7 +89,7 @@ pub(super) fn carry_out(command: Command) -> Result<u8> {
 /// What the data set tells once it is imported.
 fn check_imported(args: &SpecArgs, asked: &Asked, store: &Store) -> Result<()> {
     match execute::imported(&asked.plan, store, &asked.digests) {
-        Some(data) => execute::preflight(&asked.spec, Some(&data)).map_err(|e| e.at(&args.spec)),
+        Some(data) => execute::preflight_data(&asked.spec, Some(&data)).map_err(|e| e.at(&args.spec)),
         None => Ok(()),
     }
 }
@@ -100,12 +100,16 @@ fn run(args: &RunArgs) -> Result<u8> {
     let device = doctor::choose_device(&args.spec.set.device)?;
     let shares = execute::share_cores(device, args.jobs, args.threads);
     // The spec before the store: a spec that is wrong leaves nothing behind.
-    execute::preflight(&request::load(file, &args.spec.set)?, None).map_err(|e| e.at(file))?;
+    let spec = match args.helper {
+        // The process that started this one has checked it.
+        true => request::load(file, &args.spec.set),
+        false => request::load_checked(file, &args.spec.set),
+    }?;
     let store = Store::open(&args.spec.store.store)?;
     if !args.helper {
         store.remove_stale_locks();
     }
-    let asked = ask(file, &args.spec.set, store.root())?;
+    let asked = request::plan_of(spec, store.root())?;
     check_imported(&args.spec, &asked, &store)?;
     report::is_report(&args.reports.join(&asked.spec.experiment.name))?;
     let executor = match args.helper {
@@ -315,8 +319,8 @@ fn redraw_from_store(args: &ReportArgs, spec: &Path) -> Result<PathBuf> {
 }
 
 fn show_plan(args: &SpecArgs, as_json: bool) -> Result<u8> {
-    let asked = ask(&args.spec, &args.set, &args.store.store)?;
-    execute::preflight(&asked.spec, None).map_err(|e| e.at(&args.spec))?;
+    let spec = request::load_checked(&args.spec, &args.set)?;
+    let asked = request::plan_of(spec, &args.store.store)?;
     let store = Store::look(&args.store.store)?;
     check_imported(args, &asked, &store)?;
     let rates = store.rates();

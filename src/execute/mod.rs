@@ -22,7 +22,7 @@ use chrono::{SecondsFormat, Utc};
 use tch::Device;
 
 pub use outside::{is_manifest_folder, outside_digests};
-pub use preflight::{imported, preflight};
+pub use preflight::{imported, preflight, preflight_data};
 pub use workers::{CoreShares, LocalWorkers, share_cores};
 
 use crate::{

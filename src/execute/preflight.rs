@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    outside::{is_manifest_folder, manifest_root},
+    outside::{self, is_manifest_folder, manifest_root},
     stages::mixing,
 };
 use crate::{
-    aggregate::published,
     data,
     error::{Error, Result},
     experiment::ResolvedSpec,
@@ -25,17 +24,28 @@ pub fn imported(plan: &Plan, store: &Store, digests: &Digests) -> Option<PathBuf
     there.then(|| store.artifact(stage.kind(), &stage.key).join(DATA))
 }
 
-/// Checks that every generator has the classes and masks that its images are made from; that every arm has as many
-/// synthetic images as it asks for, with masks where it trains segmentation, and from its own training patients; and
-/// that the published figures can be read. A data set that needs an import is checked in `imported`, where an earlier
-/// run put it.
+/// Checks before any work what the files that the spec names show: that weights fit their networks, that pictures can be
+/// opened, that the published figures can be read, and what [`preflight_data`] checks. `missing`: faults that are known
+/// already. All that is wrong is reported at once.
+///
+/// # Errors
+/// One of these checks fails.
+pub fn preflight(spec: &ResolvedSpec, missing: Vec<Error>) -> Result<()> {
+    let mut faults = missing;
+    faults.extend(outside::faults(spec));
+    // A manifest that cannot be read is found twice.
+    let known = |fault: &Error| faults.iter().any(|other| other.to_string() == fault.to_string());
+    faults.extend(preflight_data(spec, None).err().filter(|fault| !known(fault)));
+    Error::all(faults)
+}
+
+/// Checks that every generator has the classes and masks that its images are made from; and that every arm has as many
+/// synthetic images as it asks for, with masks where it trains segmentation, and from its own training patients. A data
+/// set that needs an import is checked in `imported`, where an earlier run put it.
 ///
 /// # Errors
 /// One of these checks fails, or the data set does not allow the split.
-pub fn preflight(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
-    if !spec.report.published.as_os_str().is_empty() {
-        published::read(&spec.report.published)?;
-    }
+pub fn preflight_data(spec: &ResolvedSpec, imported: Option<&Path>) -> Result<()> {
     let Some(root) = manifest_root(&spec.data).or(imported) else { return Ok(()) };
     let mut manifest = Manifest::read(root)?;
     data::split::assign(&mut manifest, &spec.data.split)?;

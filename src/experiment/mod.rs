@@ -25,9 +25,9 @@ pub use generators::{
 };
 pub use measure::{ExtractorSettings, ExtractorSpec, Measure, MeasureSpec};
 pub use preset::Preset;
-pub use read::{load, parse};
+pub use read::{load, load_with_missing, parse};
 pub use recipe::{Budget, ReportOn, Schedule, TrainingRecipe, UpdateRule};
-pub use resolve::resolve;
+pub use resolve::{Resolution, resolve};
 pub use tasks::{
     Classification, ClassificationSpec, Freeze, Segmentation, SegmentationLoss, SegmentationSpec,
     checkpoints_in,

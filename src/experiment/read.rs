@@ -7,13 +7,25 @@ use serde::Deserialize;
 use super::{
     ExperimentSpec, ResolvedSpec,
     origin::{Origin, line_of, nearest},
-    resolve::resolve_in,
+    resolve::{Resolution, resolve_in},
 };
 use crate::error::{AtPath, Error, Result};
 
 /// Reads, checks and resolves a spec file with `--set KEY=VALUE` overrides. `bf16`: whether the device has instructions for
 /// it, which decides what `precision = "auto"` means.
+///
+/// # Errors
+/// The file cannot be read, it is no spec, or a file or folder that it names is missing.
 pub fn load(file: &Path, sets: &[String], bf16: bool) -> Result<ResolvedSpec> {
+    let Resolution { spec, missing } = load_with_missing(file, sets, bf16)?;
+    Error::all(missing).map(|()| spec)
+}
+
+/// [`load`], with what is missing beside the spec.
+///
+/// # Errors
+/// The file cannot be read, or it is no spec.
+pub fn load_with_missing(file: &Path, sets: &[String], bf16: bool) -> Result<Resolution> {
     let text = std::fs::read_to_string(file)
         .at_path(file, "cannot read the spec")
         .map_err(|e| e.help("the folder experiments/ has examples"))?;

@@ -240,25 +240,56 @@ fn with_sector(mut mask: Picture, in_sector: &[bool]) -> Picture {
 }
 
 fn load(inputs: &DatasetInputs, folder: &Path) -> Result<Pipeline> {
-    let settings = inputs.settings;
-    let pipeline = Pipeline::load(&PipelineSource {
+    let source =
+        PipelineSource { device: inputs.device, ..sampled(inputs.settings, folder, inputs.controlnet) };
+    let pipeline = Pipeline::load(&source)?;
+    check_mode(pipeline.mode(), inputs.settings.mode, folder).map(|()| pipeline)
+}
+
+fn sampled<'a>(settings: &Generator, folder: &'a Path, controlnet: Option<&'a Path>) -> PipelineSource<'a> {
+    PipelineSource {
         pipeline: folder,
-        controlnet: inputs.controlnet,
+        controlnet,
         scheduler: Some(settings.sampling.scheduler),
         levels: Some(settings.sampling.noise_levels),
         shift: Some(settings.sampling.shift).filter(|shift| *shift > 0.0),
         variant: None,
         kind: Kind::Float,
-        device: inputs.device,
-    })?;
-    let wanted = if settings.mode == Mode::Inpaint { Mode::Unconditional } else { settings.mode };
-    let found = pipeline.mode();
-    if found != wanted {
-        return Err(Error::input(format!("a pipeline of mode {found} where {wanted} is needed"))
-            .at(folder)
-            .help(format!("set mode = \"{found}\", or name another folder")));
+        device: Device::Cpu,
     }
-    Ok(pipeline)
+}
+
+/// Whether [`dataset`] could load the pipelines of `folder`, as far as configurations and the headers of weights show.
+///
+/// # Errors
+/// A pipeline that is damaged, not supported, or of another mode.
+pub fn check_pipelines(settings: &Generator, folder: &Path, controlnet: Option<&Path>) -> Result<()> {
+    for folder in pipelines_in(folder) {
+        let mode = Pipeline::check(&sampled(settings, &folder, controlnet))?;
+        check_mode(mode, settings.mode, &folder)?;
+    }
+    Ok(())
+}
+
+/// A pipeline's folder, or those of all classes for which `folder` has one.
+pub fn pipelines_in(folder: &Path) -> Vec<PathBuf> {
+    let own = |class: usize| folder.join(class_folder(class));
+    let mut folders: Vec<PathBuf> = (0..Label::ViewPhase.classes().len())
+        .map(|class| if own(class).is_dir() { own(class) } else { folder.to_owned() })
+        .collect();
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+fn check_mode(found: Mode, mode: Mode, folder: &Path) -> Result<()> {
+    let wanted = if mode == Mode::Inpaint { Mode::Unconditional } else { mode };
+    match found == wanted {
+        true => Ok(()),
+        false => Err(Error::input(format!("a pipeline of mode {found} where {wanted} is needed"))
+            .at(folder)
+            .help(format!("set mode = \"{found}\", or name another folder"))),
+    }
 }
 
 /// Images (1, height, width) in 0..1; `all_classes`: by one model, which gets the class as an input.

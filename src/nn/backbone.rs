@@ -47,8 +47,21 @@ impl Backbone {
     /// # Errors
     /// As [`weights::load`].
     pub fn load(self, vs: &VarStore, file: &Path) -> Result<Vec<String>> {
-        let last = |name: &str| name.rsplit_once('.').is_some_and(|(layer, _)| layer == self.last_layer());
-        weights::load(vs, file, last)
+        weights::load(vs, file, |name| self.is_last(name))
+    }
+
+    /// That [`Backbone::load`] would load the file, as far as its header shows.
+    ///
+    /// # Errors
+    /// As [`weights::load`].
+    pub fn check(self, file: &Path) -> Result<()> {
+        let vs = weights::shapes_only();
+        self.build(&vs.root(), 1)?;
+        weights::check(&vs, file, |name| self.is_last(name))
+    }
+
+    fn is_last(self, variable: &str) -> bool {
+        variable.rsplit_once('.').is_some_and(|(layer, _)| layer == self.last_layer())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tch::{Kind, Tensor, nn::VarStore};
+use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::tensor_file::TensorFile;
 use crate::error::{Error, Result};
@@ -19,8 +19,27 @@ const ANOTHER: &str =
 /// BatchNorm's counters, which nothing here uses. Returns what there is to say of the file: which part of a trainer's
 /// checkpoint was taken.
 pub fn load(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let counter = |key: &str| key.ends_with("num_batches_tracked");
-    load_named(vs, &[file.to_owned()], |key| (!counter(key)).then(|| key.to_owned()), optional)
+    load_named(vs, &[file.to_owned()], own_name, optional)
+}
+
+/// Of every key but BatchNorm's counters.
+fn own_name(key: &str) -> Option<String> {
+    (!key.ends_with("num_batches_tracked")).then(|| key.to_owned())
+}
+
+/// Variables that are only compared with a file's header, in a type of half the bytes.
+pub fn shapes_only() -> VarStore {
+    let mut vs = VarStore::new(Device::Cpu);
+    vs.set_kind(Kind::Half);
+    vs
+}
+
+/// That [`load`] would load the file, as far as its header shows. Reads no tensor.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(vs: &VarStore, file: &Path, optional: impl Fn(&str) -> bool) -> Result<()> {
+    match_names(vs, &[file.to_owned()], own_name, optional).map(|_| ())
 }
 
 /// [`load`] for tensors that lie in one file or in several (shards), under names that `rename` makes into
@@ -37,6 +56,42 @@ pub fn load_named(
     rename: impl Fn(&str) -> Option<String>,
     optional: impl Fn(&str) -> bool,
 ) -> Result<Vec<String>> {
+    let MatchedWeights { opened, mut copies } = match_names(vs, files, rename, optional)?;
+    // In the order in which they lie on disk.
+    copies.sort_by_key(|&(f, e, _)| (f, e));
+    for (f, e, variable) in copies {
+        let tensor = opened[f].read(&opened[f].entries()[e])?;
+        tch::no_grad(|| variable.shallow_clone().f_copy_(&tensor))?;
+    }
+    Ok(opened.iter().filter_map(note).collect())
+}
+
+/// [`check`] for the files and names of [`load_named`].
+///
+/// # Errors
+/// As [`load_named`].
+pub fn check_named(
+    vs: &VarStore,
+    files: &[PathBuf],
+    rename: impl Fn(&str) -> Option<String>,
+    optional: impl Fn(&str) -> bool,
+) -> Result<()> {
+    match_names(vs, files, rename, optional).map(|_| ())
+}
+
+/// Files whose headers fit a network.
+struct MatchedWeights {
+    opened: Vec<TensorFile>,
+    /// File, entry in it, and the variable that it goes into.
+    copies: Vec<(usize, usize, Tensor)>,
+}
+
+fn match_names(
+    vs: &VarStore,
+    files: &[PathBuf],
+    rename: impl Fn(&str) -> Option<String>,
+    optional: impl Fn(&str) -> bool,
+) -> Result<MatchedWeights> {
     let mut opened = Vec::with_capacity(files.len());
     for file in files {
         opened.push(TensorFile::open(file)?);
@@ -61,7 +116,7 @@ pub fn load_named(
         [file] => file.as_path(),
         _ => files.first().and_then(|f| f.parent()).unwrap_or(Path::new("")),
     };
-    let mut copied = Vec::with_capacity(variables.len());
+    let mut copies = Vec::with_capacity(variables.len());
     for (name, variable) in &variables {
         let Some(&(f, e)) = found.get(name) else {
             if optional(name) {
@@ -90,7 +145,7 @@ pub fn load_named(
                 variable.kind()
             ))));
         }
-        copied.push((f, e, variable));
+        copies.push((f, e, variable.shallow_clone()));
     }
     for (name, &(f, e)) in &found {
         if !variables.contains_key(name) && !optional(name) {
@@ -100,13 +155,7 @@ pub fn load_named(
                 .help(ANOTHER));
         }
     }
-    // In the order in which they lie on disk.
-    copied.sort_by_key(|&(f, e, _)| (f, e));
-    for (f, e, variable) in copied {
-        let tensor = opened[f].read(&opened[f].entries()[e])?;
-        tch::no_grad(|| variable.shallow_clone().f_copy_(&tensor))?;
-    }
-    Ok(opened.iter().filter_map(note).collect())
+    Ok(MatchedWeights { opened, copies })
 }
 
 fn note(file: &TensorFile) -> Option<String> {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::{AtPath, Error, Result},
     nn::{config::Config, weights},
+    plain_file,
 };
 
 /// Parts that sampling needs nothing of.
@@ -226,10 +227,22 @@ impl PipelinePart {
     /// # Errors
     /// Those of [`PipelinePart::weight_files`] and of [`weights::load_named`].
     pub fn load_weights(&self, vs: &VarStore, variant: Option<&str>) -> Result<()> {
-        let known: BTreeSet<String> = vs.variables().into_keys().collect();
-        let rename = |key: &str| variable_name(key, |name| known.contains(name));
-        weights::load_named(vs, &self.weight_files(variant)?, rename, |_| false).map(|_| ())
+        weights::load_named(vs, &self.weight_files(variant)?, renaming(vs), |_| false).map(|_| ())
     }
+
+    /// That [`PipelinePart::load_weights`] would load them, as far as the files' headers show.
+    ///
+    /// # Errors
+    /// As [`PipelinePart::load_weights`].
+    pub fn check_weights(&self, vs: &VarStore, variant: Option<&str>) -> Result<()> {
+        weights::check_named(vs, &self.weight_files(variant)?, renaming(vs), |_| false)
+    }
+}
+
+/// [`variable_name`] among the variables of `vs`.
+fn renaming(vs: &VarStore) -> impl Fn(&str) -> Option<String> {
+    let known: BTreeSet<String> = vs.variables().into_keys().collect();
+    move |key| variable_name(key, |name| known.contains(name))
 }
 
 /// The variable that a checkpoint's key means; None for a buffer that upstream computes anew.
@@ -261,7 +274,7 @@ fn new_attention_name(key: &str) -> String {
 }
 
 fn read_index(file: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read_to_string(file).at_path(file, "cannot read the pipeline's index")?;
+    let text = plain_file::read_to_string(file).at_path(file, "cannot read the pipeline's index")?;
     serde_json::from_str(&text).map_err(|e| {
         Error::input(format!("not a JSON object: {e}")).at_line(file, e.line() as u64).help(COPY_AGAIN)
     })

@@ -17,8 +17,16 @@ use crate::{
         tokenizer::ClipTokenizer,
         unet2d::{UNet2DConfig, UNet2DModel},
         unet2d_condition::{UNet2DConditionConfig, UNet2DConditionModel},
+        weights,
     },
 };
+
+/// From where networks are loaded, and how much of them.
+pub(super) struct Loading<'a> {
+    pub source: &'a PipelineSource<'a>,
+    /// Weights are compared with the networks by the headers of their files, and not read.
+    pub headers_only: bool,
+}
 
 pub(super) enum PipelineNetworks {
     Unconditional(Box<UnconditionalNetworks>),
@@ -43,14 +51,14 @@ pub(super) struct UnconditionalNetworks {
 }
 
 impl UnconditionalNetworks {
-    pub fn load(folder: &PipelineFolder, source: &PipelineSource, extras: &Extras) -> Result<Self> {
+    pub fn load(folder: &PipelineFolder, loading: &Loading, extras: &Extras) -> Result<Self> {
         folder.only_parts(&["unet", "scheduler"])?;
         let part = folder.part("unet")?;
-        let unet = load(part, source, UNet2DConfig::read, UNet2DModel::new)?;
+        let unet = load(part, loading, UNet2DConfig::read, UNet2DModel::new)?;
         let space = match extras.latent(false) {
             false => extras.space(),
             // Its pipeline knows no autoencoder: the index does not name it.
-            true => autoencoder(&PipelinePart::open(&folder.dir().join("vae"))?, source)?,
+            true => autoencoder(&PipelinePart::open(&folder.dir().join("vae"))?, loading)?,
         };
         check_picture_channels(space.image_channels(unet.config().out_channels), part)?;
         let no_class = extras.no_class(unet.config().class_embed);
@@ -83,13 +91,13 @@ impl LatentNetworks {
     /// `controlled`: with a ControlNet, the source's or the folder's own.
     pub fn load(
         folder: &PipelineFolder,
-        source: &PipelineSource,
+        loading: &Loading,
         controlled: bool,
         extras: &Extras,
     ) -> Result<Self> {
         folder.only_parts(&["vae", "text_encoder", "tokenizer", "unet", "scheduler", "controlnet"])?;
         let of_its_own;
-        let controlnet = match (controlled, source.controlnet) {
+        let controlnet = match (controlled, loading.source.controlnet) {
             (false, _) => None,
             (true, None) => Some(folder.part("controlnet")?),
             (true, Some(dir)) => {
@@ -100,7 +108,7 @@ impl LatentNetworks {
         let controlnet = match controlnet {
             Some(part) => {
                 part.expect_class(&["ControlNetModel"])?;
-                Some(load(part, source, ControlNetConfig::read, ControlNetModel::new)?)
+                Some(load(part, loading, ControlNetConfig::read, ControlNetModel::new)?)
             }
             None => None,
         };
@@ -113,19 +121,19 @@ impl LatentNetworks {
         tokenizer.expect_class(&["CLIPTokenizer", "CLIPTokenizerFast"])?;
         let space = match extras.latent(true) {
             false => extras.space(),
-            true => autoencoder(part("vae", "AutoencoderKL")?, source)?,
+            true => autoencoder(part("vae", "AutoencoderKL")?, loading)?,
         };
         let latent = Self {
             tokenizer: ClipTokenizer::read(tokenizer.dir())?,
             text_encoder: load(
                 part("text_encoder", "CLIPTextModel")?,
-                source,
+                loading,
                 ClipTextConfig::read,
                 ClipTextModel::new,
             )?,
             unet: load(
                 part("unet", "UNet2DConditionModel")?,
-                source,
+                loading,
                 UNet2DConditionConfig::read,
                 UNet2DConditionModel::new,
             )?,
@@ -160,20 +168,25 @@ impl LatentNetworks {
     }
 }
 
-fn autoencoder(part: &PipelinePart, source: &PipelineSource) -> Result<Space> {
-    Ok(Space::Latent(Box::new(load(part, source, AutoencoderKLConfig::read, AutoencoderKL::new)?)))
+fn autoencoder(part: &PipelinePart, loading: &Loading) -> Result<Space> {
+    Ok(Space::Latent(Box::new(load(part, loading, AutoencoderKLConfig::read, AutoencoderKL::new)?)))
 }
 
 /// Builds a part's network in the numeric type and on the device asked for, and loads its weights.
 fn load<C, N>(
     part: &PipelinePart,
-    source: &PipelineSource,
+    loading: &Loading,
     read: impl Fn(&Config) -> Result<C>,
     new: impl Fn(&tch::nn::Path, &C) -> Result<N>,
 ) -> Result<N> {
     let config = read(&part.config()?)?;
-    let mut vs = VarStore::new(source.device);
+    let source = loading.source;
+    let mut vs = if loading.headers_only { weights::shapes_only() } else { VarStore::new(source.device) };
     let network = new(&vs.root(), &config).map_err(|e| e.at(part.dir()))?;
+    if loading.headers_only {
+        part.check_weights(&vs, source.variant)?;
+        return Ok(network);
+    }
     vs.set_kind(source.kind);
     part.load_weights(&vs, source.variant)?;
     vs.freeze();

@@ -22,7 +22,7 @@ use self::{
     conditioning::Conditioning,
     folder::PipelineFolder,
     inpaint::{Inpainting, KnownPart},
-    loaded_networks::{LatentNetworks, PipelineNetworks, UnconditionalNetworks},
+    loaded_networks::{LatentNetworks, Loading, PipelineNetworks, UnconditionalNetworks},
     noise::NoiseSource,
     space::Extras,
 };
@@ -139,6 +139,20 @@ impl Pipeline {
     /// # Errors
     /// Another pipeline class, a part that is missing, damaged or not supported.
     pub fn load(source: &PipelineSource) -> Result<Self> {
+        Self::open(&Loading { source, headers_only: false })
+    }
+
+    /// That [`Pipeline::load`] would load the folder, as far as configurations and the headers of weights show; and the
+    /// mode that it has.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn check(source: &PipelineSource) -> Result<Mode> {
+        Self::open(&Loading { source, headers_only: true }).map(|pipeline| pipeline.mode())
+    }
+
+    fn open(loading: &Loading) -> Result<Self> {
+        let source = loading.source;
         let folder = PipelineFolder::open(source.pipeline)?;
         let class = folder.class();
         let latent = [TEXT, TEXT_CONTROL].contains(&class);
@@ -156,10 +170,10 @@ impl Pipeline {
         let extras = Extras::read(folder.dir())?;
         let networks = match latent {
             false => PipelineNetworks::Unconditional(Box::new(UnconditionalNetworks::load(
-                &folder, source, &extras,
+                &folder, loading, &extras,
             )?)),
             true => PipelineNetworks::Latent(Box::new(LatentNetworks::load(
-                &folder, source, controlled, &extras,
+                &folder, loading, controlled, &extras,
             )?)),
         };
         let part = folder.part("scheduler")?;
@@ -263,7 +277,7 @@ impl Pipeline {
     /// # Errors
     /// The request lacks what the mode needs, has what it does not take, or a size that does not fit.
     pub fn prepare<'a>(&self, request: &'a Request<'a>) -> Result<Prepared<'a>> {
-        self.check(request)?;
+        self.check_request(request)?;
         let scheduler = self.scheduled(request)?;
         let _guard = tch::no_grad_guard();
         match &self.networks {
@@ -341,7 +355,7 @@ impl Pipeline {
         }
     }
 
-    fn check(&self, request: &Request) -> Result<()> {
+    fn check_request(&self, request: &Request) -> Result<()> {
         let mode = self.mode();
         let refuse = |problem: &str, help: &str| Err(Error::input(problem).help(help));
         let text = mode != Mode::Unconditional;

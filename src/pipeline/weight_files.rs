@@ -19,6 +19,7 @@ use serde::Deserialize;
 use super::file_names::{checkpoint_stem, is_plain, stem};
 use crate::{
     error::{AtPath, Error, Result},
+    plain_file,
     vocabulary::CHECKPOINT_ENDINGS,
 };
 
@@ -108,7 +109,7 @@ struct Index {
 }
 
 fn shards(dir: &Path, file: &Path, ending: &str) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(file).at_path(file, "cannot read the index of the weights")?;
+    let text = plain_file::read_to_string(file).at_path(file, "cannot read the index of the weights")?;
     let index: Index = serde_json::from_str(&text).map_err(|e| {
         Error::input(format!("not an index of weights: {e}"))
             .at_line(file, e.line() as u64)

@@ -20,7 +20,7 @@ fn run<'a>(sets: &'a [&'a str]) -> Vec<&'a str> {
     RUN.into_iter().chain(sets.iter().flat_map(|set| ["--set", *set])).collect()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -212,12 +212,20 @@ fn bases_and_pipelines_that_do_not_fit_are_told() {
     ];
     let [told_base, told_pipeline, text_base, text_pipeline, without] = all.each_ref().map(String::as_str);
     let cases: [(&str, Vec<&str>, [&str; 3]); 10] = [
-        (CONTROL, vec![told_base], ["train a: ", "the base is a DDPMPipeline", "StableDiffusionPipeline"]),
-        ("mode = \"text\"\n", vec![told_base], ["train a: ", "the base is a DDPMPipeline", "a text model"]),
+        (
+            CONTROL,
+            vec![told_base],
+            ["the generator a: ", "the base is a DDPMPipeline", "StableDiffusionPipeline"],
+        ),
+        (
+            "mode = \"text\"\n",
+            vec![told_base],
+            ["the generator a: ", "the base is a DDPMPipeline", "a text model"],
+        ),
         (
             UNCONDITIONAL,
             vec![text_base],
-            ["train a: ", "the base is a StableDiffusionPipeline", "DDIMPipeline"],
+            ["the generator a: ", "the base is a StableDiffusionPipeline", "DDIMPipeline"],
         ),
         (
             UNCONDITIONAL,
@@ -242,17 +250,17 @@ fn bases_and_pipelines_that_do_not_fit_are_told() {
         (
             UNCONDITIONAL,
             vec![text_pipeline],
-            ["images of a", "mode text where unconditional is needed", "mode = \"text\""],
+            ["the generator a: ", "mode text where unconditional is needed", "mode = \"text\""],
         ),
         (
             CONTROL,
             vec![text_pipeline],
-            ["images of a", "mode text where text+segmentation is needed", "mode = \"text\""],
+            ["the generator a: ", "mode text where text+segmentation is needed", "mode = \"text\""],
         ),
         (
             "mode = \"text\"\n",
             vec![told_pipeline],
-            ["images of a", "mode unconditional where text is needed", "another folder"],
+            ["the generator a: ", "mode unconditional where text is needed", "another folder"],
         ),
     ];
     for (lines, sets, parts) in cases {

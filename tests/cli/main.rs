@@ -16,6 +16,7 @@ mod generated;
 mod generator_faults;
 mod generators;
 mod journey;
+mod outside_files;
 mod quality;
 mod requests;
 mod sample;

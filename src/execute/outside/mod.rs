@@ -20,8 +20,11 @@ use crate::{
     vocabulary::{Label, Source},
 };
 
+mod faults;
 #[cfg(test)]
 mod tests;
+
+pub(super) use faults::faults;
 
 /// Whether a folder already has the inner shape, so that it needs no import.
 pub fn is_manifest_folder(path: &Path) -> bool {
@@ -103,15 +106,18 @@ fn file_digest(path: &Path, digests: &Digests) -> Result<String> {
 /// contents of the files that they name. Preparing gives every file a new name, so the old ones do not count.
 fn manifest_digest(root: &Path, digests: &Digests) -> Result<String> {
     check_exists(root)?;
-    let listed = Manifest::read(root).map(|manifest| {
-        let files = |row: &Row| AcquisitionFiles {
-            image: vec![manifest.image_path(row)],
-            mask: manifest.mask_path(row).into_iter().collect(),
-            row: row.clone(),
-        };
-        manifest.rows.iter().map(files).collect()
-    });
-    Ok(data_digest(root, listed, digests))
+    Ok(data_digest(root, listed(root), digests))
+}
+
+/// The files of a folder with a manifest.
+fn listed(root: &Path) -> Result<Vec<AcquisitionFiles>> {
+    let manifest = Manifest::read(root)?;
+    let files = |row: &Row| AcquisitionFiles {
+        image: vec![manifest.image_path(row)],
+        mask: manifest.mask_path(row).into_iter().collect(),
+        row: row.clone(),
+    };
+    Ok(manifest.rows.iter().map(files).collect())
 }
 
 /// A data set that has to be imported: what its importer finds. A list of the official split, or a

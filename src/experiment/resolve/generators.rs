@@ -1,13 +1,15 @@
 //! `[generators.NAME]`, filled in and checked.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use super::Check;
 use crate::{
     error::Result,
     experiment::{
-        Generator, GeneratorNetworks, GeneratorSource, GeneratorSpec, GeneratorTraining, ImageSpace,
-        origin::nearest,
+        Generator, GeneratorNetworks, GeneratorSpec, GeneratorTraining, ImageSpace, origin::nearest,
     },
     plain_file,
     vocabulary::{GeneratorCheckpoint, Mode, NoiseLevels, Objective, Precision, PromptField, Sampler},
@@ -22,6 +24,8 @@ pub(super) fn resolve(
         typed.keys().filter_map(|name| Some((name.clone(), objective(name, &typed, typed.len())?))).collect();
     let sizes: BTreeMap<String, usize> =
         typed.iter().filter_map(|(name, typed)| Some((name.clone(), typed.image_size?))).collect();
+    let names: Vec<String> = typed.keys().cloned().collect();
+    let mut incomplete = HashSet::new();
     for (name, typed) in typed {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         if name.is_empty() || !name.chars().all(fits) {
@@ -55,12 +59,17 @@ pub(super) fn resolve(
         }
         let base = Generator::preset(preset, mode);
         let objective = objectives.get(&name).copied().unwrap_or(base.training.objective);
-        table.only_with(objective, &typed, &base.training)?;
-        let generator = typed.over(base.with_objective(objective));
-        table.checked(&generator)?;
+        let generator = typed.clone().over(base.clone().with_objective(objective));
+        // What a missing folder decides is not checked.
+        if table.lacks_folders(&generator, &names) {
+            incomplete.insert(name.clone());
+        } else {
+            table.only_with(objective, &typed, &base.training)?;
+            table.checked(&generator)?;
+        }
         resolved.insert(name, generator);
     }
-    for (name, generator) in &resolved {
+    for (name, generator) in resolved.iter().filter(|(name, _)| !incomplete.contains(*name)) {
         check_base(name, generator, &resolved, check)?;
     }
     Ok(resolved)
@@ -155,7 +164,6 @@ impl GeneratorTable<'_> {
     }
 
     fn checked(&self, g: &Generator) -> Result<()> {
-        self.source(&g.source)?;
         // The texture of smaller images cannot be measured.
         self.range("image_size", g.image_size as f64, 32.0, 1024.0)?;
         let external = g.mode == Mode::External;
@@ -260,16 +268,31 @@ impl GeneratorTable<'_> {
         Ok(())
     }
 
-    fn source(&self, source: &GeneratorSource) -> Result<()> {
+    /// Whether a folder that the generator needs is missing, which is then noted.
+    fn lacks_folders(&self, g: &Generator, generators: &[String]) -> bool {
+        let source = &g.source;
+        let lacks =
+            |field: &str, problem: &str, help: &str| self.check.lacks(&self.key(field), problem, help);
         let folders =
             [("folder", &source.folder), ("pipeline", &source.pipeline), ("controlnet", &source.controlnet)];
+        let mut any = false;
         for (field, path) in folders {
             if !path.as_os_str().is_empty() && !path.exists() {
                 let help = "paths are relative to the working folder";
-                return self.fault(field, &format!("{} does not exist", path.display()), help);
+                lacks(field, &format!("{} does not exist", path.display()), help);
+                any = true;
             }
         }
-        Ok(())
+        let base = &source.base;
+        if g.is_trained() && !base.is_empty() && !generators.contains(base) && !Path::new(base).is_dir() {
+            let help = match nearest(base, generators.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near:?}? Else name a diffusers folder"),
+                None => "name another generator of the spec, or a diffusers folder".to_owned(),
+            };
+            lacks("base", &format!("{base:?} is neither a generator of the spec nor a folder"), &help);
+            any = true;
+        }
+        any
     }
 
     fn training(&self, t: &GeneratorTraining) -> Result<()> {
@@ -547,21 +570,14 @@ fn check_base(name: &str, g: &Generator, all: &BTreeMap<String, Generator>, chec
         }
         return Ok(());
     }
-    if Path::new(base).is_dir() {
-        let (theirs, ours) = (objective_of_folder(Path::new(base)), g.training.objective);
-        return match theirs == ours {
-            true => Ok(()),
-            false => fault(
-                &format!("{base:?} was trained with objective = \"{theirs}\", this one is with \"{ours}\""),
-                &format!("set objective = \"{theirs}\", or start from another base"),
-            ),
-        };
+    let (theirs, ours) = (objective_of_folder(Path::new(base)), g.training.objective);
+    match theirs == ours {
+        true => Ok(()),
+        false => fault(
+            &format!("{base:?} was trained with objective = \"{theirs}\", this one is with \"{ours}\""),
+            &format!("set objective = \"{theirs}\", or start from another base"),
+        ),
     }
-    let help = match nearest(base, all.keys().map(String::as_str)) {
-        Some(near) => format!("did you mean {near:?}? Else name a diffusers folder"),
-        None => "name another generator of the spec, or a diffusers folder".to_owned(),
-    };
-    fault(&format!("{base:?} is neither a generator of the spec nor a folder"), &help)
 }
 
 #[cfg(test)]

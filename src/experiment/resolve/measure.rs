@@ -69,7 +69,8 @@ pub(super) fn resolve(
         }
         _ if !file.is_file() => {
             let problem = format!("{} does not exist", file.display());
-            return fault("extractor.weights", &problem, "paths are relative to the working folder");
+            let help = "paths are relative to the working folder";
+            check.lacks("measure.extractor.weights", &problem, help);
         }
         _ => {}
     }

@@ -7,7 +7,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, path::Path};
+use std::{cell::RefCell, collections::HashSet, path::Path};
 
 use super::{
     Data, DataSection, Experiment, ExperimentSpec, HeldOut, Mix, Phantom, Report, ReportOn, ResolvedSpec,
@@ -21,7 +21,15 @@ use crate::{
 
 /// Resolves a spec that was typed without a file (for tests and for other programs).
 pub fn resolve(spec: ExperimentSpec) -> Result<ResolvedSpec> {
-    resolve_in(spec, "experiment", &Origin { file: Path::new("spec"), text: "", sets: &[] }, false)
+    let origin = Origin { file: Path::new("spec"), text: "", sets: &[] };
+    let Resolution { spec, missing } = resolve_in(spec, "experiment", &origin, false)?;
+    Error::all(missing).map(|()| spec)
+}
+
+/// A spec, and the files and folders that it names in vain.
+pub struct Resolution {
+    pub spec: ResolvedSpec,
+    pub missing: Vec<Error>,
 }
 
 pub(super) fn resolve_in(
@@ -29,8 +37,8 @@ pub(super) fn resolve_in(
     file_stem: &str,
     origin: &Origin,
     bf16: bool,
-) -> Result<ResolvedSpec> {
-    let check = Check { origin };
+) -> Result<Resolution> {
+    let check = Check { origin, missing: RefCell::default() };
     let experiment = experiment(spec.experiment, file_stem, &check)?;
     let mut generators = generators::resolve(spec.generators, &check)?;
     for generator in generators.values_mut() {
@@ -122,15 +130,9 @@ pub(super) fn resolve_in(
         tasks.classification.as_mut().map(|task| &mut task.recipe),
     ];
     recipes.into_iter().flatten().for_each(|recipe| choose(&mut recipe.precision, bf16));
-    Ok(ResolvedSpec {
-        experiment,
-        data,
-        generators,
-        arms,
-        tasks,
-        measure,
-        report: report(spec.report, &check)?,
-    })
+    let report = report(spec.report, &check);
+    let spec = ResolvedSpec { experiment, data, generators, arms, tasks, measure, report };
+    Ok(Resolution { spec, missing: check.missing.into_inner() })
 }
 
 /// Puts the numeric type in the place of "auto".
@@ -144,7 +146,7 @@ fn report(typed: super::ReportSection, check: &Check) -> Result<Report> {
     let published = typed.published.unwrap_or_default();
     if !published.as_os_str().is_empty() && !published.is_file() {
         let problem = format!("{} does not exist", published.display());
-        return Err(check.fault("report.published", &problem, "experiments/published.toml has the form"));
+        check.lacks("report.published", &problem, "experiments/published.toml has the form");
     }
     let margins = typed.margins.unwrap_or_default();
     for (word, margin) in &margins {
@@ -182,11 +184,17 @@ fn margin(word: &str, margin: f64, check: &Check) -> Result<()> {
 
 struct Check<'a> {
     origin: &'a Origin<'a>,
+    missing: RefCell<Vec<Error>>,
 }
 
 impl Check<'_> {
     fn fault(&self, key: &str, problem: &str, help: &str) -> Error {
         self.origin.place(key, Error::input(format!("`{key}`: {problem}")).help(help))
+    }
+
+    /// A file or folder is missing. The rest is checked all the same, so that all that is missing is reported at once.
+    fn lacks(&self, key: &str, problem: &str, help: &str) {
+        self.missing.borrow_mut().push(self.fault(key, problem, help));
     }
 
     fn range(&self, key: &str, value: f64, low: f64, high: f64) -> Result<()> {
@@ -270,11 +278,11 @@ fn data(typed: DataSection, check: &Check) -> Result<Data> {
             ));
         }
         (_, Some(root)) if !root.exists() => {
-            return Err(check.fault(
+            check.lacks(
                 "data.root",
                 &format!("{} does not exist", root.display()),
                 "paths are relative to the working folder; data/README.md says where CAMUS comes from",
-            ));
+            );
         }
         _ => {}
     }

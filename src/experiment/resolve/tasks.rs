@@ -183,19 +183,18 @@ fn check_classification(task: &Classification, check: &Check) -> Result<()> {
         let Some(file) = task.weights_of(*model).filter(|file| !file.is_file()) else { continue };
         let several = checkpoints_in(&task.weights, *model);
         let names: Vec<String> = several.iter().map(|file| file.display().to_string()).collect();
-        return match names.is_empty() {
-            true => fault(
-                "weights",
-                &format!("{} does not exist", file.display()),
+        let (problem, help) = match names.is_empty() {
+            true => (
+                format!("{} does not exist", file.display()),
                 "name a checkpoint of torchvision's (.pth as downloaded, or .safetensors); leave it out to train from \
                  scratch",
             ),
-            false => fault(
-                "weights",
-                &format!("several files may be {model}'s: {}", names.join(", ")),
+            false => (
+                format!("several files may be {model}'s: {}", names.join(", ")),
                 "keep one of them in the folder",
             ),
         };
+        check.lacks("tasks.classification.weights", &problem, help);
     }
     Ok(())
 }

@@ -148,7 +148,7 @@ fn a_budget_by_set_takes_the_place_of_the_files_epochs() {
     let sets = ["tasks.segmentation.budget.steps=50".to_owned()];
     let spec = parse(SMALL, Path::new("s"), &sets).unwrap();
     let origin = Origin { file: Path::new("s"), text: SMALL, sets: &sets };
-    let task = resolve_in(spec, "s", &origin, false).unwrap().tasks.segmentation.unwrap().recipe;
+    let task = resolve_in(spec, "s", &origin, false).unwrap().spec.tasks.segmentation.unwrap().recipe;
     assert_eq!((task.epochs, task.budget.unwrap().steps), (0, 50));
 }
 

@@ -27,7 +27,7 @@ pub use cache_folder::{CacheFolder, CacheUsage};
 pub use decode::DecodedImage;
 pub use folder::images_of;
 pub use resize::ExtractorInput;
-pub use table::{DomainImages, ExtractorSource};
+pub use table::{DomainImages, ExtractorSource, check_weights};
 
 use crate::{
     error::{AtPath, Error, Result},
@@ -107,7 +107,15 @@ impl FeatureExtractor {
             plain_file::open(&weights).at_path(&weights, "cannot read the weights").map_err(cannot)?;
         std::io::copy(&mut file, &mut hasher).at_path(&weights, "cannot read the weights")?;
         let digest = hasher.finalize().to_hex().to_string();
-        Ok(Self { name, entry, weights, digest, device: source.device, network: OnceCell::new(), warned: Cell::new(false) })
+        Ok(Self {
+            name,
+            entry,
+            weights,
+            digest,
+            device: source.device,
+            network: OnceCell::new(),
+            warned: Cell::new(false),
+        })
     }
 
     pub fn name(&self) -> Extractor {

@@ -113,6 +113,24 @@ pub(super) fn entry(source: &ExtractorSource) -> Result<ExtractorEntry> {
     })
 }
 
+/// That the weights of an extractor from outside fit it, as far as their file's header shows. The network of `domain` is
+/// this program's own.
+///
+/// # Errors
+/// The file is damaged or holds another network.
+pub fn check_weights(extractor: Extractor, file: &Path) -> Result<()> {
+    let (checked, help) = match extractor {
+        Extractor::InceptionFid => {
+            let vs = weights::shapes_only();
+            inception::declare(&vs.root())?;
+            (weights::check(&vs, file, inception::optional), INCEPTION_WEIGHTS)
+        }
+        Extractor::Resnet50 => (Backbone::Resnet50.check(file), RESNET50_WEIGHTS),
+        Extractor::Domain => return Ok(()),
+    };
+    checked.map_err(|e| e.help(help))
+}
+
 fn load_inception(file: &Path, device: Device) -> Result<LoadedExtractor> {
     let vs = VarStore::new(Device::Cpu);
     inception::declare(&vs.root())?;

@@ -36,7 +36,7 @@ pub(super) struct TextBase {
 
 impl TextBase {
     pub fn open(dir: &Path, inputs: &NetworkInputs) -> Result<Self> {
-        let folder = open_base(dir, &["StableDiffusionPipeline"], "a text model (Stable Diffusion)")?;
+        let folder = open_base_of(dir, Mode::Text)?;
         let unet = UNet2DConditionConfig::read(&folder.part("unet")?.config()?)?;
         check_trainable(unet.dropout, unet.time_embedding_type)?;
         let part = folder.part("text_encoder")?;
@@ -57,7 +57,21 @@ impl TextBase {
     }
 }
 
-pub(super) fn open_base(dir: &Path, classes: &[&str], what: &str) -> Result<PipelineFolder> {
+const TEXT_CLASSES: &[&str] = &["StableDiffusionPipeline"];
+const UNCONDITIONAL_CLASSES: &[&str] = &["DDPMPipeline", "DDIMPipeline"];
+
+/// Opens a folder that a training in this mode starts from.
+///
+/// # Errors
+/// The folder is not a pipeline's, or one of another class.
+pub fn open_base_of(dir: &Path, mode: Mode) -> Result<PipelineFolder> {
+    match mode {
+        Mode::Unconditional => open_base(dir, UNCONDITIONAL_CLASSES, "an unconditional model"),
+        _ => open_base(dir, TEXT_CLASSES, "a text model (Stable Diffusion)"),
+    }
+}
+
+fn open_base(dir: &Path, classes: &[&str], what: &str) -> Result<PipelineFolder> {
     let folder = PipelineFolder::open(dir)?;
     match classes.contains(&folder.class()) {
         true => Ok(folder),

@@ -6,8 +6,8 @@ use tch::{Kind, Tensor, nn::VarStore};
 
 use super::{
     bases::{
-        TextBase, base_space, blocks, check_trainable, freeze, latent_of, new_latent, new_space, open_base,
-        text_unet,
+        TextBase, base_space, blocks, check_trainable, freeze, latent_of, new_latent, new_space,
+        open_base_of, text_unet,
     },
     batches::{DiffusionBatch, laid_out},
     inputs::NetworkInputs,
@@ -123,7 +123,7 @@ impl Denoiser {
                 (config, extras, space, new_scheduler(settings)?)
             }
             Some(dir) => {
-                let folder = open_base(dir, &["DDPMPipeline", "DDIMPipeline"], "an unconditional model")?;
+                let folder = open_base_of(dir, Mode::Unconditional)?;
                 let config = UNet2DConfig::read(&folder.part("unet")?.config()?)?;
                 if config.class_embed.is_some() == inputs.classes.is_empty() {
                     return Err(Error::input(

@@ -12,6 +12,8 @@ mod inputs;
 mod objective;
 mod texts;
 
+pub use bases::open_base_of;
+
 use std::path::{Path, PathBuf};
 
 use tch::Device;
