@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     equivalence::{Equivalence, equivalence},
-    paired::{SignedRank, cohens_dz, holm, wilcoxon},
+    paired::{LEVEL, SignedRank, cohens_dz, holm, wilcoxon},
     rows::is_observation,
     stats::{self, PatientValue},
 };
@@ -15,8 +15,6 @@ use crate::{
     vocabulary::{Metric, Structure, Task},
 };
 
-/// A comparison is called significant where its adjusted p is below this.
-pub const LEVEL: f64 = 0.05;
 /// Differences of averages are rounded here: the last bits of a sum must not separate ties, or make a zero positive.
 const DECIMALS: f64 = 1e10;
 
@@ -512,7 +510,7 @@ mod tests {
         assert!(wide[0].words().ends_with(" after Holm, but within the margin"), "{}", wide[0].words());
         assert_eq!(wide[2].verdict(), Verdict::Equivalent);
         assert_eq!(wide[2].words(), "equivalent to real within ± 0.03");
-        let narrow = of(0.014, 2);
+        let narrow = of(0.017, 2);
         assert!(!narrow[0].is_equivalent() && narrow[2].is_equivalent(), "{narrow:?}");
         let equal = |c: &Comparison| c.equivalence.unwrap();
         assert!((equal(&narrow[0]).holm - 2.0 * equal(&narrow[0]).p).abs() < 1e-12, "two are as uncertain");

@@ -3,8 +3,9 @@
 use super::{
     ArmInfo, Comparison, Score, Verdict,
     answer::{AskedComparisons, counts},
-    comparison::{LEVEL, p_words},
+    comparison::p_words,
     convergence::{Convergence, OverSeeds, SHARE, Speed},
+    paired::LEVEL,
     table::{Table, TableCell, number},
     tables::plural,
 };

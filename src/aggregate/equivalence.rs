@@ -3,7 +3,7 @@
 
 use statrs::distribution::{Continuous, ContinuousCDF, StudentsT};
 
-use super::{comparison::LEVEL, stats};
+use super::{paired::LEVEL, stats};
 
 /// What two one-sided tests say of paired differences.
 #[derive(Debug, Clone, Copy, PartialEq)]

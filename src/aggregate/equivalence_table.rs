@@ -2,9 +2,10 @@
 
 use super::{
     Comparison, Score,
-    comparison::{LEVEL, p_words},
+    comparison::p_words,
     comparison_tables::named,
     equivalence::Equivalence,
+    paired::LEVEL,
     table::{Table, TableCell, number},
 };
 
@@ -117,7 +118,7 @@ mod tests {
         assert!(table.rows.iter().all(|row| row.len() == table.columns.len()));
         let text = table.to_markdown();
         assert!(
-            text.contains("within ± 0.01") && text.contains("equivalent, p < 0.001 after Holm"),
+            text.contains("within ± 0.01") && text.contains("equivalent, p = 0.026 after Holm"),
             "{text}"
         );
         assert!(text.contains("| not shown |"), "{text}");

@@ -3,6 +3,9 @@
 
 use super::stats;
 
+/// A comparison is called significant where its adjusted p is below this.
+pub const LEVEL: f64 = 0.05;
+
 /// Differences beyond this many are tested by the normal approximation: SciPy's rule.
 const EXACT_UP_TO: usize = 50;
 /// With ties or zeros the exact distribution is SciPy's permutation test, which goes over all signs up to

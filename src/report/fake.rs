@@ -247,7 +247,7 @@ fn ventricle(input: &mut ReportInput, shape: &FakeShape, arm: (&str, f64, u64), 
         ] {
             input.measurements.push(Measurement {
                 metric: metric.into(),
-                value,
+                value: (value * 1e3).round() / 1e3,
                 unit: metric.unit().into(),
                 n: Some(if p == 7 { 3 } else { 4 }),
                 ..measured(arm.0, seed, p)

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MEASUREMENTS, generators::GENERATORS};
 use crate::{
-    aggregate::{Means, is_image, is_observation, metric_label, number},
+    aggregate::{Means, is_image, is_observation, metric_label, number, ventricle::FLOOR},
     cell::Cell,
     error::{AtPath, Error, Result},
     results::{self, Measurement},
@@ -248,7 +248,7 @@ fn tables(folder: &Path) -> Result<Vec<TableFile>> {
 
 impl TableFile {
     /// The rows that speak of a cell, with its name and what it is compared with; empty where there are none. `arms`:
-    /// of all cells, since what stands beside generators for the scale belongs to each of them.
+    /// of all cells, since what stands beside generators for the scale, or beside arms as the floor, belongs to each.
     fn lines_of(&self, cell: &Cell, arms: &BTreeSet<String>) -> String {
         let (arm, generation) = (cell.arm(), cell.task() == Task::Generation);
         let task = if generation { GENERATORS } else { cell.task().as_str() };
@@ -260,7 +260,8 @@ impl TableFile {
         let with_model = format!("{arm}, {}", cell.model().unwrap_or_default());
         let rows = self.rows.iter().filter(|row| {
             let first = row[0].as_str();
-            first == arm || first == with_model || (generation && !arms.contains(first))
+            let is_beside = generation || first == FLOOR;
+            first == arm || first == with_model || (is_beside && !arms.contains(first))
         });
         let lines: String = rows
             .map(|row| {

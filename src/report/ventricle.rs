@@ -216,11 +216,11 @@ mod tests {
             assert!(figure.caption.contains("n = 39 patients, 2 seeds"), "{}", figure.caption);
             assert!(figure.caption.contains("Not shown: 8 pairs"), "{}", figure.caption);
             let text = format!("{:?}", figure.scene.shapes);
-            assert!(text.contains(FLOOR) && text.contains("\"real 25 %\""), "{text}");
+            assert!(text.contains("\"reference masks against\"") && text.contains("\"real 25 %\""), "{text}");
         }
         let mut rows = input.measurements.clone();
         rows.retain(|row| row.metric != Metric::EfRecorded);
-        assert!(!format!("{:?}", drawn(&rows, &arms)[0].scene.shapes).contains(FLOOR));
+        assert!(!format!("{:?}", drawn(&rows, &arms)[0].scene.shapes).contains("reference masks against"));
         rows.retain(|row| row.metric != Metric::Ef);
         assert!(drawn(&rows, &arms).is_empty());
     }

@@ -102,7 +102,7 @@ fn requests_that_cannot_be_carried_out() {
     place
         .synecho(&["measure", "ef", "data", "--split", "val"])
         .refused(&["data/manifest.csv: no row of split val has a mask"]);
-    place.synecho(&["measure", "ef", "data", "nowhere"]).refused(&["nowhere"]);
+    place.synecho(&["measure", "ef", "data", "nowhere"]).refused(&["nowhere: this folder does not exist"]);
     fs::create_dir(place.path("other")).unwrap();
     mask(6).write(&place.path("other/heart.png")).unwrap();
     place

@@ -46,26 +46,26 @@ fn a_margin_is_above_0_and_of_a_score() {
     for (margins, parts) in [
         (
             "dice = 0.0",
-            ["spec.toml:12: `report.margins.dice`: a margin of 0 is not above 0", "such as dice = 0.01"],
+            ["spec.toml:13: `report.margins.dice`: a margin of 0 is not above 0", "such as dice = 0.01"],
         ),
         (
             "\nef_error = -1",
-            ["spec.toml:13: `report.margins.ef_error`: a margin of -1 is not above 0", "ef_error = 1.0"],
+            ["spec.toml:14: `report.margins.ef_error`: a margin of -1 is not above 0", "ef_error = 1.0"],
         ),
         (
             "hd95 = nan",
-            ["spec.toml:12: `report.margins.hd95`: a margin of NaN", "largest difference in HD95"],
+            ["spec.toml:13: `report.margins.hd95`: a margin of NaN", "largest difference in HD95"],
         ),
         ("accuracy = 2.0", ["every difference lies within a margin of 2", "such as accuracy = 0.01"]),
         (
             "dise = 0.1",
-            ["spec.toml:12: `report.margins.dise`: arms are not compared", "did you mean `dice`?"],
+            ["spec.toml:13: `report.margins.dise`: arms are not compared", "did you mean `dice`?"],
         ),
         (
             "speed = 0.1",
-            ["spec.toml:12: `report.margins.speed`", "dice, hd95, hd, assd, iou, ef_error, accuracy"],
+            ["spec.toml:13: `report.margins.speed`", "dice, hd95, hd, assd, iou, ef_error, accuracy"],
         ),
-        ("dice = \"small\"", ["spec.toml:12: invalid type", "write a number"]),
+        ("dice = \"small\"", ["spec.toml:13: invalid type", "write a number"]),
     ] {
         let message = message(&with(margins), &[]);
         assert!(parts.iter().all(|part| message.contains(part)), "{margins}: {message}");

@@ -185,6 +185,11 @@ struct PredictedMasks {
 
 impl PredictedMasks {
     fn read(folder: &Path, rows: &[Row]) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::input("this folder does not exist")
+                .at(folder)
+                .help("name a folder of predicted masks, or leave it out to measure the reference masks"));
+        }
         let has_manifest = folder.join(manifest::FILE).is_file();
         let masks = if has_manifest { from_manifest(folder)? } else { from_names(folder)? };
         let found = Self { masks, has_manifest };

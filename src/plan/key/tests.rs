@@ -95,13 +95,13 @@ pinned! {
     Work::MeasureSegmentation { .. } = Work::MeasureSegmentation {
         settings: segmentation(),
         on: ReportOn::Test,
-    } => "ce3d748679be5e4bcf1b512db342e8bc",
+    } => "e8360eb3179f0ce766af617a1be55d8f",
     Work::MeasureClassification { .. } = Work::MeasureClassification {
         settings: classification(),
         model: Backbone::Resnet18,
         on: ReportOn::Test,
     } => "5350396208ca2d40e02480b10b505e90",
-    Work::Report { .. } = Work::Report { spec: spec() } => "fc5eb2c4da3e617ecea30560abc82551",
+    Work::Report { .. } = Work::Report { spec: spec() } => "04b4ed5992424d82a250dd31a6bd06dd",
 }
 
 #[test]
