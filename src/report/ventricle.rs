@@ -4,7 +4,7 @@
 use super::{
     Figure, TaskModel,
     axes::{BEHIND, Frame, Key, LEVEL, NAMED, REAL, SMALL, columns, legend, title_height},
-    scene::{Anchor, DOUBLE, MUTED, SINGLE, Scene, Text},
+    scene::{Anchor, DOUBLE, MUTED, SINGLE, Scene, Text, WHITE, text_width},
 };
 use crate::{
     aggregate::{
@@ -141,7 +141,9 @@ fn draw(plot: AgreementPlot, panels: &[AgreementPanel], n: &str, page: f64) -> S
             let limits = panels.iter().flat_map(|p| {
                 [AgreementFigure::LowerLimit, AgreementFigure::UpperLimit].map(|f| p.summary.get(f).value)
             });
-            (range(points().map(|at| at.0)), range(points().map(|at| at.1).chain(limits)))
+            let (low, high) = range(points().map(|at| at.1).chain(limits).chain([0.0]));
+            // Room for the numbers above.
+            (range(points().map(|at| at.0)), (low, high + 0.14 * (high - low)))
         }
     };
     let (label_x, label_y) = match plot {
@@ -185,6 +187,7 @@ fn draw(plot: AgreementPlot, panels: &[AgreementPanel], n: &str, page: f64) -> S
                 )
             }
         };
+        scene.rect((left + 1.0, top), (text_width(&words, SMALL, false) + 4.0, SMALL + 3.0), WHITE, 1.0);
         scene.add(Text::new((left + 3.0, top + SMALL + 1.0), words, SMALL, Anchor::Start).color(MUTED));
     }
     scene

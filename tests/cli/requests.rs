@@ -225,3 +225,19 @@ fn every_example_spec_can_be_planned() {
     }
     assert!(seen >= 14, "{seen} specs");
 }
+
+#[test]
+fn a_margin_that_is_not_above_0_is_refused_with_its_line() {
+    let place = Place::small();
+    let spec = place.read("small.toml");
+    let line = spec.lines().count() + 3;
+    place.write("small.toml", &format!("{spec}\n[report.margins]\ndice = 0\n"));
+    place.synecho(&["plan", "small.toml"]).refused(&[
+        &format!("small.toml:{line}: `report.margins.dice`: a margin of 0 is not above 0"),
+        "such as dice = 0.01",
+    ]);
+    place.synecho(&["plan", "small.toml", "--set", "report.margins.dice=-0.01"]).refused(&[
+        "--set report.margins.dice=-0.01: `report.margins.dice`: a margin of -0.01 is not above 0",
+    ]);
+    place.synecho(&["plan", "small.toml", "--set", "report.margins.dice=0.01"]).well();
+}
