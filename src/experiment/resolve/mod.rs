@@ -130,7 +130,7 @@ pub(super) fn resolve_in(
         tasks.classification.as_mut().map(|task| &mut task.recipe),
     ];
     recipes.into_iter().flatten().for_each(|recipe| choose(&mut recipe.precision, bf16));
-    let report = report(spec.report, &check);
+    let report = report(spec.report, &check)?;
     let spec = ResolvedSpec { experiment, data, generators, arms, tasks, measure, report };
     Ok(Resolution { spec, missing: check.missing.into_inner() })
 }
