@@ -128,9 +128,15 @@ impl Picture {
 }
 
 fn bytes_of(file: &Path) -> Result<Vec<u8>> {
-    plain_file::read(file)
+    let bytes = plain_file::read(file)
         .at_path(file, "cannot read the image")
-        .map_err(|e| e.help("the manifest names it; is the data folder whole?"))
+        .map_err(|e| e.help("the manifest names it; is the data folder whole?"))?;
+    match bytes.is_empty() {
+        false => Ok(bytes),
+        true => Err(Error::input("cannot read this as an image: the file is empty")
+            .at(file)
+            .help("copy it again or take its row out of the manifest")),
+    }
 }
 
 /// The palette indices of a PNG that has a palette; None of any other file.

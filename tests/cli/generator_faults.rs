@@ -71,7 +71,7 @@ fn wrong_specs_are_refused_before_any_work() {
         (
             UNCONDITIONAL,
             "generators.a.noise_levels=log-snr",
-            ["noise_levels=log-snr", "flow-euler has no noise levels \"log-snr\"", "\"timesteps\""],
+            ["noise_levels=log-snr", "flow-midpoint has no noise levels \"log-snr\"", "\"timesteps\""],
         ),
         (
             UNCONDITIONAL,

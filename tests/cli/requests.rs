@@ -88,10 +88,6 @@ fn overrides_are_checked_as_strictly() {
             "tasks.segmentation.deep_supervision=2",
             ["MONAI's U-Net with 3 levels", "\"plain-unet\" has several"],
         ),
-        (
-            "tasks.segmentation.preset=\"strong\"",
-            ["nnU-Net's plain U-Net with 3 levels", "at 1 to 2 resolutions"],
-        ),
         ("tasks.segmentation.ema=1", ["out of range", "choose a value from 0"]),
         ("tasks.segmentation.clip=-1", ["out of range", "choose a value from 0"]),
         ("tasks.classification.preset=\"strong\"", ["\"strong\" is a preset of segmentation", "corrected"]),
@@ -103,6 +99,12 @@ fn overrides_are_checked_as_strictly() {
             parts[1],
         ]);
     }
+    // The preset's own value does not fit, beside what the file has.
+    place.synecho(&[&RUN[..], &["--set", "tasks.segmentation.preset=\"strong\""]].concat()).refused(&[
+        "small.toml:12: ",
+        "nnU-Net's plain U-Net with 3 levels",
+        "at 1 to 2 resolutions",
+    ]);
 }
 
 #[test]
@@ -210,12 +212,20 @@ fn every_example_spec_can_be_planned() {
         }
         place.write("experiments/published.toml", "");
         let spec = format!("experiments/{name}");
-        let mut args = vec!["plan", &spec];
-        if text.contains("source = \"camus\"") {
-            args.extend(["--set", "data.source=folder", "--set", "data.root=data"]);
+        let sets = ["--set", "data.source=folder", "--set", "data.root=data"];
+        let sets = if text.contains("source = \"camus\"") { &sets[..] } else { &[] };
+        let status = place.synecho(&[&["status", &spec], sets].concat()).well().out;
+        assert!(status.contains("report"), "{name}: {status}");
+        // Nothing is wrong but the weights, which are empty here.
+        let told = place.synecho(&[&["plan", &spec], sets].concat());
+        match text.contains("data/weights") {
+            true => {
+                let mut faults = told.err.lines().filter(|line| line.starts_with("error: "));
+                assert!(faults.all(|fault| fault.starts_with("error: data/weights/")), "{name}: {told:#?}");
+                told.refused(&[]);
+            }
+            false => assert!(told.well().out.contains("report     report"), "{name}"),
         }
-        let told = place.synecho(&args).well().out;
-        assert!(told.contains("report     report"), "{name}: {told}");
         // What it is for, and what it costs or needs, stands at its head.
         assert!(
             text.starts_with("# ") && text.contains(&format!("synecho run experiments/{name}")),
