@@ -25,11 +25,11 @@ fn a_generator_of_a_store_is_sampled_as_its_run_did() {
     let place = Place::new();
     let folder = pipeline("text").display().to_string();
     let told = place.synecho(&sample(&folder, "as-run", &[])).well();
-    let expected = "--scheduler flow-euler --noise-levels even --steps 6 --guidance 1";
+    let expected = "--scheduler flow-midpoint --noise-levels even --shift 0.5 --steps 6 --guidance 1";
     assert!(told.err.contains(&format!("sampling as the generator's run did: {expected}")), "{told:?}");
     // What is typed goes before it; another scheduler has its own steps.
     for (more, expected) in [
-        (&["--steps", "3"][..], "flow-euler,3,"),
+        (&["--steps", "3"][..], "flow-midpoint,3,"),
         (&["--scheduler", "flow-heun", "--steps", "2"], "flow-heun,2,"),
     ] {
         let out = format!("out-{}", more.len());

@@ -24,7 +24,9 @@ pub(super) fn figure(input: &ReportInput) -> Option<Figure> {
         };
         let mut points: Vec<At> =
             over_seeds(&input.curves.iter().filter(of).collect::<Vec<_>>(), Axis::Steps);
-        points.iter_mut().for_each(|at| at.mean *= metric.scale());
+        for at in &mut points {
+            [&mut at.mean, &mut at.low, &mut at.high].into_iter().for_each(|value| *value *= metric.scale());
+        }
         points
     };
     let metrics: Vec<Metric> = GeneratorCheckpoint::ALL
