@@ -50,6 +50,8 @@ fn the_plain_u_net_equals_nnu_nets() {
         assert_eq!(count, fixture.parameters[key], "{key}");
         assert_eq!(logits.len(), channels.len() - 1);
         for (level, part) in logits.iter().enumerate() {
+            let (rows, columns) = if part.size()[2] >= 32 { (4, 5) } else { (1, 1) };
+            let part = &part.slice(2, 0, None, rows).slice(3, 0, None, columns);
             let (shape, expected) = tensors.f32(&format!("{key}/{level}"));
             assert_eq!(part.size(), shape.iter().map(|&n| n as i64).collect::<Vec<_>>());
             let difference = largest_difference(&values(part), &expected);
